@@ -1,0 +1,246 @@
+//! What an Orkestra stack keeps, and how each part of it is read and put back.
+//!
+//! A [`Source`] reads one component into a [`Capture`]; a [`Sink`] puts one back from a [`Stored`].
+//! `ops` implements [`Capture`] and [`Stored`] over the repository: nothing in this room knows what a
+//! chunk, a segment or a key is. Content flows in bounded [`Run`]s and is never held whole, except where
+//! a limit in `docs/` says how much that can be.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::Stream;
+
+/// The error of this room: one variant per component, and what crosses between rooms.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The receiving side (repository) failed while a component was being captured.
+    #[error("storing {what} failed")]
+    Store {
+        /// The stream or entry that was being stored.
+        what: String,
+        /// The repository's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The stored side (repository) failed while a component was being restored.
+    #[error("reading {what} from the repository failed")]
+    Stored {
+        /// The stream or entry that was being read.
+        what: String,
+        /// The repository's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The snapshot holds no such stream.
+    #[error("the snapshot has no stream {stream}")]
+    NoSuchStream {
+        /// The stream's name within its component.
+        stream: String,
+    },
+}
+
+/// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The server, container or program is not there, not running or not reachable.
+    Unavailable,
+    /// Names, credentials or options do not fit what was found (also: ambiguous).
+    Misconfigured,
+    /// A guard refused: wrong daemon, would overwrite, version mismatch.
+    Refused,
+    /// It was there and it failed, or what came is not whole.
+    Failed,
+}
+
+/// A bounded run of a stream's bytes and the places in it where records end.
+#[derive(Debug, Clone, Default)]
+pub struct Run {
+    /// At most 1 MiB, never empty.
+    pub bytes: Bytes,
+    /// Strictly increasing places in `bytes`; the repository prefers to cut a chunk there.
+    /// Empty for streams without records.
+    pub ends: Vec<RecordEnd>,
+}
+
+/// A place in a [`Run`] at which a record (a BSON document, a table row) ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecordEnd {
+    /// Bytes of the run up to and including the record: 1..=run length.
+    pub at: u32,
+    /// True where a whole block ends too (of a mongodump archive): a chunk always ends here.
+    pub block: bool,
+}
+
+impl From<Bytes> for Run {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, ends: Vec::new() }
+    }
+}
+
+/// Bytes on their way. An `Err` item ends the stream and makes it incomplete; only a clean end is an end:
+/// a source that must check exit status, trailer or checksum does so before it lets the stream end.
+pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Run, Error>> + Send>>;
+
+/// How a stream is cut: the chunk sizes in the repository's config are per kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamKind {
+    /// A mongodump archive or other record dump.
+    Dump,
+    /// A Redis RDB file.
+    Rdb,
+    /// An object or a file.
+    Object,
+}
+
+/// What `capture` found out, stored in the manifest beside the streams.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Captured {
+    /// What may honestly be claimed of the capture's consistency, e.g. `fuzzy`, `point-in-time`.
+    pub consistency: String,
+    /// Tool and server versions and whatever a restore must know (`database`, `redis_version` ...): names
+    /// in `snake_case`, values short UTF-8. Never a secret.
+    pub facts: BTreeMap<String, String>,
+    /// What is inside, for `ls`, `diff` and the comparison after a restore.
+    pub catalogue: Vec<CatalogueRow>,
+    /// Things the operator should hear about though the capture is good.
+    pub warnings: Vec<String>,
+}
+
+/// One line of a component's table of contents.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CatalogueRow {
+    /// `orkestra.users`, `db0`, `avatars`.
+    pub name: String,
+    /// `collection`, `view`, `timeseries`, `database`, `bucket`.
+    pub kind: String,
+    /// Documents, keys, objects.
+    pub records: u64,
+    /// Their bytes (0 where the source does not tell).
+    pub bytes: u64,
+}
+
+/// One row of an entry table: an object of a bucket, a file of a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// `bucket/object-key` or a relative path: bytes, never interpreted as a path by the repository.
+    pub key: Vec<u8>,
+    /// `content-type`, `meta:<name>`, `tag:<name>`, `mode`, `uid`, `etag` ...: canonical, sorted by name.
+    pub attributes: BTreeMap<String, Vec<u8>>,
+    /// Content length in bytes.
+    pub len: u64,
+}
+
+/// The repository's own reference to content that it already holds. Opaque to this room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredContent(pub Vec<u8>);
+
+/// Where an entry's content comes from.
+pub enum Content {
+    /// It has none (a bucket, a directory, a symbolic link).
+    Nothing,
+    /// Unchanged since the previous snapshot: what that one holds is referred to, nothing is read.
+    Stored(StoredContent),
+    /// Read it. The bytes must add up to [`Entry::len`].
+    Bytes(ByteStream),
+}
+
+/// The receiving side of a capture.
+#[async_trait]
+pub trait Capture: Send {
+    /// Stores one named stream and returns its length. Fails with the stream's own error where it ends in one.
+    async fn stream(&mut self, name: &str, kind: StreamKind, body: ByteStream) -> Result<u64, Error>;
+
+    /// Returns the next row, in key order, of this component's entry table in the previous complete
+    /// snapshot, with the reference to its content; `None` after the last, or where there is no such table.
+    async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, Error>;
+
+    /// Adds a row. Keys must strictly increase (as bytes) from call to call.
+    async fn entry(&mut self, entry: Entry, content: Content) -> Result<(), Error>;
+}
+
+/// Reads one component.
+#[async_trait]
+pub trait Source: Send {
+    /// The component's name: `mongodb`, `redis`, `rustfs`, `secrets` or a configured `directory` name.
+    fn component(&self) -> &str;
+
+    /// Returns one line that says what would be read, from where, and how that was found. Never a secret.
+    fn describe(&self) -> String;
+
+    /// Checks that a capture could start (container runs, server answers, credentials fit). Reads no data.
+    async fn probe(&mut self) -> Result<(), Error>;
+
+    /// Captures everything. Returns only when it is proven whole; any doubt is an `Err`.
+    async fn capture(&mut self, out: &mut dyn Capture) -> Result<Captured, Error>;
+}
+
+/// One stream as the snapshot holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredStream {
+    /// Its name within the component, `mongo.archive`.
+    pub name: String,
+    /// Its length in bytes.
+    pub len: u64,
+}
+
+/// The snapshot's side of a restore. Every byte that it yields has been authenticated; a stream that
+/// turns out not to be whole ends in an `Err`, never early.
+#[async_trait]
+pub trait Stored: Send {
+    /// What the source recorded: see [`Captured`].
+    fn captured(&self) -> &Captured;
+
+    /// The component's named streams.
+    fn streams(&self) -> Vec<StoredStream>;
+
+    /// Opens a named stream.
+    async fn open(&mut self, stream: &str) -> Result<ByteStream, Error>;
+
+    /// Starts (again) at the first row of the entry table.
+    async fn rewind(&mut self) -> Result<(), Error>;
+
+    /// Returns the next row in key order, `None` after the last.
+    async fn next_entry(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, Error>;
+
+    /// Opens an entry's content.
+    async fn open_content(&mut self, entry: &Entry, content: &StoredContent) -> Result<ByteStream, Error>;
+}
+
+/// What a restore would do, decided before anything is touched.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestorePlan {
+    /// One line each: what exists now and will be replaced or dropped.
+    pub replaces: Vec<String>,
+    /// One line each: what will be created.
+    pub creates: Vec<String>,
+    /// Differences that the operator should know of (server version older than the dump's ...).
+    pub warnings: Vec<String>,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Bytes written to the target.
+    pub bytes: u64,
+    /// Lines for the report: counts restored, compared with the catalogue.
+    pub notes: Vec<String>,
+    /// Things that are whole but not as they were (a header the server would not take ...).
+    pub warnings: Vec<String>,
+}
+
+/// Puts one component back.
+#[async_trait]
+pub trait Sink: Send {
+    /// The component's name.
+    fn component(&self) -> &str;
+
+    /// Returns one line that says where the component would go, and how that was found. Never a secret.
+    fn describe(&self) -> String;
+
+    /// Checks every precondition of `restore` and returns what it would do. Changes nothing. A dry run
+    /// calls this and then reads every byte; so it must fail wherever `restore` would fail at the start.
+    async fn plan(&mut self, stored: &mut dyn Stored) -> Result<RestorePlan, Error>;
+
+    /// Puts the component back. `plan` has succeeded before. Returns only when the target holds it.
+    async fn restore(&mut self, stored: &mut dyn Stored) -> Result<Restored, Error>;
+}

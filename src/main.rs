@@ -1,0 +1,7 @@
+//! The `orkvault` program: everything lives in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orkvault::cli::main()
+}
