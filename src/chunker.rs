@@ -25,13 +25,15 @@ pub struct Cutter {
     gear_ls: Box<[u64; 256]>,
 }
 
-/// Where records end in a window, as the stream's source told.
+/// Where records end at and behind the front of a window, as the stream's source told.
 #[derive(Debug, Clone, Copy)]
 pub struct Ends<'a> {
-    /// Ascending places after which a record ends.
-    pub records: &'a [usize],
-    /// The first place after which a block ends: always a cut.
-    pub block: Option<usize>,
+    /// The window's own place in the stream, in bytes.
+    pub front: u64,
+    /// Ascending places in the stream after which a record ends, all behind `front`.
+    pub records: &'a [u64],
+    /// The first place behind `front` after which a block ends: always a cut.
+    pub block: Option<u64>,
 }
 
 impl Cutter {
@@ -60,7 +62,8 @@ impl Cutter {
     /// content gives equal chunks.
     #[must_use]
     pub fn cut(&self, window: &[u8], ends: Ends<'_>, is_last: bool) -> Option<usize> {
-        let reach = ends.block.unwrap_or(window.len()).min(self.sizes.max);
+        let place = |end: u64| usize::try_from(end - ends.front).unwrap_or(usize::MAX);
+        let reach = ends.block.map_or(window.len(), place).min(self.sizes.max);
         let is_whole = is_last || ends.block.is_some() || window.len() >= self.sizes.max;
         if !is_whole || window.is_empty() {
             return None;
@@ -78,9 +81,9 @@ impl Cutter {
             self.gear.as_slice(),
             self.gear_ls.as_slice(),
         );
-        let next = ends.records.partition_point(|end| *end < cut);
-        match ends.records.get(next) {
-            Some(end) if *end <= reach => Some(*end),
+        let next = ends.records.partition_point(|end| place(*end) < cut);
+        match ends.records.get(next).map(|end| place(*end)) {
+            Some(end) if end <= reach => Some(end),
             _ => Some(cut),
         }
     }
