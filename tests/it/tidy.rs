@@ -300,7 +300,8 @@ fn machine(files: &[TextFile]) -> Vec<String> {
     let places = [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/t", "mp/"), concat!("/ho", "me/")];
     let hosts = [
         concat!("crates", ".io"),
-        concat!("docker", ".io"),
+        // With the slash: a Debian package has the name of the host.
+        concat!("docker", ".io/"),
         concat!("docker", ".com"),
         concat!("ghcr", ".io"),
         concat!("gcr", ".io"),
@@ -308,7 +309,7 @@ fn machine(files: &[TextFile]) -> Vec<String> {
         concat!("pypi", ".org"),
         concat!("python", "hosted.org"),
         concat!("npmjs", ".org"),
-        concat!("golang", ".org"),
+        concat!("proxy.golang", ".org"),
         concat!("arti", "factory"),
     ];
     let mut complaints = Vec::new();
@@ -317,7 +318,7 @@ fn machine(files: &[TextFile]) -> Vec<String> {
             if let Some(place) = places.iter().find(|place| names_absolute(line, place)) {
                 complaints.push(file.complaint(number + 1, &format!("names the machine's {place}")));
             }
-            if let Some(host) = hosts.iter().find(|host| line.contains(*host)) {
+            if let Some(host) = hosts.iter().find(|host| names_host(line, host)) {
                 complaints.push(file.complaint(number + 1, &format!("names the registry {host}")));
             }
         }
@@ -330,6 +331,14 @@ fn names_absolute(line: &str, place: &str) -> bool {
     line.match_indices(place).any(|(at, _)| {
         let before = line.get(..at).and_then(|start| start.chars().next_back());
         !before.is_some_and(|letter| letter.is_alphanumeric() || "_-.~)}>*$".contains(letter))
+    })
+}
+
+/// Returns whether the line has the host, not as the start of another word (`com.docker.compose`).
+fn names_host(line: &str, host: &str) -> bool {
+    line.match_indices(host).any(|(at, _)| {
+        let after = line.get(at + host.len()..).and_then(|rest| rest.chars().next());
+        host.ends_with('/') || !after.is_some_and(char::is_alphanumeric)
     })
 }
 
@@ -479,10 +488,14 @@ fn nothing_names_the_machine_or_a_registry() {
         concat!("\"/t", "mp/x\""),
         concat!("PATH=/ro", "ot/bin:/bin"),
         concat!("https://index.crates", ".io/"),
+        concat!("FROM docker", ".io/library/x"),
+        concat!("hub.docker", ".com"),
     ] {
         assert_eq!(complaints(machine, &[("scripts/x", text)]), 1, "{text}");
     }
-    for text in [concat!("vault/t", "mp/x"), concat!("${DIR}/wo", "rk/x"), "workspace"] {
+    for text in
+        [concat!("vault/t", "mp/x"), concat!("${DIR}/wo", "rk/x"), "com.docker.compose", "apt install docker.io"]
+    {
         assert_eq!(complaints(machine, &[("scripts/x", text)]), 0, "{text}");
     }
     assert_tidy(machine);
