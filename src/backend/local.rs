@@ -499,12 +499,16 @@ impl Drop for TempFile {
     }
 }
 
-/// Makes the root and the directories above it; those that are there stay as they are.
+/// Makes the root and the directories above it; those that are there keep their mode.
 fn make_root(root: &Path) -> Result<(), Failure> {
-    if root.is_dir() {
-        return Ok(());
-    }
     let parent = root.parent().unwrap_or(root);
+    if root.is_dir() {
+        return match sync_directory(parent) {
+            // Whoever made the root for us where we may not look is left to have made it durable.
+            Err(failure) if failure.source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+            result => result,
+        };
+    }
     if parent != root {
         make_root(parent)?;
     }

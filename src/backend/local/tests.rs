@@ -43,6 +43,7 @@ fn mode(path: &Path) -> u32 {
 #[tokio::test]
 async fn nobody_else_may_look_into_a_repository() {
     let place = tempfile::tempdir().unwrap();
+    set_mode(place.path(), DIRECTORY_MODE).ok().unwrap();
     let root = place.path().join("above/vault");
     let backend = LocalBackend::create(&root).await.unwrap();
     put(&backend, ObjectKey::Config, b"c").await;
@@ -57,6 +58,24 @@ async fn nobody_else_may_look_into_a_repository() {
         directory = directory.parent().unwrap();
     }
     assert_eq!(mode(&root.join("tmp")), 0o700);
+}
+
+#[test]
+fn a_strange_umask_changes_no_mode() {
+    // The umask belongs to the whole process: the test above runs again in one of its own.
+    for umask in ["0000", "0377"] {
+        let output = std::process::Command::new("sh")
+            .args(["-c", "umask \"$1\" && exec \"$0\" --exact \"$2\""])
+            .arg(std::env::current_exe().unwrap())
+            .args(
+                [umask, concat!(module_path!(), "::nobody_else_may_look_into_a_repository")]
+                    .map(|text| text.strip_prefix("orkvault::").unwrap_or(text)),
+            )
+            .output()
+            .unwrap();
+        let report = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success() && report.contains("1 passed"), "umask {umask}: {report}");
+    }
 }
 
 #[tokio::test]
