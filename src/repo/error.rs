@@ -1,6 +1,6 @@
 //! The error of this room.
 
-use crate::format::id::{ChunkId, IndexId, PackId};
+use crate::format::id::{ChunkId, PackId};
 use crate::{backend, crypto, format};
 
 /// Why the repository could not do something.
@@ -22,6 +22,14 @@ pub enum Error {
     NoSlot {
         /// What was asked for.
         capability: &'static str,
+        /// The backend.
+        location: String,
+    },
+    /// A name that only this call may use is taken.
+    #[error("{object} is already in {location}")]
+    Taken {
+        /// Its name.
+        object: String,
         /// The backend.
         location: String,
     },
@@ -93,7 +101,7 @@ pub enum Error {
     /// A stream whose bytes, put together, are not those that came in.
     #[error("the stream put together does not have the content that its recipe stands for")]
     StreamDamaged,
-    /// A stream whose source did not end well: nothing of it is part of a snapshot.
+    /// A row that does not come behind the one before it.
     #[error("rows of an entry table must ascend: {key:?} comes too late")]
     RowOrder {
         /// The row's key, as text.
@@ -109,7 +117,7 @@ pub enum Error {
         /// That came.
         found: u64,
     },
-    /// More secret files, or larger ones, than a bundle may hold.
+    /// Something to be stored is beyond a limit of the format.
     #[error(transparent)]
     Format(#[from] format::Error),
     /// The index cache on this host failed; it can be removed at any time.
@@ -119,14 +127,6 @@ pub enum Error {
         path: String,
         /// Why.
         source: rusqlite_error::CacheError,
-    },
-    /// An index part that is larger than allowed: a bug.
-    #[error("index part {part} lists pack {pack} that another part lists differently")]
-    IndexConflict {
-        /// The part.
-        part: IndexId,
-        /// The pack.
-        pack: PackId,
     },
     /// A worker stopped without saying why: another error has been reported, or the process is ending.
     #[error("the writer was stopped")]

@@ -85,6 +85,11 @@ impl StreamWritten {
 pub struct Writer {
     commands: mpsc::Sender<Command>,
     next: StreamNumber,
+    /// Gone once its end was awaited.
+    workers: Option<Workers>,
+}
+
+struct Workers {
     engine: JoinHandle<Result<Stats, Error>>,
     packer: JoinHandle<Result<u64, Error>>,
 }
@@ -113,8 +118,10 @@ impl Writer {
         Ok(Self {
             commands,
             next: 0,
-            engine: tokio::task::spawn_blocking(move || engine.run(received)),
-            packer: tokio::task::spawn_blocking(move || packer.run(&coming)),
+            workers: Some(Workers {
+                engine: tokio::task::spawn_blocking(move || engine.run(received)),
+                packer: tokio::task::spawn_blocking(move || packer.run(&coming)),
+            }),
         })
     }
 
@@ -150,14 +157,9 @@ impl Writer {
     /// snapshot from here on, and not before.
     pub async fn finish(mut self) -> Result<Stats, Error> {
         let (closed, _) = mpsc::channel(1);
+        // With the last sender the engine ends, and after it the packer.
         self.commands = closed;
-        let engine = (&mut self.engine).await.map_err(|_| Error::Stopped)?;
-        let stored_bytes = (&mut self.packer).await.map_err(|_| Error::Stopped)?;
-        match (engine, stored_bytes) {
-            // The packer's error is the cause: the engine then only finds its queue closed.
-            (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
-            (Ok(stats), Ok(stored_bytes)) => Ok(Stats { stored_bytes, ..stats }),
-        }
+        self.join().await
     }
 
     async fn send(&mut self, command: Command) -> Result<(), Error> {
@@ -166,11 +168,17 @@ impl Writer {
 
     /// Returns why the threads stopped.
     async fn failure(&mut self) -> Error {
-        let engine = (&mut self.engine).await;
-        let packer = (&mut self.packer).await;
-        match (packer, engine) {
-            (Ok(Err(error)), _) | (_, Ok(Err(error))) => error,
-            _ => Error::Stopped,
+        self.join().await.err().unwrap_or(Error::Stopped)
+    }
+
+    async fn join(&mut self) -> Result<Stats, Error> {
+        let Some(workers) = self.workers.take() else { return Err(Error::Stopped) };
+        let engine = workers.engine.await.map_err(|_| Error::Stopped)?;
+        let stored_bytes = workers.packer.await.map_err(|_| Error::Stopped)?;
+        match (engine, stored_bytes) {
+            // The packer's error is the cause: the engine then only finds its queue closed.
+            (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
+            (Ok(stats), Ok(stored_bytes)) => Ok(Stats { stored_bytes, ..stats }),
         }
     }
 }
