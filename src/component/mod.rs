@@ -6,6 +6,7 @@
 //! a limit in `docs/` says how much that can be.
 
 pub mod docker;
+pub mod dotenv;
 pub mod secret;
 
 use std::collections::BTreeMap;
