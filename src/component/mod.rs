@@ -8,6 +8,7 @@
 pub mod docker;
 pub mod dotenv;
 pub mod secret;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -41,6 +42,9 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// It is not clear which stack is meant, or it is not there.
+    #[error(transparent)]
+    Stack(#[from] stack::Error),
     /// Docker, or a process or file in a container.
     #[error(transparent)]
     Docker(#[from] docker::Error),
@@ -53,6 +57,7 @@ impl Error {
             Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
             Self::Docker(error) => error.kind(),
+            Self::Stack(error) => error.kind(),
         }
     }
 }
