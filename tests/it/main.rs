@@ -10,4 +10,6 @@ mod docker_archive;
 mod docker_exec;
 #[cfg(test)]
 mod docker_faults;
+#[cfg(test)]
+mod docker_stack;
 mod tidy;

@@ -50,12 +50,17 @@ impl Sleeper {
     pub(crate) fn start(args: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ovt-it-{}-{count}", std::process::id());
+        Self::start_named(&format!("ovt-it-{}-{count}", std::process::id()), args)
+    }
+
+    /// Starts one of this name.
+    pub(crate) fn start_named(name: &str, args: &[&str]) -> Self {
         let image = image();
-        let fixed = ["run", "-d", "--name", &name, "--label", "orkvault-test=it", "--network", "none", "--init=false"];
+        let fixed = ["run", "-d", "--name", name, "--label", "orkvault-test=it"];
+        let network: &[&str] = if args.contains(&"--network") { &[] } else { &["--network", "none"] };
         let command = [image.as_str(), "sleep", "600"];
-        cli(&[&fixed, args, &command].concat());
-        Self { name }
+        cli(&[&fixed, network, args, &command].concat());
+        Self { name: name.to_owned() }
     }
 
     /// Runs a shell line in it, as its root.
