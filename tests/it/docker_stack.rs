@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use orkvault::component::docker::Docker;
+use orkvault::component::docker::{Docker, ExecCommand};
 use orkvault::component::stack::{Error, Service, Stack, StackOptions};
 use orkvault::component::{self, ErrorKind};
 
-use crate::support::docker::{Sleeper, daemon};
+use crate::support::docker::{Sleeper, daemon, required};
 
 /// An application that only this test run has.
 fn app_name(test: &str) -> String {
@@ -118,4 +118,36 @@ async fn renamed_stack_is_missing_and_two_of_a_kind_are_ambiguous() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     // What is not needed is not missed.
     assert!(Stack::resolve(options(dir.path(), &[])).await.unwrap().docker.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whole_stack_is_found_from_its_directory_alone() {
+    let env: BTreeMap<String, String> = std::env::vars().collect();
+    let Some(dir) = env.get("ORKVAULT_TEST_STACK_DIR") else {
+        assert!(!required(), "ORKVAULT_REQUIRE_STACK=1, and no stack is up (tests/stack/stack up)");
+        eprintln!("SKIPPED: no stack is up");
+        return;
+    };
+    let all = [Service::Mongodb, Service::Redis, Service::Rustfs];
+    let deep = Path::new(dir).join("docker/keys");
+    let stack = Stack::resolve(options(&deep, &all)).await.unwrap();
+    let name = |variable: &str| env[variable].clone();
+    let (mongodb, redis, rustfs) = (stack.mongodb.as_ref(), stack.redis.as_ref(), stack.rustfs.as_ref());
+    let (mongodb, redis, rustfs) = (mongodb.unwrap(), redis.unwrap(), rustfs.unwrap());
+    assert_eq!(mongodb.place.container().unwrap().name, name("ORKVAULT_TEST_MONGODB_CONTAINER"));
+    assert_eq!(mongodb.database.value, name("ORKVAULT_TEST_MONGODB_DATABASE"));
+    assert_eq!(redis.place.container().unwrap().name, name("ORKVAULT_TEST_REDIS_CONTAINER"));
+    let port = name("ORKVAULT_TEST_RUSTFS_PORT");
+    assert_eq!(rustfs.endpoint.value, format!("http://127.0.0.1:{port}"));
+    // The password that was read is the one that the server takes.
+    let (docker, _) = stack.docker.as_ref().unwrap();
+    let mut command = ExecCommand::new(["redis-cli", "-e", "ping"]);
+    let password = redis.password.as_ref().unwrap().value.duplicate();
+    command.env.push(("REDISCLI_AUTH".to_owned(), password));
+    let pong = docker.run(&redis.place.container().unwrap().name, command).await.unwrap();
+    assert_eq!((pong.exit_code, pong.stdout.as_slice()), (0, &b"PONG\n"[..]));
+    let lines = stack.lines().join("\n");
+    for secret in [&mongodb.password.as_ref().unwrap().value, &rustfs.secret_key.value] {
+        assert!(!secret.is_empty() && !lines.contains(secret.expose()), "{lines}");
+    }
 }

@@ -13,6 +13,11 @@ const PROGRAMS: [&str; 16] = [
     "env",
 ];
 
+/// Whether a test that finds no daemon or stack must fail instead of being skipped.
+pub(crate) fn required() -> bool {
+    std::env::var("ORKVAULT_REQUIRE_STACK").is_ok_and(|value| value == "1")
+}
+
 /// Returns the daemon, or `None` (and says so) where there is none and `ORKVAULT_REQUIRE_STACK` is not set.
 pub(crate) async fn daemon() -> Option<Docker> {
     let env: BTreeMap<String, String> = std::env::vars().collect();
@@ -23,7 +28,7 @@ pub(crate) async fn daemon() -> Option<Docker> {
     };
     match answer {
         Ok(docker) => Some(docker),
-        Err(error) if env.get("ORKVAULT_REQUIRE_STACK").is_some_and(|value| value == "1") => {
+        Err(error) if required() => {
             panic!("ORKVAULT_REQUIRE_STACK=1, and docker does not answer: {error}")
         }
         Err(error) => {
