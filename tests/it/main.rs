@@ -1,6 +1,22 @@
 //! One integration binary: a module per behaviour.
+<<<<<<< HEAD
 #![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
 
 mod streams;
 mod support;
+=======
+// `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
+
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod docker_archive;
+#[cfg(test)]
+mod docker_exec;
+#[cfg(test)]
+mod docker_faults;
+#[cfg(test)]
+mod docker_stack;
+>>>>>>> docker
 mod tidy;

@@ -1,3 +1,5 @@
-//! What several tests need: repositories, deterministic content.
+//! What several tests need: repositories, deterministic content, daemons.
 
+pub(crate) mod docker;
+pub(crate) mod mock_daemon;
 pub mod repository;
