@@ -21,7 +21,7 @@ fn real(name: &str) -> Vec<u8> {
 }
 
 /// Pushes the pieces and returns the places, counted from the start of the archive.
-fn push_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<Archive, ArchiveError>, Vec<(u64, bool)>) {
+fn push_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<Archive, ArchiveError>, Vec<(usize, bool)>) {
     let mut framer = Framer::new(REFUSED);
     let (mut places, mut ends, mut offset) = (Vec::new(), Vec::new(), 0);
     for piece in pieces {
@@ -30,19 +30,19 @@ fn push_all<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Result<Archive, 
             assert_eq!(framer.push(b"more", &mut ends), Err(error.clone()), "errors are final");
             return (Err(error), places);
         }
-        places.extend(ends.iter().map(|end| (offset + u64::from(end.at), end.block)));
-        offset += piece.len() as u64;
+        places.extend(ends.iter().map(|end| (offset + usize::try_from(end.at).unwrap(), end.block)));
+        offset += piece.len();
     }
     (framer.finish(), places)
 }
 
 /// The same places, found the slow way in a whole archive.
-fn places_of(archive: &[u8]) -> Vec<(u64, bool)> {
+fn places_of(archive: &[u8]) -> Vec<(usize, bool)> {
     let (mut at, mut places) = (4, Vec::new());
     while at < archive.len() {
         let len = u32::from_le_bytes(archive[at..at + 4].try_into().unwrap());
-        at += if len == u32::MAX { 4 } else { len as usize };
-        places.push((at as u64, len == u32::MAX));
+        at += if len == u32::MAX { 4 } else { usize::try_from(len).unwrap() };
+        places.push((at, len == u32::MAX));
     }
     places
 }
@@ -135,7 +135,7 @@ fn no_proper_prefix_is_complete() {
         assert!(truncated, "{len} of {} bytes: {verdict:?}", bytes.len());
     }
     let bytes = real("basic.archive");
-    for len in (0..bytes.len()).step_by(997).chain(places_of(&bytes).into_iter().map(|(at, _)| at as usize)) {
+    for len in (0..bytes.len()).step_by(997).chain(places_of(&bytes).into_iter().map(|(at, _)| at)) {
         assert!(len == bytes.len() || check(&bytes[..len], EmptyArchive::Allowed).is_err(), "{len}");
     }
 }
@@ -144,8 +144,8 @@ fn no_proper_prefix_is_complete() {
 fn a_cut_archive_says_where_and_in_what() {
     let bytes = interleaved();
     let places = places_of(&bytes);
-    let first_document = places.iter().filter(|place| place.1).nth(2).unwrap().0 as usize;
-    let header_end = places.iter().find(|place| place.0 as usize > first_document).unwrap().0 as usize;
+    let first_document = places.iter().filter(|place| place.1).nth(2).unwrap().0;
+    let header_end = places.iter().find(|place| place.0 > first_document).unwrap().0;
     let within = Within::Block { namespace: "shop.orders".to_owned() };
     for cut in [header_end + 2, header_end + 9] {
         let expected = ArchiveError::Truncated { offset: cut as u64, within: within.clone() };
@@ -161,8 +161,8 @@ fn no_flipped_bit_in_a_document_is_complete() {
     let places = places_of(&bytes);
     let (mut start, mut flips) = (0, 0);
     for (end, block) in places {
-        let item = start..end as usize;
-        start = end as usize;
+        let item = start..end;
+        start = end;
         let is_document = bytes[item.clone()].windows(6).any(|window| window == b"\x02text\0");
         if block || !is_document {
             continue;
