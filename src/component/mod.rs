@@ -5,7 +5,9 @@
 //! chunk, a segment or a key is. Content flows in bounded [`Run`]s and is never held whole, except where
 //! a limit in `docs/` says how much that can be.
 
+pub mod docker;
 pub mod mongodb;
+pub mod secret;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -39,6 +41,20 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// Docker, or a process or file in a container.
+    #[error(transparent)]
+    Docker(#[from] docker::Error),
+}
+
+impl Error {
+    /// Returns what kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
+            Self::NoSuchStream { .. } => ErrorKind::Unavailable,
+            Self::Docker(error) => error.kind(),
+        }
+    }
 }
 
 /// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.
