@@ -44,6 +44,9 @@ pub enum Error {
     /// Docker, or a process or file in a container.
     #[error(transparent)]
     Docker(#[from] docker::Error),
+    /// MongoDB, its tools, or an archive of it.
+    #[error(transparent)]
+    Mongodb(#[from] mongodb::Error),
 }
 
 impl Error {
@@ -53,6 +56,7 @@ impl Error {
             Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
             Self::Docker(error) => error.kind(),
+            Self::Mongodb(error) => error.kind(),
         }
     }
 }

@@ -324,6 +324,16 @@ impl Framer {
         !matches!(self.stage, Stage::Magic | Stage::Header | Stage::List)
     }
 
+    /// Returns the versions, once the header has come.
+    pub fn header(&self) -> Option<&Header> {
+        self.header.as_ref()
+    }
+
+    /// Returns the names and kinds in the list of namespaces, as far as it has come.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.catalogue.listed()
+    }
+
     /// Ends the archive: whole, or why not.
     pub fn finish(self) -> Result<Archive, ArchiveError> {
         if let Some(failed) = self.failed {

@@ -163,6 +163,11 @@ impl Catalogue {
         Ok((db, collection, kind.to_owned()))
     }
 
+    /// Returns the names and kinds in the list.
+    pub(super) fn listed(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.tallies.iter().map(|tally| (tally.listed.as_str(), tally.kind.as_str()))
+    }
+
     /// Returns the place of the namespace whose blocks carry `name`.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
         self.by_block_name.get(name).copied()
