@@ -1,3 +1,13 @@
 //! One integration binary: a module per behaviour.
+// `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
+#[cfg(test)]
+mod support;
+
+#[cfg(test)]
+mod docker_archive;
+#[cfg(test)]
+mod docker_exec;
+#[cfg(test)]
+mod docker_faults;
 mod tidy;
