@@ -10,4 +10,8 @@ mod docker_archive;
 mod docker_exec;
 #[cfg(test)]
 mod docker_faults;
+#[cfg(test)]
+mod mongodb_faults;
+#[cfg(test)]
+mod mongodb_stack;
 mod tidy;

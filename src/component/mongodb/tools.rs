@@ -81,7 +81,7 @@ impl Tools {
                 command.idle = idle;
                 command.env.extend(config.map(|config| (CONFIG_VARIABLE.to_owned(), config)));
                 let dump = docker.dump(container, command).await;
-                Process::Container(dump.map_err(|error| self.docker_error(MONGODUMP, error))?)
+                Process::Container(Box::new(dump.map_err(|error| self.docker_error(MONGODUMP, error))?))
             }
             Place::Host { .. } => {
                 let mut child = self.spawn(MONGODUMP, argv, config.is_some(), idle)?;
@@ -233,7 +233,7 @@ pub(super) struct Output {
 }
 
 enum Process {
-    Container(docker::Dump),
+    Container(Box<docker::Dump>),
     Host(Box<Child>),
 }
 
