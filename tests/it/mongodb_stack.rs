@@ -81,13 +81,13 @@ async fn a_database_goes_there_and_back_by_docker_exec() {
 async fn a_uri_is_an_address_and_its_database_does_not_matter() {
     let Some(stack) = Stack::find() else { return };
     let name = unique("uri");
-    restore(stack.on_host(), &mut imported("many").await, &name).await;
+    restore(stack.on_host(), &mut imported("basic-one-collection").await, &name).await;
     let encoded: String = stack.password.bytes().map(|byte| format!("%{byte:02x}")).collect();
     let uri =
         format!("mongodb://admin:{encoded}@127.0.0.1:{}/somewhere?authSource=admin&directConnection=true", stack.port);
     let server = Server { address: Address::Uri(Secret::new(uri)), ..Server::default() };
     let snapshot = capture(on_host(&stack.tools, server), &name).await.unwrap();
-    assert_eq!(snapshot.captured.catalogue.len(), 300);
+    assert_eq!(snapshot.captured.facts["documents"], "400");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,7 +265,7 @@ async fn a_container_killed_during_the_dump_or_the_restore_is_neither() {
             }
         };
         killer.await.unwrap();
-        assert!(matches!(error, Error::Mongodb(_)), "{error:?}");
+        assert!(matches!(error, Error::Mongodb(MongoError::ToolFailed { exit_code: 137, .. })), "{call}: {error:?}");
     }
 }
 
@@ -294,11 +294,13 @@ async fn no_password_is_in_dockers_events_or_among_any_arguments() {
                         seen.push(line);
                     }
                 }
+                // Tools run for longer than this, and the others here want the processor too.
+                std::thread::sleep(Duration::from_millis(3));
             }
             (seen, tools)
         }
     });
-    restore(stack.in_container(&docker), &mut imported("many").await, &name).await;
+    restore(stack.in_container(&docker), &mut imported("basic-one-collection").await, &name).await;
     capture(stack.in_container(&docker), &name).await.unwrap();
     capture(stack.on_host(), &name).await.unwrap();
     std::fs::remove_file(std::env::temp_dir().join(unique("watch"))).unwrap();
