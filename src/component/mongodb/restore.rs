@@ -321,6 +321,7 @@ fn numbers(version: &str) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Place, Server};
     use super::*;
 
     #[test]
@@ -329,6 +330,50 @@ mod tests {
             "2026-11-22T10:20:30.506+0000\t0 document(s) restored successfully. 457 document(s) failed to restore.\n";
         assert_eq!(Said::find(said), Some(Said { restored: 0, failed: 457 }));
         assert_eq!(Said::find("2026-11-22T10:20:30.654+0000\tdry run completed\n"), None);
+    }
+
+    /// What the real tools said and returned, situation by situation.
+    #[test]
+    fn every_end_of_mongorestore_is_judged() {
+        let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mongodump");
+        let said = std::fs::read(data.join("what-the-tools-say.json")).unwrap();
+        let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
+        let basic = zstd::decode_all(std::fs::read(data.join("basic.archive.zst")).unwrap().as_slice()).unwrap();
+        let archive = super::super::archive::check(&basic, EmptyArchive::Refused).unwrap();
+        let tools = Tools { place: Place::Host { directory: None }, server: Server::default() };
+        let sink = MongoSink::new(tools, SinkOptions::default()).unwrap();
+        let mut judged = BTreeMap::new();
+        for (situation, end) in said.as_object().unwrap() {
+            if end["tool"] != MONGORESTORE || situation.contains("dry run") {
+                continue;
+            }
+            let stderr_tail = end["stderr"].as_str().unwrap().to_owned();
+            let fed = Fed { exit_code: end["exit"].as_i64().unwrap(), took_all: true, stderr_tail };
+            let verdict = match sink.judge("said".to_owned(), fed, Some(archive.clone())) {
+                Ok(restored) => format!("restored {}", restored.bytes),
+                Err(Error::HalfRestored { restored, failed, .. }) => format!("half {restored} {failed}"),
+                Err(Error::ToolFailed { exit_code, .. }) => format!("untouched {exit_code}"),
+                Err(Error::Unreachable { .. }) => "unreachable".to_owned(),
+                Err(other) => panic!("{situation}: {other:?}"),
+            };
+            judged.insert(situation.as_str(), verdict);
+        }
+        let expected = [
+            ("restore again without drop", "half 0 457"),
+            ("restore again without drop, stopOnError", "half 0 400"),
+            ("restore cut at 0.1", "half 95 0"),
+            ("restore cut at 0.5", "half 0 0"),
+            ("restore cut at 0.9", "half 0 0"),
+            ("restore cut at 0.999", "half 1 0"),
+            ("restore cut at a block boundary", "half 52 0"),
+            ("restore empty input", "untouched 1"),
+            ("restore gzip without --gzip", "untouched 1"),
+            ("restore not an archive", "untouched 1"),
+            ("restore ok", "restored 509481"),
+            ("restore one bit flipped in the middle", "half 452 0"),
+            ("restore unreachable", "unreachable"),
+        ];
+        assert_eq!(judged.into_iter().collect::<Vec<_>>(), expected.map(|(name, verdict)| (name, verdict.to_owned())));
     }
 
     #[test]
