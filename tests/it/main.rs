@@ -1,10 +1,8 @@
 //! One integration binary: a module per behaviour.
-<<<<<<< HEAD
 #![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
 
 mod streams;
 mod support;
-=======
 // `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
 #[cfg(test)]
@@ -18,5 +16,7 @@ mod docker_exec;
 mod docker_faults;
 #[cfg(test)]
 mod docker_stack;
->>>>>>> docker
+mod mongodb_faults;
+#[cfg(test)]
+mod mongodb_stack;
 mod tidy;
