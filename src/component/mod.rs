@@ -5,6 +5,9 @@
 //! chunk, a segment or a key is. Content flows in bounded [`Run`]s and is never held whole, except where
 //! a limit in `docs/` says how much that can be.
 
+pub mod files;
+pub mod redis;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
