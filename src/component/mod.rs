@@ -5,8 +5,10 @@
 //! chunk, a segment or a key is. Content flows in bounded [`Run`]s and is never held whole, except where
 //! a limit in `docs/` says how much that can be.
 
+pub mod docker;
 pub mod files;
 pub mod redis;
+pub mod secret;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -40,6 +42,28 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// Docker, or a process or file in a container.
+    #[error(transparent)]
+    Docker(#[from] docker::Error),
+    /// Redis or Valkey.
+    #[error(transparent)]
+    Redis(#[from] redis::Error),
+    /// Directories and secret files.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+}
+
+impl Error {
+    /// Returns what kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
+            Self::NoSuchStream { .. } => ErrorKind::Unavailable,
+            Self::Docker(error) => error.kind(),
+            Self::Redis(error) => error.kind(),
+            Self::Files(error) => error.kind(),
+        }
+    }
 }
 
 /// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.
