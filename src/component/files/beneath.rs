@@ -106,8 +106,7 @@ impl Root {
                 None if !make => return Ok(None),
                 None => {
                     make_directory(&directory, part, &so_far)?;
-                    open_directory(&directory, part, &so_far)?
-                        .ok_or_else(|| Error::Missing { path: so_far.clone() })?
+                    open_directory(&directory, part, &so_far)?.ok_or_else(|| Error::Missing { path: so_far.clone() })?
                 }
             };
         }
@@ -141,8 +140,7 @@ impl Root {
             return Err(Error::Missing { path: self.path(key) });
         };
         let path = self.path(key);
-        let directory =
-            open_directory(&parent, name, &path)?.ok_or_else(|| Error::Missing { path: path.clone() })?;
+        let directory = open_directory(&parent, name, &path)?.ok_or_else(|| Error::Missing { path: path.clone() })?;
         apply(&directory, attributes, &path)?;
         fsync(&directory).map_err(Error::io("syncing", path))
     }
@@ -167,9 +165,7 @@ impl Root {
             Ok(())
         };
         owned
-            .and_then(|()| {
-                utimensat(&parent, &temporary.0, &times(attributes.mtime_ns), AtFlags::SYMLINK_NOFOLLOW)
-            })
+            .and_then(|()| utimensat(&parent, &temporary.0, &times(attributes.mtime_ns), AtFlags::SYMLINK_NOFOLLOW))
             .and_then(|()| renameat(&parent, &temporary.0, &parent, name))
             .and_then(|()| fsync(&parent))
             .map_err(|errno| {
@@ -185,9 +181,8 @@ impl Root {
         let directory = self.make_parent(&parts)?;
         let path = self.path(key);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (temporary, fd) =
-            temporary(|candidate| openat(&directory, candidate, flags, Mode::RUSR | Mode::WUSR))
-                .map_err(Error::io("making a temporary file for", &path))?;
+        let (temporary, fd) = temporary(|candidate| openat(&directory, candidate, flags, Mode::RUSR | Mode::WUSR))
+            .map_err(Error::io("making a temporary file for", &path))?;
         Ok(Partial { directory, temporary, file: File::from(fd), path, published: false })
     }
 

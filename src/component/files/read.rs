@@ -95,10 +95,11 @@ impl Reading {
         }
         let want = self.left.min(RUN_LEN);
         let mut bytes = Vec::with_capacity(usize::try_from(want).expect("at most RUN_LEN"));
-        (&mut self.opened.file)
-            .take(want)
-            .read_to_end(&mut bytes)
-            .map_err(|source| Error::Io { action: "reading", path: self.path.clone(), source })?;
+        (&mut self.opened.file).take(want).read_to_end(&mut bytes).map_err(|source| Error::Io {
+            action: "reading",
+            path: self.path.clone(),
+            source,
+        })?;
         if bytes.is_empty() {
             return Err(self.changed());
         }

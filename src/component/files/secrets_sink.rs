@@ -185,9 +185,11 @@ impl Incoming {
         if usize::try_from(stat.st_size).ok() != Some(self.bytes.len()) {
             return Ok(Present::Differs);
         }
-        let present = std::fs::read(self.path())
-            .map(Zeroizing::new)
-            .map_err(|source| Error::Io { action: "reading", path: self.path(), source })?;
+        let present = std::fs::read(self.path()).map(Zeroizing::new).map_err(|source| Error::Io {
+            action: "reading",
+            path: self.path(),
+            source,
+        })?;
         Ok(if *present == *self.bytes { Present::Same } else { Present::Differs })
     }
 

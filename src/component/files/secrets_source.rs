@@ -84,7 +84,8 @@ impl Source for SecretsSource {
             let attributes = Attributes::of(&stat, Kind::File).encode(None, 0);
             out.entry(Entry { key, attributes, len }, Content::Bytes(body(bytes))).await?;
         }
-        let row = CatalogueRow { name: "secrets".to_owned(), kind: "directory".to_owned(), records: count, bytes: total };
+        let row =
+            CatalogueRow { name: "secrets".to_owned(), kind: "directory".to_owned(), records: count, bytes: total };
         Ok(Captured {
             consistency: "per-file".to_owned(),
             facts: [("files".to_owned(), count.to_string())].into(),

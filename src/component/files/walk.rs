@@ -87,13 +87,13 @@ impl Warnings {
 
 /// Opens the root of a tree; a link that leads to a directory may be followed here, and only here.
 pub(super) fn open_root(root: &Path) -> Result<OwnedFd, Error> {
-    openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| match errno {
-        Errno::NOENT => Error::Missing { path: root.to_owned() },
-        Errno::NOTDIR => {
-            Error::InTheWay { path: root.to_owned(), found: "not a directory", needed: "a directory" }
-        }
-        other => Error::io("opening", root)(other),
-    })
+    openat(CWD, root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(
+        |errno| match errno {
+            Errno::NOENT => Error::Missing { path: root.to_owned() },
+            Errno::NOTDIR => Error::InTheWay { path: root.to_owned(), found: "not a directory", needed: "a directory" },
+            other => Error::io("opening", root)(other),
+        },
+    )
 }
 
 impl Walk {

@@ -7,5 +7,7 @@ mod rdb_layout;
 pub enum Error {}
 impl Error {
     /// Returns what kind of failure it is.
-    pub fn kind(&self) -> super::ErrorKind { super::ErrorKind::Failed }
+    pub fn kind(&self) -> super::ErrorKind {
+        super::ErrorKind::Failed
+    }
 }
