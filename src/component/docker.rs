@@ -10,14 +10,17 @@ mod container;
 mod dump;
 mod endpoint;
 mod exec;
+mod tar_reader;
+mod upload;
 
 use std::time::Duration;
 
-pub use archive::{FileBody, FileContent, FileKind, FileStat, Listed, NewDirectory, NewFile, Upload};
+pub use archive::{FileBody, FileKind, FileStat, Listed};
 pub use container::{Container, ContainerState, Mount, Network, PublishedPort, RestartPolicy};
 pub use dump::{Dump, Fed, Finished};
 pub use endpoint::{Endpoint, EndpointOptions};
 pub use exec::{Exec, ExecCommand, ExecStdin, Output, StdinMode};
+pub use upload::{FileContent, NewDirectory, NewFile, Upload};
 
 use super::ErrorKind;
 
@@ -37,8 +40,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The daemon does not answer.
-    #[error("no answer from docker at {endpoint} while {action}")]
+    /// The daemon does not answer, or not in a way that can be understood.
+    #[error("docker at {endpoint} did not answer {action}")]
     Unreachable {
         /// The endpoint's address.
         endpoint: String,
@@ -135,6 +138,34 @@ pub enum Error {
         /// Bytes that did arrive.
         received: u64,
     },
+    /// A process does not take its input any more.
+    #[error("the input of {program} in {container} is closed")]
+    Stdin {
+        /// The container.
+        container: String,
+        /// The first word of the command.
+        program: String,
+        /// The connection's own error.
+        source: std::io::Error,
+    },
+    /// A process that should be short wrote too much.
+    #[error("{program} in {container} wrote more than {limit} bytes")]
+    TooMuchOutput {
+        /// The container.
+        container: String,
+        /// The first word of the command.
+        program: String,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// A process did not end though it was killed.
+    #[error("{program} in {container} is still running after it was killed")]
+    NotKilled {
+        /// The container.
+        container: String,
+        /// The first word of the command.
+        program: String,
+    },
     /// What should have been sent to a process or a container could not be read.
     #[error("reading what goes to {container} failed")]
     Body {
@@ -227,10 +258,12 @@ impl Error {
 }
 
 /// A connection to one daemon. Cheap to clone.
+///
+/// Nothing may install a logger that shows bollard's `trace` lines: they hold request bodies.
 #[derive(Clone)]
 pub struct Docker {
-    #[expect(dead_code, reason = "bodies follow")]
     endpoint: Endpoint,
+    client: bollard::Docker,
 }
 
 /// Which daemon answered.
@@ -244,44 +277,142 @@ pub struct Daemon {
     pub version: String,
 }
 
+/// How long a question may take to be answered. Bodies that follow an answer have their own limits.
+const ANSWER_SECS: u64 = 30;
+/// The least time that a stopped process is given: Redis writes its data at shutdown.
+const GRACE_LEAST_SECS: u64 = 60;
+/// The most.
+const GRACE_MOST_SECS: u64 = 3600;
+
 impl Docker {
     /// Returns a connection to this endpoint and no other. Asks nothing yet but that a socket exists.
     pub fn connect(endpoint: &Endpoint) -> Result<Self, Error> {
-        Ok(Self { endpoint: endpoint.clone() })
+        let client = if endpoint.address.starts_with("unix://") {
+            bollard::Docker::connect_with_unix(&endpoint.address, ANSWER_SECS, bollard::API_DEFAULT_VERSION)
+        } else {
+            bollard::Docker::connect_with_http(&endpoint.address, ANSWER_SECS, bollard::API_DEFAULT_VERSION)
+        };
+        let client = client.map_err(|error| Error::Endpoint {
+            endpoint: endpoint.address.clone(),
+            origin: endpoint.origin.clone(),
+            reason: error.to_string(),
+        })?;
+        Ok(Self { endpoint: endpoint.clone(), client })
     }
 
     /// Returns the endpoint that it is connected to.
     pub fn endpoint(&self) -> &Endpoint {
-        todo!()
+        &self.endpoint
     }
 
     /// Returns who answers (30 s).
     pub async fn daemon(&self) -> Result<Daemon, Error> {
-        todo!()
+        let info = self.client.info().await.map_err(|error| self.failed("who it is", error))?;
+        Ok(Daemon {
+            id: info.id.unwrap_or_default(),
+            name: info.name.unwrap_or_default(),
+            version: info.server_version.unwrap_or_default(),
+        })
     }
 
     /// Returns all containers, running or not, each inspected; sorted by name.
     pub async fn containers(&self) -> Result<Vec<Container>, Error> {
-        todo!()
+        let options = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true).build();
+        let listed = self.client.list_containers(Some(options)).await;
+        let listed = listed.map_err(|error| self.failed("its containers", error))?;
+        let mut containers = Vec::with_capacity(listed.len());
+        for id in listed.into_iter().filter_map(|row| row.id) {
+            match self.inspect(&id).await {
+                Ok(container) => containers.push(container),
+                // Removed since it was listed.
+                Err(Error::NoSuchContainer { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        containers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(containers)
     }
 
     /// Returns the container of exactly this name (no leading slash) or full id.
     pub async fn inspect(&self, name: &str) -> Result<Container, Error> {
-        let _ = name;
-        todo!()
+        check_name(name)?;
+        let found = self.client.inspect_container(name, None).await;
+        let found = found.map_err(|error| self.failed_on(name, "what a container is", error))?;
+        let container = Container::from_inspected(found);
+        // The daemon also takes the beginning of an id.
+        if container.name == name || container.id == name {
+            Ok(container)
+        } else {
+            Err(Error::NoSuchContainer { container: name.to_owned() })
+        }
     }
 
-    /// Stops a container: its process gets `grace` (at least 60 s are taken) before it is killed. Returns
-    /// when it has stopped; a stopped one is no error. Journal the stop before this call: a container with
-    /// `restart: unless-stopped` stays down, over a reboot too, until it is started again.
+    /// Stops a container: its process gets `grace` (at least 60 s, at most an hour are taken) before it is
+    /// killed. Returns when it has stopped; a stopped one is no error. Journal the stop before this call: a
+    /// container with `restart: unless-stopped` stays down, over a reboot too, until it is started again.
     pub async fn stop(&self, container: &str, grace: Duration) -> Result<(), Error> {
-        let _ = (container, grace);
-        todo!()
+        check_name(container)?;
+        let secs = grace.as_secs().clamp(GRACE_LEAST_SECS, GRACE_MOST_SECS);
+        let options = bollard::query_parameters::StopContainerOptionsBuilder::default()
+            .t(i32::try_from(secs).expect("at most 3600"))
+            .build();
+        let client = self.client_with_timeout(Duration::from_secs(secs + GRACE_LEAST_SECS));
+        match client.stop_container(container, Some(options)).await {
+            Ok(()) => Ok(()),
+            Err(error) if status_of(&error) == Some(304) => Ok(()),
+            Err(error) => Err(self.failed_on(container, "to stop a container", error)),
+        }
     }
 
     /// Starts a container; one that runs is no error. Does not wait until the service answers.
     pub async fn start(&self, container: &str) -> Result<(), Error> {
-        let _ = container;
-        todo!()
+        check_name(container)?;
+        match self.client.start_container(container, None).await {
+            Ok(()) => Ok(()),
+            Err(error) if status_of(&error) == Some(304) => Ok(()),
+            Err(error) => Err(self.failed_on(container, "to start a container", error)),
+        }
+    }
+
+    /// The same connection with another limit for the time until an answer begins.
+    fn client_with_timeout(&self, timeout: Duration) -> bollard::Docker {
+        self.client.clone().with_timeout(timeout)
+    }
+
+    fn failed(&self, action: &str, error: bollard::errors::Error) -> Error {
+        match error {
+            bollard::errors::Error::DockerResponseServerError { status_code, message } => {
+                Error::Api { action: action.to_owned(), status: status_code, message }
+            }
+            other => Error::Unreachable {
+                endpoint: self.endpoint.address.clone(),
+                action: action.to_owned(),
+                source: Box::new(other),
+            },
+        }
+    }
+
+    fn failed_on(&self, container: &str, action: &str, error: bollard::errors::Error) -> Error {
+        if status_of(&error) == Some(404) {
+            return Error::NoSuchContainer { container: container.to_owned() };
+        }
+        self.failed(action, error)
+    }
+}
+
+fn status_of(error: &bollard::errors::Error) -> Option<u16> {
+    match error {
+        bollard::errors::Error::DockerResponseServerError { status_code, .. } => Some(*status_code),
+        _ => None,
+    }
+}
+
+/// Refuses what is no name: it becomes part of a request's path.
+fn check_name(name: &str) -> Result<(), Error> {
+    let letters = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    if name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric()) && name.bytes().all(letters) {
+        Ok(())
+    } else {
+        Err(Error::NoSuchContainer { container: name.to_owned() })
     }
 }

@@ -4,6 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use bollard::models::{
+    ContainerInspectResponse, ContainerStateStatusEnum, HostConfig, MountPoint, NetworkSettings, RestartPolicyNameEnum,
+};
+
 use crate::component::secret::Secret;
 
 /// A container. Its environment holds secrets: no `Debug`, no `Clone`.
@@ -95,6 +99,99 @@ pub struct Network {
     pub name: String,
     /// The container's address in it; none while it does not run.
     pub ip: Option<IpAddr>,
+}
+
+impl Container {
+    /// Whether the container runs and is neither paused nor between two starts.
+    pub fn is_running(&self) -> bool {
+        self.state == ContainerState::Running
+    }
+
+    /// Returns where a TCP port of the container is published on the daemon's host.
+    pub fn published(&self, container_port: u16) -> Option<&PublishedPort> {
+        self.ports.iter().find(|port| port.container_port == container_port && port.protocol == "tcp")
+    }
+
+    pub(super) fn from_inspected(found: ContainerInspectResponse) -> Self {
+        let config = found.config.unwrap_or_default();
+        let networks = found.network_settings.unwrap_or_default();
+        Self {
+            id: found.id.unwrap_or_default(),
+            name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+            image: config.image.unwrap_or_default(),
+            labels: config.labels.unwrap_or_default().into_iter().collect(),
+            state: state_of(found.state.and_then(|state| state.status)),
+            env: config.env.unwrap_or_default().iter().filter_map(|pair| split_pair(pair)).collect(),
+            mounts: found.mounts.unwrap_or_default().into_iter().map(mount_of).collect(),
+            ports: ports_of(&networks),
+            networks: networks_of(networks),
+            restart_policy: policy_of(found.host_config),
+        }
+    }
+}
+
+fn state_of(status: Option<ContainerStateStatusEnum>) -> ContainerState {
+    match status {
+        Some(ContainerStateStatusEnum::CREATED) => ContainerState::Created,
+        Some(ContainerStateStatusEnum::RUNNING) => ContainerState::Running,
+        Some(ContainerStateStatusEnum::PAUSED) => ContainerState::Paused,
+        Some(ContainerStateStatusEnum::RESTARTING) => ContainerState::Restarting,
+        Some(ContainerStateStatusEnum::EXITED) => ContainerState::Exited,
+        _ => ContainerState::Unusable,
+    }
+}
+
+fn split_pair(pair: &str) -> Option<(String, Secret)> {
+    pair.split_once('=').map(|(name, value)| (name.to_owned(), Secret::new(value)))
+}
+
+fn mount_of(mount: MountPoint) -> Mount {
+    Mount {
+        kind: mount.typ.unwrap_or_default(),
+        volume: mount.name.filter(|name| !name.is_empty()),
+        source: mount.source.unwrap_or_default(),
+        destination: mount.destination.unwrap_or_default(),
+        writable: mount.rw.unwrap_or(false),
+    }
+}
+
+fn ports_of(networks: &NetworkSettings) -> Vec<PublishedPort> {
+    let mut ports = Vec::new();
+    for (inside, bindings) in networks.ports.iter().flatten() {
+        let Some((port, protocol)) = inside.split_once('/') else { continue };
+        let Ok(container_port) = port.parse() else { continue };
+        for binding in bindings.iter().flatten() {
+            let host_ip = binding.host_ip.as_deref().unwrap_or("0.0.0.0").parse();
+            let host_port = binding.host_port.as_deref().unwrap_or_default().parse();
+            if let (Ok(host_ip), Ok(host_port)) = (host_ip, host_port) {
+                ports.push(PublishedPort { container_port, protocol: protocol.to_owned(), host_ip, host_port });
+            }
+        }
+    }
+    // IPv4 before IPv6: where both are bound they lead to the same place, and the former always works.
+    ports.sort_by_key(|port| (port.container_port, port.protocol.clone(), port.host_ip, port.host_port));
+    ports
+}
+
+fn networks_of(settings: NetworkSettings) -> Vec<Network> {
+    let address = |text: Option<String>| text.and_then(|ip| ip.parse::<IpAddr>().ok());
+    let mut networks: Vec<Network> = settings
+        .networks
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(name, end)| Network { name, ip: address(end.ip_address).or(address(end.global_ipv6_address)) })
+        .collect();
+    networks.sort_by(|a, b| a.name.cmp(&b.name));
+    networks
+}
+
+fn policy_of(host: Option<HostConfig>) -> RestartPolicy {
+    match host.and_then(|host| host.restart_policy).and_then(|policy| policy.name) {
+        Some(RestartPolicyNameEnum::ALWAYS) => RestartPolicy::Always,
+        Some(RestartPolicyNameEnum::UNLESS_STOPPED) => RestartPolicy::UnlessStopped,
+        Some(RestartPolicyNameEnum::ON_FAILURE) => RestartPolicy::OnFailure,
+        _ => RestartPolicy::No,
+    }
 }
 
 impl fmt::Display for ContainerState {

@@ -1,0 +1,4 @@
+//! What several behaviours need: a daemon, a container, a daemon that misbehaves.
+
+pub(crate) mod docker;
+pub(crate) mod mock_daemon;
