@@ -1,5 +1,4 @@
 //! A directory tree goes into a store and comes back as it was; nothing leads out of the target.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
 
 use std::ffi::OsStr;
 use std::fs::{self, Permissions};

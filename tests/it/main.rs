@@ -1,10 +1,21 @@
 //! One integration binary: a module per behaviour.
+// `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
-mod docker_archive;
-mod docker_exec;
-mod docker_faults;
-mod files_directory;
-mod files_secrets;
+#[cfg(test)]
 mod memory_store;
+#[cfg(test)]
 mod support;
+
+#[cfg(test)]
+mod docker_archive;
+#[cfg(test)]
+mod docker_exec;
+#[cfg(test)]
+mod docker_faults;
+#[cfg(test)]
+mod files_directory;
+#[cfg(test)]
+mod files_secrets;
+#[cfg(test)]
+mod redis_address;
 mod tidy;

@@ -1,5 +1,4 @@
 //! The repository's side of a capture and a restore, in memory: for tests of components.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a failure here is a failed test")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

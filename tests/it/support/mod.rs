@@ -2,3 +2,4 @@
 
 pub(crate) mod docker;
 pub(crate) mod mock_daemon;
+pub(crate) mod redis;
