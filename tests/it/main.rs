@@ -18,4 +18,6 @@ mod files_directory;
 mod files_secrets;
 #[cfg(test)]
 mod redis_address;
+#[cfg(test)]
+mod redis_container;
 mod tidy;

@@ -33,6 +33,7 @@ impl LocalServer {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let child = Command::new("redis-server")
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--requirepass", PASSWORD])
+            .args(["--enable-debug-command", "yes"])
             .args(["--dir", dir.path().to_str().unwrap()])
             .args(args)
             .stdout(Stdio::null())
@@ -49,6 +50,11 @@ impl LocalServer {
 
     pub(crate) fn access(&self, password: Option<&str>) -> Access {
         Access { place: Place::Address(self.address()), user: None, password: password.map(Secret::new) }
+    }
+
+    /// Everything in it.
+    pub(crate) fn digest(&self) -> String {
+        digest(self.try_cli(&["DEBUG", "DIGEST"]))
     }
 
     pub(crate) fn try_cli(&self, words: &[&str]) -> String {
@@ -97,7 +103,7 @@ impl RedisContainer {
             "--security-opt",
             "no-new-privileges",
         ];
-        let server = [image, "redis-server", "--requirepass", PASSWORD, "--logfile", ""];
+        let server = [image, "redis-server", "--requirepass", PASSWORD, "--enable-debug-command", "yes"];
         cli(&[&fixed, docker_args, &server, redis_args].concat());
         let container = Self { name };
         until("redis in the container answers", || container.try_cli(&["PING"]).trim() == "PONG");
@@ -116,9 +122,9 @@ impl RedisContainer {
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
     }
 
-    /// Everything in it, sorted.
+    /// Everything in it.
     pub(crate) fn digest(&self) -> String {
-        self.try_cli(&["DEBUG", "DIGEST"])
+        digest(self.try_cli(&["DEBUG", "DIGEST"]))
     }
 
     pub(crate) fn running(&self) -> bool {
@@ -139,4 +145,10 @@ pub(crate) fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "not within a minute: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// An error message must not pass for a digest.
+fn digest(text: String) -> String {
+    assert!(text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit()), "{text}");
+    text
 }
