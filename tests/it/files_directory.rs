@@ -6,8 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use futures::StreamExt;
 use orkvault::component::files::{DirectoryOptions, DirectorySink, DirectorySource, Error as FilesError};
-use orkvault::component::{Entry, Error, Sink, Source, StoredContent};
+use orkvault::component::{ByteStream, Capture, Content, Entry, Error, Sink, Source, StoredContent, StreamKind};
 
 use crate::memory_store::MemoryStore;
 
@@ -152,6 +153,56 @@ async fn a_missing_root_is_told_as_missing() {
     let root = tempfile::tempdir().unwrap();
     let mut source = source(&root.path().join("gone"));
     assert!(matches!(source.probe().await, Err(Error::Files(FilesError::Missing { .. }))));
+}
+
+/// Does something to a file after its first bytes have come.
+struct Meddler<'a> {
+    store: MemoryStore,
+    meddle: &'a (dyn Fn() + Sync),
+}
+
+#[async_trait::async_trait]
+impl Capture for Meddler<'_> {
+    async fn stream(&mut self, name: &str, kind: StreamKind, body: ByteStream) -> Result<u64, Error> {
+        self.store.stream(name, kind, body).await
+    }
+
+    async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, Error> {
+        self.store.previous().await
+    }
+
+    async fn entry(&mut self, entry: Entry, content: Content) -> Result<(), Error> {
+        let Content::Bytes(mut body) = content else { return self.store.entry(entry, content).await };
+        let first = body.next().await.unwrap();
+        (self.meddle)();
+        let body = Box::pin(futures::stream::iter([first]).chain(body));
+        self.store.entry(entry, Content::Bytes(body)).await
+    }
+}
+
+#[tokio::test]
+async fn a_long_file_that_shrinks_or_changes_while_it_is_read_is_an_error_and_one_that_grows_a_warning() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("log");
+    let open = || fs::File::options().write(true).open(&path).unwrap();
+    let shrink: &(dyn Fn() + Sync) = &|| open().set_len(1_500_000).unwrap();
+    let change: &(dyn Fn() + Sync) = &|| std::os::unix::fs::FileExt::write_all_at(&open(), b"x", 9).unwrap();
+    let grow: &(dyn Fn() + Sync) = &|| open().set_len(4_000_000).unwrap();
+    for (meddle, good) in [(shrink, false), (change, false), (grow, true)] {
+        fs::write(&path, vec![7_u8; 3_500_000]).unwrap();
+        // so that a change within the clock's tick is one
+        open().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        let mut meddler = Meddler { store: MemoryStore::default(), meddle };
+        let captured = source(root.path()).capture(&mut meddler).await;
+        match captured {
+            Ok(captured) if good => {
+                assert!(captured.warnings[0].contains("grew"), "{captured:?}");
+                assert_eq!(meddler.store.content("log").len(), 3_500_000);
+            }
+            Err(Error::Files(FilesError::Changed { .. })) if !good => {}
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
 /// A store with one file under any key.

@@ -191,6 +191,65 @@ async fn bytes_that_are_no_whole_file_change_nothing_and_stop_nothing() {
     }
 }
 
+/// A whole file with a right checksum that holds a type which no server knows.
+fn unloadable() -> Vec<u8> {
+    let mut bytes = b"REDIS0010\xfe\x00\x63\x01k\x01\x02\xff".to_vec();
+    let mut crc = 0_u64;
+    for byte in &bytes {
+        crc ^= u64::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x95ac_9329_ac4b_c9b5 } else { crc >> 1 };
+        }
+    }
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[tokio::test]
+async fn data_that_the_server_cannot_load_is_taken_back_and_the_old_data_served_again() {
+    for args in [["--appendonly", "yes", "--dir", "/data"], ["--appendonly", "no", "--dir", "/data"]] {
+        let Some(scene) = Scene::set(&args).await else { return };
+        let digest = scene.seed();
+        let mut store = scene.capture().await.unwrap();
+        store.streams.insert("dump.rdb".to_owned(), unloadable());
+        let error = scene.sink().restore(&mut store).await.unwrap_err();
+        assert!(matches!(error, Error::Redis(RedisError::NotReady { rolled_back: true, .. })), "{error:?}");
+        assert_eq!(scene.redis.digest(), digest, "{args:?}");
+        assert!(journal::pending(scene.state.path()).unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_restore_that_is_dropped_leaves_a_journal_or_a_running_container() {
+    let Some(scene) = Scene::set(&["--appendonly", "yes", "--dir", "/data"]).await else { return };
+    scene.seed();
+    let mut store = scene.capture().await.unwrap();
+    let mut sink = scene.sink();
+    {
+        let state = scene.state.path();
+        let restore = sink.restore(&mut store);
+        let journalled = async {
+            while journal::pending(state).unwrap().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = journalled => {}
+            done = restore => panic!("it ended without ever being journalled: {done:?}"),
+        }
+    }
+    assert_eq!(journal::pending(scene.state.path()).unwrap().len(), 1);
+    // as the next run would; whatever the dropped one still does in the background
+    journal::resume(scene.state.path(), &scene.docker).await.unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while scene.redis.try_cli(&["GET", "key:1"]) != "v" {
+        assert!(std::time::Instant::now() < end, "redis did not come back");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(scene.redis.running());
+}
+
 #[tokio::test]
 async fn a_snapshot_of_a_newer_server_or_with_other_modules_is_refused_by_the_plan() {
     let Some(scene) = Scene::set(&["--appendonly", "yes", "--dir", "/data"]).await else { return };

@@ -1,15 +1,23 @@
 //! Puts an RDB file into a data directory of this machine, for a server that is started on it afterwards.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use rustix::fs::{Mode, OFlags};
 
 use super::Error;
 use super::rdb::{Checker, Verdict};
+use crate::component::docker::{BoxError, Docker};
 use crate::component::{ByteStream, Error as ComponentError};
+
+/// Bytes read back at a time.
+const SPOOL_RUN: usize = 1 << 20;
+const SPOOL_RUN_LEN: u64 = 1 << 20;
 
 /// Returns what the file would replace. Refuses a directory whose AOF a server would prefer.
 pub(super) fn plan(dir: &Path, dbfilename: &str) -> Result<Option<PathBuf>, Error> {
@@ -54,6 +62,31 @@ pub(super) async fn write(dir: &Path, dbfilename: &str, mut body: ByteStream) ->
         let _ = fs::remove_file(&temporary);
     }
     result
+}
+
+/// Copies a file of a container into a nameless file in `dir` and returns its length and bytes.
+pub(super) async fn spool(
+    docker: &Docker,
+    container: &str,
+    path: &str,
+    dir: &Path,
+) -> Result<(u64, BoxStream<'static, Result<Bytes, BoxError>>), Error> {
+    let flags = OFlags::RDWR | OFlags::TMPFILE | OFlags::CLOEXEC;
+    let nameless = rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR);
+    let mut file = File::from(nameless.map_err(|errno| io_error("making a nameless file in", dir)(errno.into()))?);
+    let mut body = docker.open_file(container, path).await?;
+    let mut len = 0_u64;
+    while let Some(bytes) = body.next().await? {
+        file.write_all(&bytes).map_err(io_error("writing a nameless file in", dir))?;
+        len += u64::try_from(bytes.len()).expect("usize fits u64");
+    }
+    file.rewind().map_err(io_error("reading a nameless file in", dir))?;
+    let runs = stream::try_unfold(file, |mut file| async move {
+        let mut run = Vec::with_capacity(SPOOL_RUN);
+        (&mut file).take(SPOOL_RUN_LEN).read_to_end(&mut run)?;
+        Ok((!run.is_empty()).then(|| (Bytes::from(run), file)))
+    });
+    Ok((len, Box::pin(runs)))
 }
 
 fn publish(file: &File, dir: &Path, temporary: &Path, path: &Path) -> io::Result<()> {

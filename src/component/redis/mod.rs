@@ -160,6 +160,18 @@ pub enum Error {
         /// The limit.
         secs: u64,
     },
+    /// A BGSAVE could fill the disk.
+    #[error("{dir} of {place} has {free} bytes free, a BGSAVE may need {needed}")]
+    NoSpace {
+        /// The server.
+        place: String,
+        /// Its data directory.
+        dir: String,
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes that may be needed.
+        needed: u64,
+    },
     /// The server restarted during the capture.
     #[error("{place} restarted during the capture")]
     Restarted {
@@ -277,6 +289,7 @@ impl Error {
             Self::VersionTooNew { .. }
             | Self::ModulesMissing { .. }
             | Self::OldAof { .. }
+            | Self::NoSpace { .. }
             | Self::AofPresent { .. }
             | Self::NoWayIn { .. } => ErrorKind::Refused,
             _ => ErrorKind::Failed,

@@ -31,7 +31,7 @@ const TRAILER_LEN: usize = 9;
 const CHECKSUM_LEN: usize = 8;
 
 /// Why bytes are not a whole RDB file.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     /// The first bytes are not those of an RDB file.
     #[error("not an RDB file: wrong magic")]
@@ -207,13 +207,13 @@ impl Checker {
     /// Checks the next bytes. After an error every further call returns the same error.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if let Some(error) = &self.failed {
-            return Err(error.again());
+            return Err(error.clone());
         }
         self.sum(bytes);
         let walked = self.walk(bytes);
         self.len = self.len.saturating_add(u64::try_from(bytes.len()).expect("usize fits u64"));
         if let Err(error) = &walked {
-            self.failed = Some(error.again());
+            self.failed = Some(error.clone());
         }
         walked
     }
@@ -310,22 +310,6 @@ impl Checker {
         (self.version, self.valkey) = (version, valkey);
         self.walk.phase = Phase::Opcode;
         Ok(true)
-    }
-}
-
-impl Error {
-    /// The same error once more: a checker that failed stays failed.
-    fn again(&self) -> Self {
-        match self {
-            Self::Magic => Self::Magic,
-            Self::Version { version, max } => Self::Version { version: *version, max: *max },
-            Self::Truncated { len } => Self::Truncated { len: *len },
-            Self::TrailingBytes { offset } => Self::TrailingBytes { offset: *offset },
-            Self::Malformed { offset } => Self::Malformed { offset: *offset },
-            Self::Checksum { expected, got } => Self::Checksum { expected: *expected, got: *got },
-            Self::Unprovable { kind, offset } => Self::Unprovable { kind: *kind, offset: *offset },
-            Self::TooManyDatabases => Self::TooManyDatabases,
-        }
     }
 }
 

@@ -63,7 +63,9 @@ impl Drop for Stopped {
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.container_id));
             runtime.spawn(async move {
-                // an error has nobody to go to here: the journal is still there
+                // a stop may still be under way, and would come after a start: wait for its end first.
+                // An error has nobody to go to here: the journal is still there.
+                let _ = docker.stop(&id, STOP_GRACE).await;
                 let _ = docker.start(&id).await;
             });
         }

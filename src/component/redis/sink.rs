@@ -213,10 +213,28 @@ impl RedisSink {
         };
         stopped.start().await?;
         if ready(&target.docker, &target.container, &self.access, self.options.ready_limit).await?.is_none() {
-            return Err(self.not_ready(false).into());
+            return Err(self.exchange_back(target, &dir, &like).await?.into());
         }
         shell(target, &exchanged, "removing the old file", FORGET, &[&path]).await?;
         Ok(verdict)
+    }
+
+    /// Puts the old `dump.rdb` back under a server that does not come up: it cannot run a `mv`, so the file
+    /// goes through a nameless file of this machine (nothing else can be asked of a container being read).
+    async fn exchange_back(&self, target: &Target, dir: &str, like: &FileStat) -> Result<Error, Error> {
+        let Target { docker, container, settings, .. } = target;
+        let stopped = Stopped::stop(docker, container, &self.options.state_dir).await?;
+        let kept = format!("{}.orkvault-before", settings.rdb_path());
+        let put_back = match local::spool(docker, container, &kept, &self.options.state_dir).await {
+            Ok((len, body)) => {
+                let file = new_file(&settings.dbfilename, like, FileContent::Stream { len, body });
+                docker.write_files(container, dir, self.files(vec![file])).await.is_ok()
+            }
+            Err(_) => false,
+        };
+        stopped.start().await?;
+        let up = ready(docker, container, &self.access, self.options.ready_limit).await?.is_some();
+        Ok(self.not_ready(put_back && up))
     }
 
     async fn exchange(&self, target: &mut Target, by: &Exchanged, path: &str, name: &str) -> Result<(), Error> {

@@ -30,7 +30,7 @@ enum Body {
     /// `dir/dbfilename` by the archive endpoint. Nothing else may be asked of the container meanwhile.
     Archive(FileBody),
     /// The same by `cat`: a tmpfs is not in the archive.
-    Cat(Dump),
+    Cat(Box<Dump>),
     /// A full synchronisation.
     Replication(Box<Synchronisation>),
 }
@@ -59,6 +59,7 @@ impl RedisSource {
                 Ok((Body::Replication(Box::new(synchronisation)), started_secs))
             }
             Place::Container { docker, name, .. } => {
+                has_space(server, docker, name, settings).await?;
                 let saved = save::save(server, SAVE_LIMIT).await?;
                 Ok((open_file(docker, name, &settings.rdb_path()).await?, saved.started_secs))
             }
@@ -222,11 +223,37 @@ fn catalogue(verdict: &Verdict) -> Vec<CatalogueRow> {
     verdict.databases.iter().map(row).collect()
 }
 
+/// Refuses to start a BGSAVE that would fill the disk: a failed one makes a server with save points refuse
+/// writes. Twice the present file is taken to be enough, or all the memory where there is none; where the
+/// container has no `df`, nothing is known and nothing refused.
+async fn has_space(server: &mut Server, docker: &Docker, container: &str, settings: &Settings) -> Result<(), Error> {
+    let finished = docker.run(container, ExecCommand::new(["df", "-Pk", settings.dir.as_str()])).await;
+    let Some(free) = finished.ok().and_then(|finished| free_bytes(&String::from_utf8_lossy(&finished.stdout))) else {
+        return Ok(());
+    };
+    let memory = server.info("memory").await?.number("used_memory").unwrap_or(0);
+    let needed = match docker.stat(container, &settings.rdb_path()).await {
+        Ok(present) => memory.min(present.len.saturating_mul(2)),
+        Err(_) => memory,
+    };
+    if free >= needed {
+        return Ok(());
+    }
+    Err(Error::NoSpace { place: server.place().to_owned(), dir: settings.dir.clone(), free, needed })
+}
+
+/// Reads the fourth column of the second line of `df -Pk`.
+fn free_bytes(text: &str) -> Option<u64> {
+    let free: u64 = text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
+    free.checked_mul(1024)
+}
+
 async fn open_file(docker: &Docker, container: &str, path: &str) -> Result<Body, Error> {
     match docker.open_file(container, path).await {
         Ok(body) => Ok(Body::Archive(body)),
         Err(error) if no_such_file(&error) => {
-            Ok(Body::Cat(docker.dump(container, ExecCommand::new(["cat", path])).await?))
+            let dump = docker.dump(container, ExecCommand::new(["cat", path])).await?;
+            Ok(Body::Cat(Box::new(dump)))
         }
         Err(error) => Err(error.into()),
     }

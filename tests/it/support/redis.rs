@@ -20,7 +20,7 @@ const PROGRAMS: [&str; 11] =
 pub(crate) struct LocalServer {
     child: Child,
     pub(crate) port: u16,
-    pub(crate) dir: tempfile::TempDir,
+    _dir: tempfile::TempDir,
 }
 
 impl LocalServer {
@@ -39,7 +39,7 @@ impl LocalServer {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed (apt-get install redis-server)");
-        let server = Self { child, port, dir };
+        let server = Self { child, port, _dir: dir };
         until("redis-server answers", || server.try_cli(&["PING"]).trim() == "PONG");
         server
     }
