@@ -6,6 +6,8 @@ mod support;
 // `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
 #[cfg(test)]
+mod memory_store;
+#[cfg(test)]
 mod support;
 
 #[cfg(test)]
@@ -19,4 +21,11 @@ mod docker_stack;
 mod mongodb_faults;
 #[cfg(test)]
 mod mongodb_stack;
+mod files_directory;
+#[cfg(test)]
+mod files_secrets;
+#[cfg(test)]
+mod redis_address;
+#[cfg(test)]
+mod redis_container;
 mod tidy;
