@@ -5,6 +5,9 @@
 //! chunk, a segment or a key is. Content flows in bounded [`Run`]s and is never held whole, except where
 //! a limit in `docs/` says how much that can be.
 
+pub mod s3;
+pub mod secret;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
@@ -37,6 +40,9 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// The buckets could not be read or put back.
+    #[error(transparent)]
+    S3(#[from] s3::Error),
 }
 
 /// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.
