@@ -49,11 +49,31 @@ async fn a_server_without_buckets_is_an_empty_capture_and_says_so() {
 
 #[tokio::test]
 async fn buckets_that_may_not_be_listed_are_a_failure_and_not_an_empty_capture() {
-    let server = server(3, Faults { deny_buckets: true, ..Faults::default() }).await;
+    let server = server(3, Faults { refuse_buckets: Some((403, "AccessDenied")), ..Faults::default() }).await;
     let error = s3_error(Snapshot::take(&mut source(&server), None).await);
     assert!(matches!(error, Error::AccessDenied { .. }), "{error}");
     let error = s3_error(source(&server).probe().await);
     assert!(matches!(error, Error::AccessDenied { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn refusals_are_told_apart() {
+    let cases = [
+        (403, "InvalidAccessKeyId", "Credentials"),
+        (403, "SignatureDoesNotMatch", "Credentials"),
+        (403, "RequestTimeTooSkewed", "ClockSkew"),
+        (403, "AccessDenied", "AccessDenied"),
+        (404, "NoSuchBucket", "NoSuchBucket"),
+        (503, "SlowDown", "Throttled"),
+        (501, "NotImplemented", "NotSupported"),
+        (400, "Weird", "Failed"),
+    ];
+    for (status, code, variant) in cases {
+        let server = server(1, Faults { refuse_buckets: Some((status, code)), ..Faults::default() }).await;
+        let error = s3_error(source(&server).probe().await);
+        assert!(format!("{error:?}").starts_with(variant), "{code}: {error:?}");
+        assert!(error.to_string().starts_with("ListBuckets"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ async fn seed(server: &Minio) {
     for bucket in ["avatars", "empty", "files"] {
         server.bucket(bucket).await;
     }
-    let plain = ["dir/", "dir/x", "dir", "a b+c%41?#&\u{4}", "ünï/çode", "no-type", "zero"];
+    let plain = ["dir/", "dir/x", "top", "a b+c%41?#&\u{4}", "ünï/çode", "no-type", "zero"];
     for key in plain {
         server.put("avatars", key, if key == "zero" { b"" } else { key.as_bytes() }).await;
     }
@@ -83,6 +83,7 @@ async fn buckets_come_back_on_an_empty_server_with_everything_they_had() {
     let (Some(old), Some(new)) = (Minio::start().await, Minio::start().await) else { return };
     seed(&old).await;
     let snapshot = capture(&old).await;
+    assert_eq!(snapshot.rows.len(), 3 + 7 + 60 + 2);
     assert_eq!(snapshot.attribute("empty/", "versioning").as_deref(), Some("Enabled"));
     assert_eq!(snapshot.attribute("files/", "tag:owner").as_deref(), Some("ops"));
     assert!(snapshot.attribute("avatars/", "policy").is_some());
@@ -157,6 +158,46 @@ async fn a_key_that_the_server_refuses_is_named_and_the_rest_is_restored() {
         other => panic!("{other:?}"),
     }
     assert_eq!(server.keys("bbb").await, ["a", "m", "z"]);
+}
+
+#[tokio::test]
+async fn a_bucket_that_the_server_refuses_is_named_and_the_rest_is_restored() {
+    let Some(server) = Minio::start().await else { return };
+    for bucket in ["aaa", "bbb", "ccc"] {
+        server.bucket(bucket).await;
+        server.put(bucket, "k", b"content").await;
+    }
+    let mut snapshot = capture(&server).await;
+    for (entry, _) in snapshot.rows.iter_mut().filter(|(entry, _)| entry.key.starts_with(b"bbb/")) {
+        entry.key.splice(0..3, *b"b..b");
+    }
+    server.client.delete_object().bucket("ccc").key("k").send().await.unwrap();
+    match restore(&server, &snapshot, SinkOptions::default()).await {
+        Err(component::Error::S3(Error::NotRestored { count: 1, first })) => {
+            assert!(first[0].contains("b..b") && first[0].contains("1 objects"), "{first:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(server.get("ccc", "k").await, b"content");
+}
+
+#[tokio::test]
+async fn content_that_the_repository_cannot_deliver_whole_is_never_published() {
+    let Some(server) = Minio::start().await else { return };
+    server.bucket("bbb").await;
+    server.put("bbb", "long", &vec![7; 11 << 20]).await;
+    server.put("bbb", "mid", &vec![8; 2 << 20]).await;
+    let snapshot = capture(&server).await;
+    for (key, row) in [("long", "bbb/long"), ("mid", "bbb/mid")] {
+        server.put("bbb", "long", b"old").await;
+        server.put("bbb", "mid", b"old").await;
+        let options = SinkOptions { parts_from: 6 << 20, part_len: 5 << 20, ..SinkOptions::default() };
+        let result = sink(&server, options).restore(&mut snapshot.stored().with_broken_content(row)).await;
+        assert!(matches!(result, Err(component::Error::Stored { .. })), "{result:?}");
+        assert_eq!(server.get("bbb", key).await, b"old");
+        let uploads = server.client.list_multipart_uploads().bucket("bbb").prefix(key).send().await.unwrap();
+        assert_eq!(uploads.uploads().len(), 0, "the parts of the upload are not left behind");
+    }
 }
 
 #[tokio::test]

@@ -28,6 +28,10 @@ const PAGE_KEYS: i32 = 1000;
 const BUCKET_PAGES_MAX: u32 = 1000;
 /// Characters of a server's message that are kept.
 const MESSAGE_CHARS_MAX: usize = 200;
+/// Uploads slower than this count as stuck. Bytes a second.
+const UPLOAD_RATE_MIN: u64 = 64 << 10;
+/// Time for a server to put the parts of a long upload together.
+const ASSEMBLY_TIME: Duration = Duration::from_secs(600);
 /// Pause between two looks at a bucket that the server denies and lists at once.
 const FLAP_PAUSE: Duration = Duration::from_secs(2);
 
@@ -112,6 +116,8 @@ pub(super) struct Server {
     pub(super) client: Client,
     endpoint: String,
     bucket_flap: Duration,
+    connect_time: Duration,
+    answer_time: Duration,
     tags_unsupported: AtomicBool,
 }
 
@@ -146,12 +152,29 @@ impl Server {
             client: Client::from_conf(config),
             endpoint: access.endpoint.clone(),
             bucket_flap: patience.bucket_flap,
+            connect_time: patience.connect,
+            answer_time: patience.read,
             tags_unsupported: AtomicBool::new(false),
         }))
     }
 
     pub(super) fn endpoint(&self) -> &str {
         &self.endpoint
+    }
+
+    /// Returns what a request that sends `len` bytes needs: the time for an answer counts from its first byte.
+    pub(super) fn upload_limits(&self, len: u64) -> aws_sdk_s3::config::Builder {
+        self.with_answer_time(self.answer_time.saturating_add(Duration::from_secs(len / UPLOAD_RATE_MIN)))
+    }
+
+    /// Returns what the end of an upload in parts needs.
+    pub(super) fn assembly_limits(&self) -> aws_sdk_s3::config::Builder {
+        self.with_answer_time(self.answer_time.max(ASSEMBLY_TIME))
+    }
+
+    fn with_answer_time(&self, time: Duration) -> aws_sdk_s3::config::Builder {
+        let limits = TimeoutConfig::builder().read_timeout(time).connect_timeout(self.connect_time).build();
+        aws_sdk_s3::Config::builder().timeout_config(limits)
     }
 
     /// Returns every bucket's name. An empty answer is an answer.

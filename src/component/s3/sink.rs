@@ -167,6 +167,11 @@ impl<'a> Rows<'a> {
         Ok(std::mem::replace(&mut self.next, next))
     }
 
+    /// Returns how many objects the catalogue has of a bucket.
+    fn captured_records(&self, bucket: &str) -> Option<u64> {
+        self.stored.captured().catalogue.iter().find(|row| row.name == bucket).map(|row| row.records)
+    }
+
     fn missing_wanted(&self) -> Vec<String> {
         let missing = self.wanted.iter().filter(|wanted| !self.seen.contains(wanted));
         missing.map(|wanted| format!("the snapshot has no bucket {wanted}")).collect()
@@ -303,6 +308,11 @@ impl Pass<'_> {
         self.objects(rows, target).await?;
         bucket::restore_after(&server, &name, stored, &now, &mut self.report.warnings).await?;
         let Tally { uploaded, identical, deleted, extra, failed } = self.tally;
+        let restored = uploaded + identical + failed;
+        if let Some(captured) = rows.captured_records(&name).filter(|captured| *captured != restored) {
+            let line = format!("bucket {name}: the catalogue has {captured} objects, the entry table {restored}");
+            self.report.warnings.push(line);
+        }
         let created = if exists { "" } else { "created, " };
         self.report.notes.push(format!(
             "bucket {name}: {created}{uploaded} objects uploaded, {identical} identical, {deleted} deleted, {extra} others left, {failed} failed"

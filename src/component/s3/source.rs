@@ -90,6 +90,7 @@ impl Source for BucketsSource {
             catalogue: Vec::new(),
             kept: 0,
             read: 0,
+            versioned: 0,
         };
         let filter = &self.options.buckets;
         let mut names = VecDeque::from(self.wanted().await?);
@@ -168,6 +169,8 @@ struct Pass<'a> {
     catalogue: Vec<CatalogueRow>,
     kept: u64,
     read: u64,
+    /// Buckets with versioning: of their objects, only the current version is captured.
+    versioned: u64,
 }
 
 impl Pass<'_> {
@@ -203,6 +206,7 @@ impl Pass<'_> {
 
     async fn bucket(&mut self, name: &str) -> Result<(), component::Error> {
         let attributes = bucket::read(&self.server, name, &mut self.warnings).await?;
+        self.versioned += u64::from(attributes.contains_key(bucket::VERSIONING));
         let entry = Entry { key: row_key(name, ""), attributes, len: 0 };
         self.previous.out.entry(entry, Content::Nothing).await?;
         self.catalogue.push(CatalogueRow { name: name.to_owned(), kind: "bucket".to_owned(), records: 0, bytes: 0 });
@@ -300,6 +304,9 @@ impl Pass<'_> {
             ("objects_unchanged".to_owned(), self.kept.to_string()),
             ("objects_read".to_owned(), self.read.to_string()),
         ]);
+        if self.versioned > 0 {
+            facts.insert("versions".to_owned(), "current only".to_owned());
+        }
         if !options.buckets.is_empty() {
             facts.insert("bucket_filter".to_owned(), options.buckets.join(","));
         }

@@ -106,6 +106,8 @@ impl Writer {
             .set_metadata(Some(metadata(attributes)))
             .set_tagging(self.tagging(attributes))
             .body(SdkBody::from(bytes))
+            .customize()
+            .config_override(self.server.upload_limits(entry.len))
             .send()
             .await
             .map_err(|error| self.server.classify(error, self.place("PutObject", key)))?;
@@ -195,7 +197,8 @@ impl Writer {
     async fn send_part(&self, key: &str, id: &str, number: usize, part: Bytes) -> Result<CompletedPart, Error> {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
         let request = self.server.client.upload_part().bucket(&self.bucket).key(key).upload_id(id).part_number(number);
-        let answer = request.body(SdkBody::from(part)).send().await;
+        let limits = self.server.upload_limits(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        let answer = request.body(SdkBody::from(part)).customize().config_override(limits).send().await;
         let answer = answer.map_err(|error| self.server.classify(error, self.place("UploadPart", key)))?;
         Ok(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build())
     }
@@ -203,7 +206,8 @@ impl Writer {
     async fn complete(&self, key: &str, id: &str, parts: Vec<CompletedPart>) -> Result<(), Error> {
         let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
         let request = self.server.client.complete_multipart_upload().bucket(&self.bucket).key(key).upload_id(id);
-        let answer = request.multipart_upload(parts).send().await;
+        let answer =
+            request.multipart_upload(parts).customize().config_override(self.server.assembly_limits()).send().await;
         answer.map_err(|error| self.server.classify(error, self.place("CompleteMultipartUpload", key)))?;
         Ok(())
     }

@@ -16,18 +16,18 @@ type Pool = Arc<Mutex<Vec<Bytes>>>;
 
 /// A snapshot of one component.
 #[derive(Clone, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     pool: Pool,
-    pub rows: Vec<(Entry, Option<StoredContent>)>,
-    pub streams: Vec<(String, Bytes)>,
-    pub captured: Captured,
+    pub(crate) rows: Vec<(Entry, Option<StoredContent>)>,
+    pub(crate) streams: Vec<(String, Bytes)>,
+    pub(crate) captured: Captured,
     /// Keys of the rows whose content was read, not referred to.
-    pub read: Vec<String>,
+    pub(crate) read: Vec<String>,
 }
 
 impl Snapshot {
     /// Captures `source` on top of `previous`.
-    pub async fn take(source: &mut dyn Source, previous: Option<&Snapshot>) -> Result<Snapshot, Error> {
+    pub(crate) async fn take(source: &mut dyn Source, previous: Option<&Snapshot>) -> Result<Snapshot, Error> {
         let mut capture = MemoryCapture {
             previous: previous.map(|snapshot| snapshot.rows.clone()).unwrap_or_default().into_iter(),
             snapshot: Snapshot {
@@ -40,21 +40,21 @@ impl Snapshot {
         Ok(capture.snapshot)
     }
 
-    pub fn row(&self, key: &str) -> &Entry {
+    pub(crate) fn row(&self, key: &str) -> &Entry {
         let found = self.rows.iter().find(|(entry, _)| entry.key == key.as_bytes());
         &found.unwrap_or_else(|| panic!("no row {key}")).0
     }
 
-    pub fn content(&self, key: &str) -> Bytes {
+    pub(crate) fn content(&self, key: &str) -> Bytes {
         let (_, content) = self.rows.iter().find(|(entry, _)| entry.key == key.as_bytes()).expect("the row is there");
         self.bytes(content.as_ref().expect("it has content"))
     }
 
-    pub fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.rows.iter().map(|(entry, _)| String::from_utf8(entry.key.clone()).expect("keys are UTF-8")).collect()
     }
 
-    pub fn attribute(&self, key: &str, name: &str) -> Option<String> {
+    pub(crate) fn attribute(&self, key: &str, name: &str) -> Option<String> {
         let value = self.row(key).attributes.get(name)?;
         Some(String::from_utf8(value.clone()).expect("attributes are UTF-8"))
     }
@@ -64,8 +64,8 @@ impl Snapshot {
         self.pool.lock().expect("no test panics while it holds this")[index].clone()
     }
 
-    pub fn stored(&self) -> MemoryStored {
-        MemoryStored { snapshot: self.clone(), next: 0 }
+    pub(crate) fn stored(&self) -> MemoryStored {
+        MemoryStored { snapshot: self.clone(), next: 0, broken: None }
     }
 }
 
@@ -119,9 +119,18 @@ impl Capture for MemoryCapture {
 }
 
 /// The snapshot's side of a restore.
-pub struct MemoryStored {
+pub(crate) struct MemoryStored {
     snapshot: Snapshot,
     next: usize,
+    broken: Option<&'static str>,
+}
+
+impl MemoryStored {
+    /// The content of this row ends in an error after its first run.
+    pub(crate) fn with_broken_content(mut self, key: &'static str) -> Self {
+        self.broken = Some(key);
+        self
+    }
 }
 
 fn runs(bytes: Bytes) -> ByteStream {
@@ -157,7 +166,12 @@ impl Stored for MemoryStored {
         Ok(row)
     }
 
-    async fn open_content(&mut self, _entry: &Entry, content: &StoredContent) -> Result<ByteStream, Error> {
-        Ok(runs(self.snapshot.bytes(content)))
+    async fn open_content(&mut self, entry: &Entry, content: &StoredContent) -> Result<ByteStream, Error> {
+        let whole = runs(self.snapshot.bytes(content));
+        if self.broken.is_none_or(|broken| broken.as_bytes() != entry.key) {
+            return Ok(whole);
+        }
+        let error = Error::Stored { what: "a chunk".to_owned(), source: "damaged".into() };
+        Ok(whole.take(1).chain(stream::iter([Err(error)])).boxed())
     }
 }

@@ -14,17 +14,17 @@ const USER: &str = "orkestra";
 const PASSWORD: &str = "not-a-real-password";
 
 /// A MinIO with an empty directory; stopped when dropped.
-pub struct Minio {
+pub(crate) struct Minio {
     process: Child,
     endpoint: String,
-    pub client: Client,
+    pub(crate) client: Client,
     _directory: tempfile::TempDir,
 }
 
 impl Minio {
     /// Starts the binary that ORKVAULT_MINIO names. Without it: `None` and a loud line, or a failure
     /// where ORKVAULT_REQUIRE_STACK=1.
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let Some(program) = std::env::var_os("ORKVAULT_MINIO") else {
             assert_ne!(
                 std::env::var("ORKVAULT_REQUIRE_STACK").as_deref(),
@@ -59,34 +59,34 @@ impl Minio {
         panic!("MinIO does not start");
     }
 
-    pub fn access(&self) -> Access {
+    pub(crate) fn access(&self) -> Access {
         self.access_with(PASSWORD)
     }
 
-    pub fn access_with(&self, password: &str) -> Access {
+    pub(crate) fn access_with(&self, password: &str) -> Access {
         access(&self.endpoint, USER, password)
     }
 
     /// Makes sure that the server is gone.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         stop(&mut self.process);
     }
 
-    pub async fn bucket(&self, name: &str) {
+    pub(crate) async fn bucket(&self, name: &str) {
         self.client.create_bucket().bucket(name).send().await.expect("the bucket is created");
     }
 
-    pub async fn put(&self, bucket: &str, key: &str, bytes: &[u8]) {
+    pub(crate) async fn put(&self, bucket: &str, key: &str, bytes: &[u8]) {
         let body = ByteStream::from(bytes.to_vec());
         self.client.put_object().bucket(bucket).key(key).body(body).send().await.expect("the object is put");
     }
 
-    pub async fn get(&self, bucket: &str, key: &str) -> Vec<u8> {
+    pub(crate) async fn get(&self, bucket: &str, key: &str) -> Vec<u8> {
         let answer = self.client.get_object().bucket(bucket).key(key).send().await.expect("the object is there");
         answer.body.collect().await.expect("its body comes").to_vec()
     }
 
-    pub async fn keys(&self, bucket: &str) -> Vec<String> {
+    pub(crate) async fn keys(&self, bucket: &str) -> Vec<String> {
         let answer = self.client.list_objects_v2().bucket(bucket).send().await.expect("the bucket is listed");
         answer.contents().iter().map(|object| object.key().expect("it has a key").to_owned()).collect()
     }
@@ -99,7 +99,7 @@ impl Drop for Minio {
 }
 
 /// Access without the SDK's long pauses between attempts.
-pub fn access(endpoint: &str, user: &str, password: &str) -> Access {
+pub(crate) fn access(endpoint: &str, user: &str, password: &str) -> Access {
     Access {
         endpoint: endpoint.to_owned(),
         region: "us-east-1".to_owned(),

@@ -1,5 +1,5 @@
 //! What several tests need: stores in memory, servers.
 
-pub mod memory_store;
-pub mod minio;
-pub mod s3_fault;
+pub(crate) mod memory_store;
+pub(crate) mod minio;
+pub(crate) mod s3_fault;

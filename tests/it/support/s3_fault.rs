@@ -9,16 +9,16 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// An object of the fake server.
 #[derive(Clone)]
-pub struct Object {
-    pub bytes: Vec<u8>,
-    pub etag: String,
-    pub modified: String,
+pub(crate) struct Object {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) etag: String,
+    pub(crate) modified: String,
     /// Sent with HEAD, never with GET.
-    pub headers: Vec<(String, String)>,
+    pub(crate) headers: Vec<(String, String)>,
 }
 
 impl Object {
-    pub fn new(bytes: &[u8], state: u32) -> Self {
+    pub(crate) fn new(bytes: &[u8], state: u32) -> Self {
         Self {
             bytes: bytes.to_vec(),
             etag: format!("\"{state:032x}\""),
@@ -30,63 +30,63 @@ impl Object {
 
 /// What to do wrong.
 #[derive(Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// After this many keys of a page, claim that it was the last.
-    pub early_end: Option<usize>,
+    pub(crate) early_end: Option<usize>,
     /// Send the same continuation token for ever.
-    pub repeat_token: bool,
+    pub(crate) repeat_token: bool,
     /// List every page from the start of the bucket.
-    pub ignore_token: bool,
+    pub(crate) ignore_token: bool,
     /// `bucket/key`s that no listing shows.
-    pub omit: BTreeSet<String>,
+    pub(crate) omit: BTreeSet<String>,
     /// Listings that answer 404 NoSuchBucket before one is right.
-    pub flaps: u32,
+    pub(crate) flaps: u32,
     /// Requests that answer 503 before one is right.
-    pub busy: u32,
+    pub(crate) busy: u32,
     /// Bodies that are cut in their middle before one is whole.
-    pub cut_bodies: u32,
+    pub(crate) cut_bodies: u32,
     /// Ignores ranges: the whole body, whatever was asked.
-    pub ignore_range: bool,
+    pub(crate) ignore_range: bool,
     /// `bucket/key` that becomes another object after it was asked for with HEAD; `None`: it goes.
-    pub swap_after_head: BTreeMap<String, Option<Object>>,
-    /// Lists no bucket: 403 AccessDenied.
-    pub deny_buckets: bool,
+    pub(crate) swap_after_head: BTreeMap<String, Option<Object>>,
+    /// Answers the list of buckets with this status and code.
+    pub(crate) refuse_buckets: Option<(u16, &'static str)>,
     /// Buckets that are not in the list of buckets.
-    pub hide_buckets: BTreeSet<String>,
+    pub(crate) hide_buckets: BTreeSet<String>,
     /// Knows no object tags.
-    pub no_tags: bool,
+    pub(crate) no_tags: bool,
     /// Answers every k-th GET of an object (counted from 1) with 500.
-    pub broken_get: Option<u32>,
+    pub(crate) broken_get: Option<u32>,
 }
 
 #[derive(Default)]
-pub struct World {
-    pub buckets: BTreeMap<String, BTreeMap<String, Object>>,
-    pub tags: BTreeMap<String, Vec<(String, String)>>,
-    pub faults: Faults,
-    pub page_len: usize,
+pub(crate) struct World {
+    pub(crate) buckets: BTreeMap<String, BTreeMap<String, Object>>,
+    pub(crate) tags: BTreeMap<String, Vec<(String, String)>>,
+    pub(crate) faults: Faults,
+    pub(crate) page_len: usize,
     /// The last key of the last page, for tokens that say nothing.
-    pub last_shown: String,
+    pub(crate) last_shown: String,
     /// Operations answered, by name.
-    pub counts: BTreeMap<&'static str, u32>,
+    pub(crate) counts: BTreeMap<&'static str, u32>,
     /// Requests that no test expects.
-    pub unexpected: Vec<String>,
+    pub(crate) unexpected: Vec<String>,
 }
 
 impl World {
-    pub fn put(&mut self, bucket: &str, key: &str, object: Object) {
+    pub(crate) fn put(&mut self, bucket: &str, key: &str, object: Object) {
         self.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
     }
 }
 
 /// The server; it ends with the test's runtime.
-pub struct FaultyS3 {
-    pub endpoint: String,
+pub(crate) struct FaultyS3 {
+    pub(crate) endpoint: String,
     world: Arc<Mutex<World>>,
 }
 
 impl FaultyS3 {
-    pub async fn start(world: World) -> Self {
+    pub(crate) async fn start(world: World) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
         let world = Arc::new(Mutex::new(world));
@@ -99,12 +99,12 @@ impl FaultyS3 {
         Self { endpoint, world }
     }
 
-    pub fn world(&self) -> MutexGuard<'_, World> {
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().expect("no test panics while it holds this")
     }
 
     /// Returns the counts and starts them anew; fails on unexpected requests.
-    pub fn take_counts(&self) -> BTreeMap<&'static str, u32> {
+    pub(crate) fn take_counts(&self) -> BTreeMap<&'static str, u32> {
         let mut world = self.world();
         assert_eq!(world.unexpected, [""; 0], "unexpected requests");
         std::mem::take(&mut world.counts)
@@ -247,8 +247,8 @@ fn answer(world: &mut World, request: &Request) -> Response {
 }
 
 fn list_buckets(world: &World) -> Response {
-    if world.faults.deny_buckets {
-        return Response::error(403, "AccessDenied");
+    if let Some((status, code)) = world.faults.refuse_buckets {
+        return Response::error(status, code);
     }
     let shown = world.buckets.keys().filter(|name| !world.faults.hide_buckets.contains(*name));
     let buckets: String = shown.map(|name| format!("<Bucket><Name>{name}</Name></Bucket>")).collect();
