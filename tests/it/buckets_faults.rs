@@ -215,6 +215,15 @@ async fn an_object_that_changes_while_it_is_read_is_captured_in_one_state() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_understand_conditions_is_compared_with_instead() {
+    let server = server(3, Faults { refuse_conditions: true, cut_bodies: 2, ..Faults::default() }).await;
+    let snapshot = Snapshot::take(&mut source(&server), None).await.unwrap();
+    assert_eq!(snapshot.keys(), expected(3));
+    assert_eq!(snapshot.content("avatars/01"), b"content 1"[..]);
+    assert_eq!(snapshot.captured.warnings, [""; 0]);
+}
+
+#[tokio::test]
 async fn an_object_that_vanishes_while_it_is_read_is_a_warning() {
     let swap = [("avatars/01".to_owned(), None)].into();
     let server = server(3, Faults { swap_after_head: swap, ..Faults::default() }).await;
@@ -268,6 +277,50 @@ fn entry(key: &str, state: Option<u32>) -> component::Entry {
         attributes.insert("last-modified".to_owned(), modified.into_bytes());
     }
     component::Entry { key: key.as_bytes().to_vec(), attributes, len: 0 }
+}
+
+#[tokio::test]
+async fn after_any_day_on_a_lying_server_a_capture_holds_exactly_what_the_server_has() {
+    let server = server(0, Faults { early_end: Some(2), ..Faults::default() }).await;
+    let mut random = 20_260_102_u64;
+    let mut draw = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % below
+    };
+    let mut previous = Snapshot::default();
+    let mut state = 0;
+    for day in 0..25 {
+        for _ in 0..draw(12) {
+            let bucket = ["aa", "aa-b", "aa.c", "bb"][usize::try_from(draw(4)).unwrap()];
+            let key = format!("{}{}", ["", "x/", "x-", "é"][usize::try_from(draw(4)).unwrap()], draw(6));
+            state += 1;
+            match draw(3) {
+                0 => drop(server.world().buckets.entry(bucket.to_owned()).or_default().remove(&key)),
+                _ => server.world().put(bucket, &key, Object::new(format!("{state}").as_bytes(), state)),
+            }
+        }
+        if draw(5) == 0 {
+            server.world().buckets.remove("aa-b");
+        }
+        let keys = server.world().row_keys();
+        let known = previous.keys();
+        let omitted = keys.iter().filter(|key| draw(6) == 0 && known.contains(key)).cloned();
+        server.world().faults.omit = omitted.collect();
+        server.world().faults.cut_bodies = u32::try_from(draw(3)).unwrap();
+        server.world().faults.busy = u32::try_from(draw(3)).unwrap();
+
+        let snapshot = Snapshot::take(&mut source(&server), Some(&previous)).await.unwrap();
+        let world = server.world();
+        assert_eq!(snapshot.keys(), keys, "day {day}");
+        for (bucket, objects) in &world.buckets {
+            for (key, object) in objects {
+                assert_eq!(snapshot.content(&format!("{bucket}/{key}")), object.bytes, "day {day}: {bucket}/{key}");
+            }
+        }
+        drop(world);
+        previous = snapshot;
+    }
+    assert_eq!(server.world().unexpected, [""; 0]);
 }
 
 #[tokio::test]

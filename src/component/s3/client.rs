@@ -111,6 +111,22 @@ pub(super) enum Got {
     Gone,
 }
 
+/// Who makes sure that the content is that of one state of the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Condition {
+    /// The server, by `If-Match`.
+    IfMatch,
+    /// We, by the answer's etag: some servers stumble over the quotes of a condition.
+    Compare,
+}
+
+/// The state of an object that is to be read.
+#[derive(Debug, Clone)]
+pub(super) struct State {
+    pub(super) etag: Option<String>,
+    pub(super) condition: Condition,
+}
+
 /// A server that answers as this component needs it.
 pub(super) struct Server {
     pub(super) client: Client,
@@ -302,10 +318,11 @@ impl Server {
         self.tags_unsupported.load(Ordering::Relaxed)
     }
 
-    /// Opens an object's content from byte `from`, if it is still the one with this etag.
-    pub(super) async fn get(&self, bucket: &str, key: &str, etag: Option<&str>, from: u64) -> Result<Got, Error> {
+    /// Opens an object's content from byte `from`, if it is still in this state.
+    pub(super) async fn get(&self, bucket: &str, key: &str, state: &State, from: u64) -> Result<Got, Error> {
         let at = || place("GetObject", Some(bucket), Some(key));
-        let request = self.client.get_object().bucket(bucket).key(key).set_if_match(etag.map(str::to_owned));
+        let condition = state.etag.clone().filter(|_| state.condition == Condition::IfMatch);
+        let request = self.client.get_object().bucket(bucket).key(key).set_if_match(condition);
         let request = if from > 0 { request.range(format!("bytes={from}-")) } else { request };
         let answer = match request.send().await {
             Ok(answer) => answer,
@@ -322,9 +339,12 @@ impl Server {
             return Err(Error::Answer { place: at(), field: "content range" });
         }
         // Not every server knows conditions: an answer with another etag is another object.
-        if let (Some(expected), Some(got)) = (etag, answer.e_tag())
-            && !attributes::same_etag(expected, got)
-        {
+        let same = match (&state.etag, answer.e_tag()) {
+            (Some(expected), Some(got)) => attributes::same_etag(expected, got),
+            (Some(_), None) => state.condition == Condition::IfMatch,
+            (None, _) => true,
+        };
+        if !same {
             return Ok(Got::Changed);
         }
         let len = answer.content_length().and_then(|len| u64::try_from(len).ok());

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
 use super::attributes::{Attributes, Head, assemble, same_etag};
-use super::client::{Got, Server, Tags, innermost, place};
+use super::client::{Condition, Got, Server, State, Tags, innermost, place};
 use super::listing::Listed;
 use super::{Error, Place};
 use crate::component::{self, ByteStream, Run};
@@ -54,16 +54,24 @@ impl Reader {
     /// opened and flow as they are asked for.
     pub(super) async fn fetch(&self, mut listed: Listed) -> Result<Outcome, Error> {
         let mut warnings = Vec::new();
+        let mut condition = Condition::IfMatch;
         for _ in 0..ATTEMPTS_MAX {
-            let race = match self.attempt(&listed, &mut warnings).await? {
+            let race = match self.attempt(&listed, condition, &mut warnings).await? {
                 Attempt::Done(fetched) => return Ok(Outcome { fetched: Some(fetched), warnings }),
                 Attempt::Changed => "changed",
                 Attempt::Gone => "vanished",
             };
-            warnings.push(format!("{}/{} {race} during the capture", self.bucket, listed.key.escape_debug()));
             match self.server.relist(&self.bucket, &listed.key).await? {
-                Some(now) => listed = now,
-                None => return Ok(Outcome { fetched: None, warnings }),
+                // Nothing changed, so it was the condition that the server did not understand.
+                Some(now) if now == listed && condition == Condition::IfMatch => condition = Condition::Compare,
+                Some(now) => {
+                    warnings.push(self.race(&listed.key, race));
+                    listed = now;
+                }
+                None => {
+                    warnings.push(self.race(&listed.key, race));
+                    return Ok(Outcome { fetched: None, warnings });
+                }
             }
         }
         Err(Error::NeverStill { place: self.place("GetObject", &listed.key), attempts: ATTEMPTS_MAX })
@@ -103,7 +111,12 @@ impl Reader {
         }
     }
 
-    async fn attempt(&self, listed: &Listed, warnings: &mut Vec<String>) -> Result<Attempt, Error> {
+    async fn attempt(
+        &self,
+        listed: &Listed,
+        condition: Condition,
+        warnings: &mut Vec<String>,
+    ) -> Result<Attempt, Error> {
         let Some(head) = self.server.head(&self.bucket, &listed.key).await? else { return Ok(Attempt::Gone) };
         if !is_listed(&head, listed) {
             return Ok(Attempt::Changed);
@@ -114,8 +127,8 @@ impl Reader {
             Tags::Known(tags) => tags,
         };
         // Asked for even when empty: only this proves that the object is still the one with this metadata.
-        let etag = head.etag.clone();
-        let (body, len) = match self.server.get(&self.bucket, &listed.key, etag.as_deref(), 0).await? {
+        let state = State { etag: head.etag.clone(), condition };
+        let (body, len) = match self.server.get(&self.bucket, &listed.key, &state, 0).await? {
             Got::Body { body, len } => (body, len),
             Got::Changed => return Ok(Attempt::Changed),
             Got::Gone => return Ok(Attempt::Gone),
@@ -125,7 +138,7 @@ impl Reader {
             return Err(Error::BodyLength { place, expected: head.len, got: len });
         }
         let missing = head.missing_meta;
-        let body = self.body(&listed.key, etag, len, body);
+        let body = self.body(&listed.key, state, len, body);
         let body = if len <= SMALL_LEN_MAX {
             match collect(body, len).await {
                 Ok(bytes) => in_memory(bytes),
@@ -146,26 +159,27 @@ impl Reader {
     fn body(
         &self,
         key: &str,
-        etag: Option<String>,
+        state: State,
         len: u64,
         body: SdkBody,
     ) -> futures::stream::BoxStream<'static, Result<Bytes, Error>> {
-        let state = Body {
+        let body = Body {
             server: Arc::clone(&self.server),
             bucket: self.bucket.clone(),
             key: key.to_owned(),
-            etag,
+            state,
             len,
             at: 0,
             resumes_left: RESUMES_MAX,
             body,
         };
-        futures::stream::try_unfold(
-            state,
-            |mut state| async move { Ok(state.next().await?.map(|bytes| (bytes, state))) },
-        )
-        .flat_map(|item| futures::stream::iter(split(item)))
-        .boxed()
+        futures::stream::try_unfold(body, |mut body| async move { Ok(body.next().await?.map(|bytes| (bytes, body))) })
+            .flat_map(|item| futures::stream::iter(split(item)))
+            .boxed()
+    }
+
+    fn race(&self, key: &str, race: &str) -> String {
+        format!("{}/{} {race} during the capture", self.bucket, key.escape_debug())
     }
 
     fn place(&self, operation: &'static str, key: &str) -> Place {
@@ -186,7 +200,7 @@ struct Body {
     server: Arc<Server>,
     bucket: String,
     key: String,
-    etag: Option<String>,
+    state: State,
     len: u64,
     at: u64,
     resumes_left: u32,
@@ -217,11 +231,11 @@ impl Body {
     /// Goes on at the byte where the body broke off, in the same state of the object or not at all.
     async fn resume(&mut self, reason: String) -> Result<(), Error> {
         // Without an etag nothing tells that the rest belongs to the same object.
-        if self.resumes_left == 0 || self.etag.is_none() {
+        if self.resumes_left == 0 || self.state.etag.is_none() {
             return Err(Error::BodyBroken { place: self.place(), at: self.at, expected: self.len, reason });
         }
         self.resumes_left -= 1;
-        match self.server.get(&self.bucket, &self.key, self.etag.as_deref(), self.at).await? {
+        match self.server.get(&self.bucket, &self.key, &self.state, self.at).await? {
             Got::Body { body, len } if self.at.checked_add(len) == Some(self.len) => {
                 self.body = body;
                 Ok(())

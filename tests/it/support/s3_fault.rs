@@ -53,6 +53,8 @@ pub(crate) struct Faults {
     pub(crate) refuse_buckets: Option<(u16, &'static str)>,
     /// Buckets that are not in the list of buckets.
     pub(crate) hide_buckets: BTreeSet<String>,
+    /// Finds no condition fulfilled, whatever the etag.
+    pub(crate) refuse_conditions: bool,
     /// Knows no object tags.
     pub(crate) no_tags: bool,
     /// Answers every k-th GET of an object (counted from 1) with 500.
@@ -76,6 +78,19 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn put(&mut self, bucket: &str, key: &str, object: Object) {
         self.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
+    }
+}
+
+impl World {
+    /// Returns the keys of the rows that a capture of everything has, in order.
+    pub(crate) fn row_keys(&self) -> Vec<String> {
+        let rows = self.buckets.iter().flat_map(|(bucket, objects)| {
+            let objects = objects.keys().map(move |key| format!("{bucket}/{key}"));
+            std::iter::once(format!("{bucket}/")).chain(objects)
+        });
+        let mut rows: Vec<String> = rows.collect();
+        rows.sort();
+        rows
     }
 }
 
@@ -336,7 +351,8 @@ fn get_object(world: &mut World, bucket: &str, key: &str, request: &Request) -> 
     let Some(object) = world.buckets.get(bucket).and_then(|objects| objects.get(key)) else {
         return Response::error(404, "NoSuchKey");
     };
-    if request.headers.get("if-match").is_some_and(|etag| *etag != object.etag) {
+    let refuse = world.faults.refuse_conditions;
+    if request.headers.get("if-match").is_some_and(|etag| refuse || *etag != object.etag) {
         return Response::error(412, "PreconditionFailed");
     }
     let from = request.headers.get("range").map(|range| {
