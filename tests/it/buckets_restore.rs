@@ -3,7 +3,11 @@
 use std::collections::HashMap;
 
 use aws_sdk_s3::primitives::{ByteStream, DateTime};
-use aws_sdk_s3::types::{BucketVersioningStatus, Tag, Tagging, VersioningConfiguration};
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, BucketVersioningStatus, DefaultRetention, ExpirationStatus, LifecycleExpiration,
+    LifecycleRule, LifecycleRuleFilter, ObjectLockConfiguration, ObjectLockEnabled, ObjectLockRetentionMode,
+    ObjectLockRule, Tag, Tagging, VersioningConfiguration,
+};
 use orkvault::component::s3::{BucketsSink, BucketsSource, Error, Extras, SinkOptions, SourceOptions};
 use orkvault::component::{self, Restored, Sink};
 
@@ -201,10 +205,49 @@ async fn content_that_the_repository_cannot_deliver_whole_is_never_published() {
 }
 
 #[tokio::test]
+async fn a_bucket_that_locks_and_expires_objects_comes_back_with_its_rules() {
+    let (Some(old), Some(new)) = (Minio::start().await, Minio::start().await) else { return };
+    let create = old.client.create_bucket().bucket("locked").object_lock_enabled_for_bucket(true);
+    create.send().await.unwrap();
+    old.put("locked", "small", b"content").await;
+    old.put("locked", "long", &vec![9; 11 << 20]).await;
+    let retention = DefaultRetention::builder().mode(ObjectLockRetentionMode::Governance).days(1).build();
+    let rule = ObjectLockRule::builder().default_retention(retention).build();
+    let lock = ObjectLockConfiguration::builder().object_lock_enabled(ObjectLockEnabled::Enabled).rule(rule).build();
+    let request = old.client.put_object_lock_configuration().bucket("locked");
+    request.object_lock_configuration(lock).send().await.unwrap();
+    let rule = LifecycleRule::builder()
+        .id("sweep")
+        .status(ExpirationStatus::Enabled)
+        .filter(LifecycleRuleFilter::builder().prefix("tmp/").build())
+        .expiration(LifecycleExpiration::builder().days(30).build());
+    let rules = BucketLifecycleConfiguration::builder().rules(rule.build().unwrap()).build().unwrap();
+    let request = old.client.put_bucket_lifecycle_configuration().bucket("locked");
+    request.lifecycle_configuration(rules).send().await.unwrap();
+
+    let snapshot = capture(&old).await;
+    assert!(snapshot.attribute("locked/", "object-lock").is_some());
+    assert!(snapshot.attribute("locked/", "lifecycle").is_some());
+    assert_eq!(snapshot.captured.facts["versions"], "current only");
+    let options = || SinkOptions { parts_from: 6 << 20, part_len: 5 << 20, ..SinkOptions::default() };
+    let restored = restore(&new, &snapshot, options()).await.unwrap();
+    assert_eq!(restored.warnings, [""; 0]);
+    assert_same(&snapshot, &capture(&new).await);
+    // Again, into a bucket whose default retention locks whatever comes.
+    new.client.delete_object().bucket("locked").key("small").send().await.unwrap();
+    new.client.delete_object().bucket("locked").key("long").send().await.unwrap();
+    restore(&new, &snapshot, options()).await.unwrap();
+    assert_same(&snapshot, &capture(&new).await);
+}
+
+#[tokio::test]
 async fn one_bucket_of_many_can_be_restored_alone() {
     let (Some(old), Some(new)) = (Minio::start().await, Minio::start().await) else { return };
     seed(&old).await;
     let snapshot = capture(&old).await;
+    let options = SinkOptions { buckets: vec!["avatras".to_owned()], ..SinkOptions::default() };
+    let misspelled = sink(&new, options).plan(&mut snapshot.stored()).await;
+    assert!(matches!(misspelled, Err(component::Error::S3(Error::NotInSnapshot { .. }))), "{misspelled:?}");
     let options = SinkOptions { buckets: vec!["avatars".to_owned()], ..SinkOptions::default() };
     restore(&new, &snapshot, options).await.unwrap();
     let restored = capture(&new).await;

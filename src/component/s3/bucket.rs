@@ -132,9 +132,9 @@ where
     }
 }
 
-/// True when the stored bucket had object lock: that can only be set when a bucket is created.
-pub(super) fn had_object_lock(stored: &Attributes) -> bool {
-    stored.contains_key(OBJECT_LOCK)
+/// True for a bucket with object lock: that can only be set when a bucket is created.
+pub(super) fn has_object_lock(attributes: &Attributes) -> bool {
+    attributes.contains_key(OBJECT_LOCK)
 }
 
 /// Sets what must be there before the objects come: versioning.

@@ -231,18 +231,23 @@ impl Server {
     pub(super) async fn page_through_flap(&self, bucket: &str, ask: &Ask) -> Result<Page, Error> {
         let mut waited = Duration::ZERO;
         loop {
-            let error = match self.page(bucket, ask).await {
-                Err(error @ Error::NoSuchBucket { .. }) => error,
+            match self.page(bucket, ask).await {
+                Err(error @ Error::NoSuchBucket { .. }) => self.wait_out(bucket, error, &mut waited).await?,
                 other => return other,
-            };
-            let listed = self.bucket_names().await?.iter().any(|name| name == bucket);
-            if !listed || waited >= self.bucket_flap {
-                return Err(error);
             }
-            let pause = FLAP_PAUSE.min(self.bucket_flap - waited);
-            tokio::time::sleep(pause).await;
-            waited += pause;
         }
+    }
+
+    /// Pauses before a denied bucket is asked for again; fails with `denied` where there is nothing to wait for.
+    async fn wait_out(&self, bucket: &str, denied: Error, waited: &mut Duration) -> Result<(), Error> {
+        let listed = self.bucket_names().await?.iter().any(|name| name == bucket);
+        if !listed || *waited >= self.bucket_flap {
+            return Err(denied);
+        }
+        let pause = FLAP_PAUSE.min(self.bucket_flap.saturating_sub(*waited));
+        tokio::time::sleep(pause).await;
+        *waited += pause;
+        Ok(())
     }
 
     async fn page(&self, bucket: &str, ask: &Ask) -> Result<Page, Error> {
@@ -259,6 +264,16 @@ impl Server {
 
     /// Returns what a listing shows of one key now.
     pub(super) async fn relist(&self, bucket: &str, key: &str) -> Result<Option<Listed>, Error> {
+        let mut waited = Duration::ZERO;
+        loop {
+            match self.list_one(bucket, key).await {
+                Err(error @ Error::NoSuchBucket { .. }) => self.wait_out(bucket, error, &mut waited).await?,
+                other => return other,
+            }
+        }
+    }
+
+    async fn list_one(&self, bucket: &str, key: &str) -> Result<Option<Listed>, Error> {
         let at = || place("ListObjectsV2", Some(bucket), Some(key));
         // The key is the first of all keys that start with it.
         let answer = self

@@ -79,16 +79,19 @@ impl Reader {
 
     /// Asks by name for an object that the previous snapshot has and the listing has not.
     pub(super) async fn look_for(&self, key: &str) -> Result<Outcome, Error> {
-        let Some(head) = self.server.head(&self.bucket, key).await? else {
-            return Ok(Outcome { fetched: None, warnings: Vec::new() });
+        let head = self.server.head(&self.bucket, key).await?;
+        let listed = match head {
+            Some(head) => Some(Listed {
+                key: key.to_owned(),
+                len: head.len,
+                etag: head.etag,
+                last_modified: head.last_modified,
+                storage_class: None,
+            }),
+            // A bucket that is denied for a moment answers like this too: a listing tells one from the other.
+            None => self.server.relist(&self.bucket, key).await?,
         };
-        let listed = Listed {
-            key: key.to_owned(),
-            len: head.len,
-            etag: head.etag,
-            last_modified: head.last_modified,
-            storage_class: None,
-        };
+        let Some(listed) = listed else { return Ok(Outcome { fetched: None, warnings: Vec::new() }) };
         let mut outcome = self.fetch(listed).await?;
         if outcome.fetched.is_some() {
             let key = key.escape_debug();

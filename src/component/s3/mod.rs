@@ -2,6 +2,16 @@
 //!
 //! Each bucket is a row `<bucket>/` of one entry table and each object a row `<bucket>/<key>`, in byte
 //! order; tonight's listing is merged with last night's table, so that only what changed is read.
+//!
+//! Attributes of an object: `cache-control`, `content-disposition`, `content-encoding`, `content-language`,
+//! `content-type`, `expires`, `website-redirect`, `storage-class`, `etag` (as sent, with its quotes),
+//! `last-modified` (RFC 3339), `version-id`, `meta:<name>`, `tag:<name>`. Attributes of a bucket: `versioning`
+//! (`Enabled`, `Suspended`), `policy` (as sent), `cors`, `lifecycle`, `object-lock` (JSON), `tag:<name>`,
+//! `not-supported` and `not-read` (settings, comma-separated).
+//!
+//! Not captured: versions other than the current one, access control lists, retention and legal holds of
+//! single objects, and objects that a server lists to nobody and that no earlier snapshot has (MinIO lists
+//! nothing below the key of another object: `a/b` beside `a`).
 
 mod attributes;
 mod bucket;
@@ -193,6 +203,12 @@ pub enum Error {
         /// Why.
         source: serde_json::Error,
     },
+    /// The snapshot has no such bucket.
+    #[error("the snapshot has no bucket {bucket}")]
+    NotInSnapshot {
+        /// The bucket that was asked for.
+        bucket: String,
+    },
     /// Something uploaded is not there as it was sent.
     #[error("{place}: the uploaded object has {got} bytes, expected {expected}")]
     UploadNotWhole {
@@ -222,7 +238,8 @@ impl Error {
             | Self::Credentials { .. }
             | Self::AccessDenied { .. }
             | Self::ClockSkew { .. }
-            | Self::NoSuchBucket { .. } => ErrorKind::Misconfigured,
+            | Self::NoSuchBucket { .. }
+            | Self::NotInSnapshot { .. } => ErrorKind::Misconfigured,
             _ => ErrorKind::Failed,
         }
     }

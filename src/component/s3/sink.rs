@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use aws_sdk_s3::types::ChecksumAlgorithm;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesOrdered, FuturesUnordered};
@@ -85,7 +86,7 @@ impl Sink for BucketsSink {
             let counts = count(&self.server, &mut rows, &name, exists, &mut plan.warnings).await?;
             counts.describe(&name, exists, self.options.extras, &mut plan);
         }
-        plan.warnings.extend(rows.missing_wanted());
+        rows.check_wanted()?;
         let untouched = existing.iter().filter(|name| !rows.seen.contains(*name)).count();
         if untouched > 0 {
             plan.warnings
@@ -100,7 +101,7 @@ impl Sink for BucketsSink {
         let mut report = Report::default();
         while let Some((name, attributes)) = rows.next_bucket().await? {
             let exists = existing.contains(&name);
-            let writer = Writer { server: Arc::clone(&self.server), bucket: name };
+            let writer = Writer { server: Arc::clone(&self.server), bucket: name, checksum: None };
             let mut pass = Pass {
                 writer,
                 options: &self.options,
@@ -110,7 +111,7 @@ impl Sink for BucketsSink {
             };
             pass.bucket(&mut rows, &attributes, exists).await?;
         }
-        report.warnings.extend(rows.missing_wanted());
+        rows.check_wanted()?;
         if report.failures.count > 0 {
             let count = report.failures.count;
             return Err(Error::NotRestored { count, first: report.failures.first }.into());
@@ -172,9 +173,10 @@ impl<'a> Rows<'a> {
         self.stored.captured().catalogue.iter().find(|row| row.name == bucket).map(|row| row.records)
     }
 
-    fn missing_wanted(&self) -> Vec<String> {
-        let missing = self.wanted.iter().filter(|wanted| !self.seen.contains(wanted));
-        missing.map(|wanted| format!("the snapshot has no bucket {wanted}")).collect()
+    /// Fails when a bucket that was asked for never came. For after the last row.
+    fn check_wanted(&self) -> Result<(), Error> {
+        let missing = self.wanted.iter().find(|wanted| !self.seen.contains(wanted));
+        missing.map_or(Ok(()), |bucket| Err(Error::NotInSnapshot { bucket: bucket.clone() }))
     }
 }
 
@@ -297,12 +299,14 @@ struct Pass<'a> {
 impl Pass<'_> {
     async fn bucket(&mut self, rows: &mut Rows<'_>, stored: &Attributes, exists: bool) -> Result<(), component::Error> {
         let name = self.writer.bucket.clone();
-        if !exists && let Err(error) = self.create(bucket::had_object_lock(stored)).await {
+        if !exists && let Err(error) = self.create(bucket::has_object_lock(stored)).await {
             return self.give_up_bucket(rows, error).await;
         }
         let server = Arc::clone(&self.writer.server);
         // What reading the target's settings warns of is told by what then cannot be set.
         let now = bucket::read(&server, &name, &mut Lines::default()).await?;
+        // Servers that lock objects want proof that what they lock is what was sent.
+        self.writer.checksum = bucket::has_object_lock(&now).then_some(ChecksumAlgorithm::Crc32);
         bucket::restore_before(&server, &name, stored, &now, &mut self.report.warnings).await;
         let target = if exists { Target::existing(&server, &name) } else { Target::absent() };
         self.objects(rows, target).await?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aws_sdk_s3::primitives::{ByteStream as SdkBody, DateTime, DateTimeFormat};
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, StorageClass};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, StorageClass};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
@@ -20,6 +20,8 @@ const PARTS_MAX: u64 = 10_000;
 pub(super) struct Writer {
     pub(super) server: Arc<Server>,
     pub(super) bucket: String,
+    /// Sent with the content where the bucket asks for it; some servers fail on checksums.
+    pub(super) checksum: Option<ChecksumAlgorithm>,
 }
 
 /// How an upload went wrong: the object's own trouble, or the end of the restore.
@@ -103,6 +105,7 @@ impl Writer {
             .set_expires(expires(attributes))
             .set_website_redirect_location(header("website-redirect"))
             .set_storage_class(class)
+            .set_checksum_algorithm(self.checksum.clone())
             .set_metadata(Some(metadata(attributes)))
             .set_tagging(self.tagging(attributes))
             .body(SdkBody::from(bytes))
@@ -154,6 +157,7 @@ impl Writer {
             .set_expires(expires(attributes))
             .set_website_redirect_location(header("website-redirect"))
             .set_storage_class(storage_class(attributes))
+            .set_checksum_algorithm(self.checksum.clone())
             .set_metadata(Some(metadata(attributes)))
             .set_tagging(self.tagging(attributes))
             .send()
@@ -197,10 +201,15 @@ impl Writer {
     async fn send_part(&self, key: &str, id: &str, number: usize, part: Bytes) -> Result<CompletedPart, Error> {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
         let request = self.server.client.upload_part().bucket(&self.bucket).key(key).upload_id(id).part_number(number);
+        let request = request.set_checksum_algorithm(self.checksum.clone());
         let limits = self.server.upload_limits(u64::try_from(part.len()).unwrap_or(u64::MAX));
         let answer = request.body(SdkBody::from(part)).customize().config_override(limits).send().await;
         let answer = answer.map_err(|error| self.server.classify(error, self.place("UploadPart", key)))?;
-        Ok(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build())
+        Ok(CompletedPart::builder()
+            .part_number(number)
+            .set_e_tag(answer.e_tag)
+            .set_checksum_crc32(answer.checksum_crc32)
+            .build())
     }
 
     async fn complete(&self, key: &str, id: &str, parts: Vec<CompletedPart>) -> Result<(), Error> {
