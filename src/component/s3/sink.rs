@@ -43,7 +43,8 @@ pub struct SinkOptions {
     pub extras: Extras,
     /// Objects from this length on are uploaded in parts; shorter ones are held in memory. Bytes.
     pub parts_from: u64,
-    /// Length of a part: at least 5 MiB for most servers. Bytes.
+    /// Length of a part: at least 5 MiB for most servers. Bytes. One part is held in memory; an object of more
+    /// than 10,000 parts (160 GiB with the default) goes in longer ones.
     pub part_len: u64,
 }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use aws_sdk_s3::primitives::{ByteStream as SdkBody, DateTime, DateTimeFormat};
+use aws_sdk_s3::config::RequestChecksumCalculation;
+use aws_sdk_s3::config::http::HttpRequest;
+use aws_sdk_s3::primitives::ByteStream as SdkBody;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart, StorageClass};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -102,7 +104,6 @@ impl Writer {
             .set_content_encoding(header("content-encoding"))
             .set_content_language(header("content-language"))
             .set_content_type(header("content-type"))
-            .set_expires(expires(attributes))
             .set_website_redirect_location(header("website-redirect"))
             .set_storage_class(class)
             .set_checksum_algorithm(self.checksum.clone())
@@ -110,7 +111,8 @@ impl Writer {
             .set_tagging(self.tagging(attributes))
             .body(SdkBody::from(bytes))
             .customize()
-            .config_override(self.server.upload_limits(entry.len))
+            .config_override(self.limits(entry.len))
+            .mutate_request(raw_expires(attributes))
             .send()
             .await
             .map_err(|error| self.server.classify(error, self.place("PutObject", key)))?;
@@ -154,12 +156,13 @@ impl Writer {
             .set_content_encoding(header("content-encoding"))
             .set_content_language(header("content-language"))
             .set_content_type(header("content-type"))
-            .set_expires(expires(attributes))
             .set_website_redirect_location(header("website-redirect"))
             .set_storage_class(storage_class(attributes))
             .set_checksum_algorithm(self.checksum.clone())
             .set_metadata(Some(metadata(attributes)))
             .set_tagging(self.tagging(attributes))
+            .customize()
+            .mutate_request(raw_expires(attributes))
             .send()
             .await
             .map_err(|error| self.server.classify(error, self.place("CreateMultipartUpload", key)))?;
@@ -202,7 +205,7 @@ impl Writer {
         let number = i32::try_from(number).unwrap_or(i32::MAX);
         let request = self.server.client.upload_part().bucket(&self.bucket).key(key).upload_id(id).part_number(number);
         let request = request.set_checksum_algorithm(self.checksum.clone());
-        let limits = self.server.upload_limits(u64::try_from(part.len()).unwrap_or(u64::MAX));
+        let limits = self.limits(u64::try_from(part.len()).unwrap_or(u64::MAX));
         let answer = request.body(SdkBody::from(part)).customize().config_override(limits).send().await;
         let answer = answer.map_err(|error| self.server.classify(error, self.place("UploadPart", key)))?;
         Ok(CompletedPart::builder()
@@ -240,6 +243,15 @@ impl Writer {
         }
     }
 
+    fn limits(&self, len: u64) -> aws_sdk_s3::config::Builder {
+        let limits = self.server.upload_limits(len);
+        match self.checksum {
+            // With "when required" the SDK leaves out even the checksum that a request asks for.
+            Some(_) => limits.request_checksum_calculation(RequestChecksumCalculation::WhenSupported),
+            None => limits,
+        }
+    }
+
     fn tagging(&self, attributes: &Attributes) -> Option<String> {
         tagging_header(attributes).filter(|_| !self.server.tags_unsupported())
     }
@@ -249,9 +261,15 @@ impl Writer {
     }
 }
 
-/// A date that cannot be read is left out, and then found missing by the comparison after the upload.
-fn expires(attributes: &Attributes) -> Option<DateTime> {
-    text(attributes, "expires").and_then(|date| DateTime::from_str(date, DateTimeFormat::HttpDate).ok())
+/// Sets the header byte for byte: the SDK takes only dates, and `0` is what many objects have.
+fn raw_expires(attributes: &Attributes) -> impl Fn(&mut HttpRequest) + Send + Sync + 'static {
+    let value = text(attributes, "expires").map(str::to_owned);
+    move |request| {
+        if let Some(value) = value.clone() {
+            // What is no header value is then found missing by the comparison after the upload.
+            let _set = request.headers_mut().try_insert("expires", value);
+        }
+    }
 }
 
 fn metadata(attributes: &Attributes) -> std::collections::HashMap<String, String> {
