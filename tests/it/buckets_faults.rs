@@ -119,6 +119,17 @@ async fn an_object_missing_from_the_listing_but_not_from_the_server_is_captured(
 }
 
 #[tokio::test]
+async fn an_object_that_listing_and_head_deny_for_a_moment_is_not_lost() {
+    let server = server(3, Faults::default()).await;
+    let first = Snapshot::take(&mut source(&server), None).await.unwrap();
+    server.world().faults.omit.insert("avatars/02".to_owned());
+    server.world().faults.deny_heads = 1;
+    server.world().faults.flaps = 1;
+    let second = Snapshot::take(&mut source(&server), Some(&first)).await.unwrap();
+    assert_eq!(second.keys(), expected(3));
+}
+
+#[tokio::test]
 async fn a_bucket_missing_from_the_list_of_buckets_but_not_from_the_server_is_captured() {
     let server = server(2, Faults::default()).await;
     server.world().put("zoo", "x", Object::new(b"x", 1));

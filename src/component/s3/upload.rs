@@ -285,3 +285,31 @@ fn is_about_storage_class(error: &Error) -> bool {
     matches!(error, Error::Failed { code, .. } if code == "InvalidStorageClass")
         || matches!(error, Error::NotSupported { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_s3::primitives::SdkBody;
+
+    use super::*;
+
+    #[test]
+    fn expires_is_sent_as_it_was_even_where_it_is_no_date() {
+        for value in ["0", "Tue, 01 Jan 2030 00:00:00 GMT", "Tuesday, 01-Jan-30 00:00:00 GMT"] {
+            let attributes = Attributes::from([("expires".to_owned(), value.as_bytes().to_vec())]);
+            let mut request = HttpRequest::new(SdkBody::empty());
+            raw_expires(&attributes)(&mut request);
+            assert_eq!(request.headers().get("expires"), Some(value));
+        }
+        let mut request = HttpRequest::new(SdkBody::empty());
+        raw_expires(&Attributes::new())(&mut request);
+        raw_expires(&Attributes::from([("expires".to_owned(), b"a\nb".to_vec())]))(&mut request);
+        assert_eq!(request.headers().get("expires"), None);
+    }
+
+    #[test]
+    fn the_standard_storage_class_is_not_asked_for() {
+        let class = |class: &str| Attributes::from([(STORAGE_CLASS.to_owned(), class.as_bytes().to_vec())]);
+        assert_eq!(storage_class(&class("STANDARD")), None);
+        assert_eq!(storage_class(&class("REDUCED_REDUNDANCY")), Some(StorageClass::ReducedRedundancy));
+    }
+}

@@ -37,12 +37,14 @@ pub(crate) struct Faults {
     pub(crate) repeat_token: bool,
     /// List every page from the start of the bucket.
     pub(crate) ignore_token: bool,
-    /// `bucket/key`s that no listing shows.
+    /// `bucket/key`s that the listing of a bucket does not show, while one of the key alone does.
     pub(crate) omit: BTreeSet<String>,
     /// Listings that answer 404 NoSuchBucket before one is right.
     pub(crate) flaps: u32,
     /// Requests that answer 503 before one is right.
     pub(crate) busy: u32,
+    /// HEADs of objects that answer 404 before one is right.
+    pub(crate) deny_heads: u32,
     /// Bodies that are cut in their middle before one is whole.
     pub(crate) cut_bodies: u32,
     /// Ignores ranges: the whole body, whatever was asked.
@@ -288,7 +290,8 @@ fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response 
     let visible: Vec<(&String, &Object)> = objects
         .iter()
         .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
-        .filter(|(key, _)| key.starts_with(&prefix) && !world.faults.omit.contains(&format!("{bucket}/{key}")))
+        .filter(|(key, _)| key.starts_with(&prefix))
+        .filter(|(key, _)| !prefix.is_empty() || !world.faults.omit.contains(&format!("{bucket}/{key}")))
         .take(page_len + 1)
         .collect();
     let mut truncated = visible.len() > page_len;
@@ -313,6 +316,10 @@ fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response 
 }
 
 fn head_object(world: &mut World, bucket: &str, key: &str) -> Response {
+    if world.faults.deny_heads > 0 {
+        world.faults.deny_heads -= 1;
+        return Response::new(404, Vec::new());
+    }
     let Some(object) = world.buckets.get(bucket).and_then(|objects| objects.get(key)).cloned() else {
         return Response::new(404, Vec::new());
     };
