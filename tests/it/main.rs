@@ -7,6 +7,8 @@ mod support;
 
 #[cfg(test)]
 mod memory_store;
+// `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
+
 #[cfg(test)]
 mod support;
 
@@ -28,4 +30,11 @@ mod files_secrets;
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
+mod buckets_faults;
+#[cfg(test)]
+mod buckets_nights;
+#[cfg(test)]
+mod buckets_restore;
+#[cfg(test)]
+mod buckets_trouble;
 mod tidy;
