@@ -1,0 +1,1 @@
+PARTS=("mongodb","redis","rustfs","secrets")

@@ -1,0 +1,1 @@
+def fill(run): pass
