@@ -28,7 +28,7 @@ def redis_client(run, db=0):
 
 def s3(run):
     config = botocore.config.Config(
-        s3={"addressing_style": "path"}, retries={"max_attempts": 2}, max_pool_connections=32,
+        proxies={}, s3={"addressing_style": "path"}, retries={"max_attempts": 2}, max_pool_connections=32,
         request_checksum_calculation="when_required", response_checksum_validation="when_required",
     )
     return boto3.session.Session().client(
