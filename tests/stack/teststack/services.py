@@ -7,11 +7,12 @@ import secrets
 import shlex
 import shutil
 import socket
+import sys
 import time
 
 from . import clients, images
 from .docker import answers, docker, ensure_daemon, inspect, require_programs, stop_daemon
-from .layout import RUNS, SERVICES, StackError
+from .layout import CACHE, MINIO_VERSION, RUNS, SERVICES, StackError
 
 READY_LIMIT_SECS = 90
 CONTAINER_PORTS = {"mongodb": (27017,), "redis": (6379,), "rustfs": (9000, 9001)}
@@ -240,6 +241,8 @@ def exports(run):
         "ORKVAULT_TEST_MONGO_TOOLS": run.tools,
         "ORKVAULT_TEST_MONGO_TOOLS_DIR": str(images.host_tools(run.tools_dir)),
         "ORKVAULT_TEST_REDIS_VARIANT": run.redis_variant,
+        "ORKVAULT_TEST_PYTHON": sys.executable,
+        "ORKVAULT_MINIO": str(CACHE / "minio" / MINIO_VERSION / "minio"),
     }
 
 
