@@ -62,6 +62,9 @@ class Restore:
             text = str(error)
             self.say(text if text.startswith("Failed: ") else f"Failed: {text}")
             return 1
+        except pymongo.errors.PyMongoError as error:
+            self.say(f"Failed: error restoring from {self.source}: {error}")
+            return 1
         finally:
             self.say(f"{self.restored} document(s) restored successfully. {self.failed} document(s) failed to restore.")
         return 0
@@ -188,13 +191,18 @@ class Restore:
         if not namespace.batch:
             return
         batch, namespace.batch, namespace.batch_bytes = namespace.batch, [], 0
-        reply = self.client[namespace.database].command(
-            {"insert": namespace.collection, "documents": batch, "ordered": "--maintainInsertionOrder" in self.options})
-        errors = [each["errmsg"] for each in reply.get("writeErrors", [])]
-        namespace.restored += reply["n"]
-        namespace.failed += len(batch) - reply["n"]
-        self.restored += reply["n"]
-        self.failed += len(batch) - reply["n"]
+        collection = self.client[namespace.database][namespace.collection]
+        errors, inserted = [], len(batch)
+        try:
+            # The driver splits what is too long for one message.
+            collection.insert_many(batch, ordered="--maintainInsertionOrder" in self.options)
+        except pymongo.errors.BulkWriteError as error:
+            errors = [each["errmsg"] for each in error.details["writeErrors"]]
+            inserted = error.details["nInserted"]
+        namespace.restored += inserted
+        namespace.failed += len(batch) - inserted
+        self.restored += inserted
+        self.failed += len(batch) - inserted
         if errors and self.stop_on_error:
             self.say_finished(namespace)
             more = f", +{len(errors) - SHOWN_ERRORS} more errors..." if len(errors) > SHOWN_ERRORS else ""

@@ -10,6 +10,8 @@ import time
 from . import day, docker, seed, services, state
 from .layout import RUNS, Run, StackError
 
+SHOWN_DIFFERENCES = 60
+
 
 def parser():
     top = argparse.ArgumentParser(prog="stack", description=__doc__)
@@ -79,10 +81,13 @@ def up(run):
 def compare(options):
     first, second = (json.loads(path.read_text()) for path in (options.first, options.second))
     lines, differences = state.compare(first, second, options.only or state.PARTS, options.map_db)
-    for line in differences:
+    for line in differences[:SHOWN_DIFFERENCES]:
         print(f"differs: {line}")
+    if len(differences) > SHOWN_DIFFERENCES:
+        print(f"... and {len(differences) - SHOWN_DIFFERENCES} more")
     for line in lines:
         print(line)
+    print(f"compared in all: {len(differences)} differences")
     return 1 if differences else 0
 
 
