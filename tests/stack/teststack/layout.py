@@ -66,10 +66,3 @@ class Run:
         if not path.exists():
             raise StackError(f"no stack of the name {name}: start it with `up --name {name}`")
         return cls(**json.loads(path.read_text()))
-
-
-def others(name):
-    """Returns the names of the other runs of this checkout that are still up."""
-    if not RUNS.is_dir():
-        return []
-    return sorted(p.parent.name for p in RUNS.glob("*/run.json") if p.parent.name != name)

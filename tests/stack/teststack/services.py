@@ -12,7 +12,7 @@ import time
 
 from . import clients, images
 from .docker import answers, docker, ensure_daemon, inspect, require_programs, stop_daemon
-from .layout import CACHE, MINIO_VERSION, RUNS, SERVICES, StackError
+from .layout import CACHE, MINIO_VERSION, SERVICES, StackError
 
 READY_LIMIT_SECS = 90
 CONTAINER_PORTS = {"mongodb": (27017,), "redis": (6379,), "rustfs": (9000, 9001)}
@@ -264,5 +264,4 @@ def down(run):
         if found:
             docker(kind, "rm", *found)
     shutil.rmtree(run.home, ignore_errors=True)
-    if not any(RUNS.glob("*/run.json")):
-        stop_daemon()
+    stop_daemon()
