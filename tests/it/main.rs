@@ -1,17 +1,16 @@
 //! One integration binary: a module per behaviour.
 #![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
 
-mod streams;
-mod support;
 // `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
 #[cfg(test)]
-mod memory_store;
-// `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
-
+mod buckets_faults;
 #[cfg(test)]
-mod support;
-
+mod buckets_nights;
+#[cfg(test)]
+mod buckets_restore;
+#[cfg(test)]
+mod buckets_trouble;
 #[cfg(test)]
 mod docker_archive;
 #[cfg(test)]
@@ -20,21 +19,23 @@ mod docker_exec;
 mod docker_faults;
 #[cfg(test)]
 mod docker_stack;
-mod mongodb_faults;
 #[cfg(test)]
-mod mongodb_stack;
 mod files_directory;
 #[cfg(test)]
 mod files_secrets;
 #[cfg(test)]
+mod memory_store;
+#[cfg(test)]
+mod mongodb_faults;
+#[cfg(test)]
+mod mongodb_stack;
+#[cfg(test)]
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
-mod buckets_faults;
 #[cfg(test)]
-mod buckets_nights;
+mod streams;
 #[cfg(test)]
-mod buckets_restore;
+mod support;
 #[cfg(test)]
-mod buckets_trouble;
 mod tidy;
