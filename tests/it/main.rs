@@ -1,8 +1,6 @@
 //! One integration binary: a module per behaviour.
-// `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
-
-#[cfg(test)]
-mod support;
+#![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
+// `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
 mod docker_archive;
@@ -12,4 +10,7 @@ mod docker_exec;
 mod docker_faults;
 #[cfg(test)]
 mod docker_stack;
+mod streams;
+#[cfg(test)]
+mod support;
 mod tidy;

@@ -1,4 +1,5 @@
-//! What several behaviours need: a daemon, a container, a daemon that misbehaves.
+//! What several tests need: repositories, deterministic content, a daemon, containers, a daemon that misbehaves.
 
-pub(crate) mod docker;
-pub(crate) mod mock_daemon;
+pub mod docker;
+pub mod mock_daemon;
+pub mod repository;
