@@ -5,6 +5,11 @@
 //! chunk, a segment or a key is. Content flows in bounded [`Run`]s and is never held whole, except where
 //! a limit in `docs/` says how much that can be.
 
+pub mod docker;
+pub mod dotenv;
+pub mod secret;
+pub mod stack;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
@@ -47,6 +52,24 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// It is not clear which stack is meant, or it is not there.
+    #[error(transparent)]
+    Stack(#[from] stack::Error),
+    /// Docker, or a process or file in a container.
+    #[error(transparent)]
+    Docker(#[from] docker::Error),
+}
+
+impl Error {
+    /// Returns what kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { .. } | Self::Stored { .. } | Self::EntryLength { .. } => ErrorKind::Failed,
+            Self::NoSuchStream { .. } => ErrorKind::Unavailable,
+            Self::Docker(error) => error.kind(),
+            Self::Stack(error) => error.kind(),
+        }
+    }
 }
 
 /// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.

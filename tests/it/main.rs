@@ -1,8 +1,21 @@
 //! One integration binary: a module per behaviour.
 #![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
+// `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
+#[cfg(test)]
 mod crash;
+#[cfg(test)]
 mod damage;
+#[cfg(test)]
+mod docker_archive;
+#[cfg(test)]
+mod docker_exec;
+#[cfg(test)]
+mod docker_faults;
+#[cfg(test)]
+mod docker_stack;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
 mod support;
 mod tidy;
