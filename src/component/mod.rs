@@ -6,8 +6,10 @@
 //! a limit in `docs/` says how much that can be.
 
 pub mod docker;
+pub mod dotenv;
 pub mod mongodb;
 pub mod secret;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -41,6 +43,9 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// It is not clear which stack is meant, or it is not there.
+    #[error(transparent)]
+    Stack(#[from] stack::Error),
     /// Docker, or a process or file in a container.
     #[error(transparent)]
     Docker(#[from] docker::Error),
@@ -57,6 +62,7 @@ impl Error {
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
             Self::Docker(error) => error.kind(),
             Self::Mongodb(error) => error.kind(),
+            Self::Stack(error) => error.kind(),
         }
     }
 }

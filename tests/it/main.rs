@@ -11,6 +11,8 @@ mod docker_exec;
 #[cfg(test)]
 mod docker_faults;
 #[cfg(test)]
+mod docker_stack;
+#[cfg(test)]
 mod mongodb_faults;
 #[cfg(test)]
 mod mongodb_stack;
