@@ -37,6 +37,16 @@ pub enum Error {
         /// The repository's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An entry's content does not have the length that the source announced.
+    #[error("{entry:?} has {found} bytes, {expected} were announced")]
+    EntryLength {
+        /// The entry's key, as text.
+        entry: String,
+        /// Announced.
+        expected: u64,
+        /// That came.
+        found: u64,
+    },
     /// The snapshot holds no such stream.
     #[error("the snapshot has no stream {stream}")]
     NoSuchStream {
@@ -58,7 +68,7 @@ impl Error {
     /// Returns what kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
+            Self::Store { .. } | Self::Stored { .. } | Self::EntryLength { .. } => ErrorKind::Failed,
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
             Self::Docker(error) => error.kind(),
             Self::Mongodb(error) => error.kind(),

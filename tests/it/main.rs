@@ -1,4 +1,5 @@
 //! One integration binary: a module per behaviour.
+#![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
 // `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
 #[cfg(test)]
@@ -16,4 +17,6 @@ mod docker_stack;
 mod mongodb_faults;
 #[cfg(test)]
 mod mongodb_stack;
+#[cfg(test)]
+mod streams;
 mod tidy;
