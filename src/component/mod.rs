@@ -7,6 +7,7 @@
 
 pub mod docker;
 pub mod dotenv;
+pub mod mongodb;
 pub mod secret;
 pub mod stack;
 
@@ -58,6 +59,9 @@ pub enum Error {
     /// Docker, or a process or file in a container.
     #[error(transparent)]
     Docker(#[from] docker::Error),
+    /// MongoDB, its tools, or an archive of it.
+    #[error(transparent)]
+    Mongodb(#[from] mongodb::Error),
 }
 
 impl Error {
@@ -67,6 +71,7 @@ impl Error {
             Self::Store { .. } | Self::Stored { .. } | Self::EntryLength { .. } => ErrorKind::Failed,
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
             Self::Docker(error) => error.kind(),
+            Self::Mongodb(error) => error.kind(),
             Self::Stack(error) => error.kind(),
         }
     }

@@ -15,6 +15,10 @@ mod docker_faults;
 #[cfg(test)]
 mod docker_stack;
 #[cfg(test)]
+mod mongodb_faults;
+#[cfg(test)]
+mod mongodb_stack;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;

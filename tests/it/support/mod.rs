@@ -1,5 +1,4 @@
-//! What several tests need: repositories, deterministic content, components of nothing but memory, a daemon,
-//! containers, a daemon that misbehaves.
+//! What several tests need: repositories, deterministic content, stand-ins of components and servers.
 
 pub mod docker;
 pub mod mock_daemon;
