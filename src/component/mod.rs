@@ -6,9 +6,11 @@
 //! a limit in `docs/` says how much that can be.
 
 pub mod docker;
+pub mod dotenv;
 pub mod files;
 pub mod redis;
 pub mod secret;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -42,6 +44,9 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// It is not clear which stack is meant, or it is not there.
+    #[error(transparent)]
+    Stack(#[from] stack::Error),
     /// Docker, or a process or file in a container.
     #[error(transparent)]
     Docker(#[from] docker::Error),
@@ -62,6 +67,7 @@ impl Error {
             Self::Docker(error) => error.kind(),
             Self::Redis(error) => error.kind(),
             Self::Files(error) => error.kind(),
+            Self::Stack(error) => error.kind(),
         }
     }
 }

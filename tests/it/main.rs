@@ -13,6 +13,8 @@ mod docker_exec;
 #[cfg(test)]
 mod docker_faults;
 #[cfg(test)]
+mod docker_stack;
+#[cfg(test)]
 mod files_directory;
 #[cfg(test)]
 mod files_secrets;

@@ -13,6 +13,11 @@ const PROGRAMS: [&str; 16] = [
     "env",
 ];
 
+/// Whether a test that finds no daemon or stack must fail instead of being skipped.
+pub(crate) fn required() -> bool {
+    std::env::var("ORKVAULT_REQUIRE_STACK").is_ok_and(|value| value == "1")
+}
+
 /// Returns the daemon, or `None` (and says so) where there is none and `ORKVAULT_REQUIRE_STACK` is not set.
 pub(crate) async fn daemon() -> Option<Docker> {
     let env: BTreeMap<String, String> = std::env::vars().collect();
@@ -23,7 +28,7 @@ pub(crate) async fn daemon() -> Option<Docker> {
     };
     match answer {
         Ok(docker) => Some(docker),
-        Err(error) if env.get("ORKVAULT_REQUIRE_STACK").is_some_and(|value| value == "1") => {
+        Err(error) if required() => {
             panic!("ORKVAULT_REQUIRE_STACK=1, and docker does not answer: {error}")
         }
         Err(error) => {
@@ -50,12 +55,17 @@ impl Sleeper {
     pub(crate) fn start(args: &[&str]) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("ovt-it-{}-{count}", std::process::id());
+        Self::start_named(&format!("ovt-it-{}-{count}", std::process::id()), args)
+    }
+
+    /// Starts one of this name.
+    pub(crate) fn start_named(name: &str, args: &[&str]) -> Self {
         let image = image();
-        let fixed = ["run", "-d", "--name", &name, "--label", "orkvault-test=it", "--network", "none", "--init=false"];
+        let fixed = ["run", "-d", "--name", name, "--label", "orkvault-test=it"];
+        let network: &[&str] = if args.contains(&"--network") { &[] } else { &["--network", "none"] };
         let command = [image.as_str(), "sleep", "600"];
-        cli(&[&fixed, args, &command].concat());
-        Self { name }
+        cli(&[&fixed, network, args, &command].concat());
+        Self { name: name.to_owned() }
     }
 
     /// Runs a shell line in it, as its root.
