@@ -1,4 +1,5 @@
 //! One integration binary: a module per behaviour.
+#![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
 // `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
 #[cfg(test)]
@@ -22,4 +23,6 @@ mod files_secrets;
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
+#[cfg(test)]
+mod streams;
 mod tidy;
