@@ -8,6 +8,8 @@
 pub mod docker;
 pub mod dotenv;
 pub mod mongodb;
+pub mod files;
+pub mod redis;
 pub mod secret;
 pub mod stack;
 
@@ -62,6 +64,12 @@ pub enum Error {
     /// MongoDB, its tools, or an archive of it.
     #[error(transparent)]
     Mongodb(#[from] mongodb::Error),
+    /// Redis or Valkey.
+    #[error(transparent)]
+    Redis(#[from] redis::Error),
+    /// Directories and secret files.
+    #[error(transparent)]
+    Files(#[from] files::Error),
 }
 
 impl Error {
@@ -72,6 +80,8 @@ impl Error {
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
             Self::Docker(error) => error.kind(),
             Self::Mongodb(error) => error.kind(),
+            Self::Redis(error) => error.kind(),
+            Self::Files(error) => error.kind(),
             Self::Stack(error) => error.kind(),
         }
     }

@@ -15,9 +15,19 @@ mod docker_faults;
 #[cfg(test)]
 mod docker_stack;
 #[cfg(test)]
+mod files_directory;
+#[cfg(test)]
+mod files_secrets;
+#[cfg(test)]
+mod memory_store;
+#[cfg(test)]
 mod mongodb_faults;
 #[cfg(test)]
 mod mongodb_stack;
+#[cfg(test)]
+mod redis_address;
+#[cfg(test)]
+mod redis_container;
 #[cfg(test)]
 mod streams;
 #[cfg(test)]

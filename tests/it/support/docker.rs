@@ -94,10 +94,11 @@ impl Drop for Sleeper {
 /// Makes (once) an image of host programs and returns its name.
 pub(crate) fn image() -> String {
     static MADE: std::sync::OnceLock<String> = std::sync::OnceLock::new();
-    MADE.get_or_init(make_image).clone()
+    MADE.get_or_init(|| image_of("ovt-it-slim", &PROGRAMS)).clone()
 }
 
-fn make_image() -> String {
+/// Makes an image of these programs of this machine, with their libraries, and returns its full name.
+pub(crate) fn image_of(name: &str, programs: &[&str]) -> String {
     let root = tempfile::tempdir().unwrap();
     let root = root.path();
     for dir in ["usr/bin", "tmp", "data", "etc"] {
@@ -106,7 +107,7 @@ fn make_image() -> String {
     std::os::unix::fs::symlink("usr/bin", root.join("bin")).unwrap();
     std::fs::write(root.join("etc/passwd"), "root:x:0:0::/:/bin/sh\nredis:x:999:999::/data:/bin/sh\n").unwrap();
     let mut hasher = blake3::Hasher::new();
-    for program in PROGRAMS {
+    for program in programs {
         let found = ["/usr/bin", "/bin"].map(|dir| Path::new(dir).join(program));
         let found = found.iter().find(|path| path.exists()).unwrap();
         let bytes = std::fs::read(found).unwrap();
@@ -122,7 +123,7 @@ fn make_image() -> String {
             std::fs::copy(library, inside).unwrap();
         }
     }
-    let name = format!("ovt-it-slim:{}", &hasher.finalize().to_hex()[..16]);
+    let name = format!("{name}:{}", &hasher.finalize().to_hex()[..16]);
     if Command::new("docker")
         .args(["image", "inspect", &name])
         .stdout(Stdio::null())
