@@ -1,1 +1,33 @@
-//! (under construction)
+//! The repository: packs, index, snapshots. Knows nothing of databases, terminals or buckets.
+//!
+//! Write order: packs, then the index part that lists them, then the snapshot, which is the commit point.
+//! Read order the reverse. A crash between any two steps leaves unreferenced objects only.
+
+mod engine;
+mod error;
+mod index;
+mod init;
+mod keyring;
+mod object;
+mod open;
+mod pack_writer;
+mod packer;
+mod reader;
+mod recipe_writer;
+mod scan;
+mod segment;
+mod snapshots;
+mod table;
+mod writer;
+
+pub use error::{CacheError, Error};
+pub use index::{Index, Place, Segment};
+pub use init::{InitOptions, InitSecrets, Initialized, init};
+pub use keyring::Keyring;
+pub use open::{Access, OpenOptions, Repository};
+pub use reader::{ContentStream, Reader};
+pub use scan::{PackScan, ScannedPack};
+pub use segment::Compression;
+pub use snapshots::{LoadedSnapshot, SecretsSnapshot};
+pub use table::{TableReader, TableWriter};
+pub use writer::{Marks, OpenStream, StreamWritten, Writer, WriterOptions};

@@ -1,4 +1,5 @@
 //! One integration binary: a module per behaviour.
+#![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
 // `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
 
 #[cfg(test)]
@@ -12,4 +13,6 @@ mod buckets_nights;
 mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
+#[cfg(test)]
+mod streams;
 mod tidy;

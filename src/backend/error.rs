@@ -1,0 +1,253 @@
+//! The error of this room.
+
+use std::fmt;
+use std::io;
+
+use crate::format::object::ObjectKey;
+
+/// What an operation on a backend may come to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such object.
+    #[error("{key} is not in {location}")]
+    NotFound {
+        /// The object asked for.
+        key: ObjectKey,
+        /// The backend.
+        location: String,
+    },
+    /// Another object has the name already.
+    #[error("{key} is already in {location} with {stored} bytes, not {len}")]
+    Conflict {
+        /// The object to be put.
+        key: ObjectKey,
+        /// The backend.
+        location: String,
+        /// Bytes to be put.
+        len: u64,
+        /// Bytes there.
+        stored: u64,
+    },
+    /// The object is longer than its kind may be. Nothing was read.
+    #[error("{key} in {location} has {len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// The object asked for.
+        key: ObjectKey,
+        /// The backend.
+        location: String,
+        /// Its length.
+        len: u64,
+        /// The limit.
+        max: u64,
+    },
+    /// The object ends before the bytes asked for do.
+    #[error("{key} in {location} is cut: {need} bytes needed from byte {offset}, {have} there")]
+    Short {
+        /// The object asked for.
+        key: ObjectKey,
+        /// The backend.
+        location: String,
+        /// The first byte asked for.
+        offset: u64,
+        /// Bytes asked for.
+        need: u64,
+        /// Bytes there from `offset`.
+        have: u64,
+    },
+    /// The name belongs to a directory, symbolic link, pipe or device.
+    #[error("{key} in {location} is not a regular file")]
+    NotAFile {
+        /// The object asked for.
+        key: ObjectKey,
+        /// The backend.
+        location: String,
+    },
+    /// No config object: nothing was initialised here, or something else is in its place.
+    #[error("there is no repository in {location}")]
+    NoRepository {
+        /// The place.
+        location: String,
+    },
+    /// A repository is only created where nothing is.
+    #[error("{location} is not empty")]
+    NotEmpty {
+        /// The place.
+        location: String,
+    },
+    /// The store failed.
+    #[error("cannot {operation} {at}")]
+    Failed {
+        /// What was tried.
+        operation: Operation,
+        /// The object concerned, where it was about one.
+        key: Option<ObjectKey>,
+        /// The path or address that was touched.
+        at: String,
+        /// What this means for the caller.
+        kind: ErrorKind,
+        /// The store's own error.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// What a caller can do about an [`Error`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The object or the repository is not there.
+    NotFound,
+    /// Something else is there already.
+    AlreadyExists,
+    /// The store refuses: permissions, credentials, read-only.
+    Denied,
+    /// No space or quota left.
+    Full,
+    /// The same call may succeed later: network, timeout, overload.
+    Transient,
+    /// What is there is not what was put: too short, too long, not an object.
+    Damaged,
+    /// None of these: repeating does not help.
+    Other,
+}
+
+/// The operations of a backend, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// Makes the place for a repository.
+    Create,
+    /// Finds a repository.
+    Open,
+    /// [`super::Backend::put`]
+    Put,
+    /// [`super::Backend::get`]
+    Get,
+    /// [`super::Backend::get_range`]
+    GetRange,
+    /// [`super::Backend::stat`]
+    Stat,
+    /// [`super::Backend::list`]
+    List,
+    /// [`super::Backend::delete`]
+    Delete,
+    /// [`super::Backend::sweep`]
+    Sweep,
+}
+
+impl Operation {
+    /// Returns whether it changes what is stored.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        match self {
+            Self::Create | Self::Put | Self::Delete | Self::Sweep => true,
+            Self::Open | Self::Get | Self::GetRange | Self::Stat | Self::List => false,
+        }
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "create",
+            Self::Open => "open",
+            Self::Put => "put",
+            Self::Get | Self::GetRange => "get",
+            Self::Stat => "stat",
+            Self::List => "list",
+            Self::Delete => "delete",
+            Self::Sweep => "sweep",
+        })
+    }
+}
+
+impl Error {
+    /// Returns what the caller can do about it.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound { .. } | Self::NoRepository { .. } => ErrorKind::NotFound,
+            Self::Conflict { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
+            Self::TooLong { .. } | Self::Short { .. } | Self::NotAFile { .. } => ErrorKind::Damaged,
+            Self::Failed { kind, .. } => *kind,
+        }
+    }
+
+    /// Returns the object concerned, where it is about one.
+    #[must_use]
+    pub const fn key(&self) -> Option<ObjectKey> {
+        match self {
+            Self::NotFound { key, .. }
+            | Self::Conflict { key, .. }
+            | Self::TooLong { key, .. }
+            | Self::Short { key, .. }
+            | Self::NotAFile { key, .. } => Some(*key),
+            Self::NoRepository { .. } | Self::NotEmpty { .. } => None,
+            Self::Failed { key, .. } => *key,
+        }
+    }
+}
+
+impl ErrorKind {
+    /// Returns what an error of the operating system means for the caller.
+    pub(super) fn from_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::NotFound,
+            io::ErrorKind::AlreadyExists => Self::AlreadyExists,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Denied,
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full,
+            io::ErrorKind::UnexpectedEof => Self::Damaged,
+            io::ErrorKind::Interrupted
+            | io::ErrorKind::WouldBlock
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::ResourceBusy
+            | io::ErrorKind::StaleNetworkFileHandle
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::BrokenPipe => Self::Transient,
+            _ => Self::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn what_the_operating_system_says_has_a_kind() {
+        for (errno, kind) in [
+            (Errno::NOENT, ErrorKind::NotFound),
+            (Errno::EXIST, ErrorKind::AlreadyExists),
+            (Errno::ACCESS, ErrorKind::Denied),
+            (Errno::PERM, ErrorKind::Denied),
+            (Errno::ROFS, ErrorKind::Denied),
+            (Errno::NOSPC, ErrorKind::Full),
+            (Errno::DQUOT, ErrorKind::Full),
+            (Errno::STALE, ErrorKind::Transient),
+            (Errno::TIMEDOUT, ErrorKind::Transient),
+            (Errno::IO, ErrorKind::Other),
+            (Errno::NOTDIR, ErrorKind::Other),
+        ] {
+            assert_eq!(ErrorKind::from_io(&errno.into()), kind, "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn a_failure_names_the_operation_and_the_place_and_keeps_its_source() {
+        let error = Error::Failed {
+            operation: Operation::Put,
+            key: Some(ObjectKey::Config),
+            at: "vault/config".to_owned(),
+            kind: ErrorKind::Full,
+            source: Box::new(io::Error::from(Errno::NOSPC)),
+        };
+        assert_eq!(error.to_string(), "cannot put vault/config");
+        assert!(std::error::Error::source(&error).is_some_and(|source| source.to_string().contains("No space")));
+        assert_eq!((error.kind(), error.key()), (ErrorKind::Full, Some(ObjectKey::Config)));
+    }
+}

@@ -1,0 +1,58 @@
+//! The inside of a secrets bundle: a few files, byte for byte (`docs/FORMAT.md`, section 12).
+
+use std::collections::BTreeMap;
+
+use super::cursor::{Cursor, push_bytes, push_varint};
+use super::entry::{push_attributes, take_attributes};
+use super::{Error, limits};
+
+/// One secret file.
+#[derive(PartialEq, Eq)]
+pub struct SecretFile {
+    /// `.env`, `keys/jwt-private.pem`: bytes.
+    pub key: Vec<u8>,
+    /// `mode`, `uid`, ...: sorted by name.
+    pub attributes: BTreeMap<String, Vec<u8>>,
+    /// The content; `None` for a directory.
+    pub content: Option<Vec<u8>>,
+}
+
+/// Appends the files. Keys must ascend; the caller wipes the bytes after sealing.
+pub fn encode(files: &[SecretFile], out: &mut Vec<u8>) {
+    push_varint(out, files.len() as u64);
+    for file in files {
+        push_bytes(out, &file.key);
+        push_attributes(out, &file.attributes);
+        out.push(u8::from(file.content.is_some()));
+        push_bytes(out, file.content.as_deref().unwrap_or_default());
+    }
+}
+
+/// Reads the files.
+pub fn decode(bytes: &[u8]) -> Result<Vec<SecretFile>, Error> {
+    let what = "secrets bundle";
+    let mut cursor = Cursor::new(what, bytes);
+    let count = cursor.count("files of a secrets bundle", limits::BUNDLE_FILES_MAX)?;
+    let mut files: Vec<SecretFile> = Vec::new();
+    for _ in 0..count {
+        let file = take_file(&mut cursor)?;
+        if files.last().is_some_and(|last| last.key >= file.key) {
+            return Err(Error::NotCanonical { what });
+        }
+        files.push(file);
+    }
+    cursor.end()?;
+    Ok(files)
+}
+
+fn take_file(cursor: &mut Cursor<'_>) -> Result<SecretFile, Error> {
+    let key = cursor.bytes("entry key", limits::ENTRY_KEY_BYTES_MAX)?.to_vec();
+    let attributes = take_attributes(cursor)?;
+    let has_content = cursor.u8()?;
+    let content = cursor.bytes("secret file", limits::BUNDLE_BYTES_MAX)?;
+    match has_content {
+        0 if content.is_empty() => Ok(SecretFile { key, attributes, content: None }),
+        1 => Ok(SecretFile { key, attributes, content: Some(content.to_vec()) }),
+        code => Err(Error::Invalid { what: "secret file", found: u64::from(code) }),
+    }
+}

@@ -1,0 +1,314 @@
+//! Cuts streams into chunks, tells known ones from new ones, and gathers the new ones into segments.
+//!
+//! One thread: cutting and naming chunks is its work. The hash of the whole stream is another thread's,
+//! compression is rayon's (`packer.rs`), so that two cores are busy on one stream.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+
+use bytes::Bytes;
+
+use super::Error;
+use super::index::Index;
+use super::packer::{PackJob, PackJobs};
+use super::recipe_writer::RecipeWriter;
+use super::writer::{Marks, StreamWritten, WrittenContent};
+use crate::chunker::{Cutter, Ends, Sizes};
+use crate::crypto::hash::StreamHasher;
+use crate::crypto::keys::{ChunkIdKey, NamespaceKeys};
+use crate::format::config::{Config, StreamKind};
+use crate::format::id::{ChunkId, ContentHash};
+use crate::format::manifest::Stats;
+use crate::format::pack::{ChunkRecord, PackKind};
+use crate::format::recipe::{Extent, RecipePage};
+
+/// Plain bytes at which a segment is full: where the compression ratio stops improving (design, section 4).
+const SEGMENT_BYTES_TARGET: usize = 1024 * 1024;
+/// Bytes that are gathered before they are cut: a thread then works on more than a few chunks at a time.
+const WINDOW_BYTES: usize = 1024 * 1024;
+/// Buffers on their way to the thread that hashes the stream.
+const HASH_QUEUE: usize = 8;
+
+/// Chunks that were stored in this run and are not yet in the index.
+pub(super) type Pending = Arc<Mutex<HashSet<ChunkId>>>;
+
+/// A number that stands for one open stream.
+pub(super) type StreamNumber = u32;
+
+/// What the engine is told.
+pub(super) enum Command {
+    Begin { stream: StreamNumber, kind: StreamKind },
+    Push { stream: StreamNumber, bytes: Bytes, marks: Marks },
+    End { stream: StreamNumber, extents_most: usize, reply: tokio::sync::oneshot::Sender<StreamWritten> },
+    Abort { stream: StreamNumber },
+}
+
+enum HashWork {
+    Bytes(Bytes),
+    Finish(mpsc::SyncSender<ContentHash>),
+    Drop,
+}
+
+type HashQueue = mpsc::SyncSender<(StreamNumber, HashWork)>;
+
+struct OpenStream {
+    kind: StreamKind,
+    window: Vec<u8>,
+    /// The window's place in the stream.
+    front: u64,
+    records: Vec<u64>,
+    blocks: Vec<u64>,
+    recipe: RecipeWriter,
+    has_cut: bool,
+}
+
+/// The chunks of one kind of pack: how they are named, and those waiting to fill a segment.
+struct Lane {
+    kind: PackKind,
+    ids: ChunkIdKey,
+    segment: Vec<u8>,
+    chunks: Vec<ChunkRecord>,
+}
+
+/// See the head of this file.
+pub(super) struct Engine {
+    config: Config,
+    gear: [u64; 256],
+    cutters: HashMap<StreamKind, Arc<Cutter>>,
+    index: Arc<Index>,
+    pending: Pending,
+    content: Lane,
+    meta: Lane,
+    jobs: PackJobs,
+    hashes: HashQueue,
+    streams: HashMap<StreamNumber, OpenStream>,
+    stats: Stats,
+}
+
+impl Engine {
+    pub(super) fn new(
+        config: Config,
+        keys: &NamespaceKeys,
+        index: Arc<Index>,
+        pending: Pending,
+        jobs: PackJobs,
+    ) -> Self {
+        let (hashes, work) = mpsc::sync_channel(HASH_QUEUE);
+        // Ends when the engine, which holds the only sender, does.
+        std::thread::spawn(move || hash_streams(&work));
+        let lane = |kind| Lane { kind, ids: keys.chunk_ids(kind), segment: Vec::new(), chunks: Vec::new() };
+        Self {
+            config,
+            gear: keys.gear(),
+            cutters: HashMap::new(),
+            index,
+            pending,
+            content: lane(PackKind::Content),
+            meta: lane(PackKind::Meta),
+            jobs,
+            hashes,
+            streams: HashMap::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// Works until the channel is closed; then hands the last segments over and returns what was counted.
+    pub(super) fn run(mut self, mut commands: tokio::sync::mpsc::Receiver<Command>) -> Result<Stats, Error> {
+        while let Some(command) = commands.blocking_recv() {
+            self.obey(command)?;
+        }
+        for lane in [&mut self.content, &mut self.meta] {
+            lane.flush(&self.jobs)?;
+        }
+        Ok(self.stats)
+    }
+
+    fn obey(&mut self, command: Command) -> Result<(), Error> {
+        match command {
+            Command::Begin { stream, kind } => {
+                self.streams.insert(stream, OpenStream::new(kind));
+            }
+            Command::Abort { stream } => {
+                if self.streams.remove(&stream).is_some() {
+                    self.hash(stream, HashWork::Drop)?;
+                }
+            }
+            Command::Push { stream, bytes, marks } => {
+                let Some(mut open) = self.streams.remove(&stream) else { return Ok(()) };
+                if open.kind != StreamKind::Table {
+                    self.stats.read_bytes += bytes.len() as u64;
+                }
+                open.push(&bytes, &marks);
+                self.hash(stream, HashWork::Bytes(bytes))?;
+                if open.window.len() >= WINDOW_BYTES {
+                    self.cut(&mut open, false)?;
+                }
+                self.streams.insert(stream, open);
+            }
+            Command::End { stream, extents_most, reply } => {
+                let Some(mut open) = self.streams.remove(&stream) else { return Ok(()) };
+                self.cut(&mut open, true)?;
+                let (answer, hash) = mpsc::sync_channel(1);
+                self.hash(stream, HashWork::Finish(answer))?;
+                let hash = hash.recv().map_err(|_| Error::Stopped)?;
+                let written = self.end(open, hash, extents_most)?;
+                // A caller that went away does not want the answer.
+                let _ = reply.send(written);
+            }
+        }
+        Ok(())
+    }
+
+    fn hash(&self, stream: StreamNumber, work: HashWork) -> Result<(), Error> {
+        self.hashes.send((stream, work)).map_err(|_| Error::Stopped)
+    }
+
+    fn cutter(&mut self, kind: StreamKind) -> Arc<Cutter> {
+        let sizes = self.config.sizes(kind);
+        let sizes = Sizes { min: sizes.min as usize, average: sizes.average as usize, max: sizes.max as usize };
+        Arc::clone(self.cutters.entry(kind).or_insert_with(|| Arc::new(Cutter::new(sizes, &self.gear))))
+    }
+
+    /// Cuts off every chunk that the window holds whole.
+    fn cut(&mut self, open: &mut OpenStream, is_last: bool) -> Result<(), Error> {
+        let whole_below = self.config.sizes(open.kind).whole_below as usize;
+        if !open.has_cut && open.window.len() <= whole_below {
+            if is_last && !open.window.is_empty() {
+                let window = std::mem::take(&mut open.window);
+                self.chunk(open, &window)?;
+            }
+            return Ok(());
+        }
+        let cutter = self.cutter(open.kind);
+        let window = std::mem::take(&mut open.window);
+        let mut rest = window.as_slice();
+        let (mut record, mut block) = (0, 0);
+        loop {
+            record += open.records.get(record..).unwrap_or_default().partition_point(|end| *end <= open.front);
+            block += open.blocks.get(block..).unwrap_or_default().partition_point(|end| *end <= open.front);
+            let records = open.records.get(record..).unwrap_or_default();
+            let ends = Ends { front: open.front, records, block: open.blocks.get(block).copied() };
+            let Some(len) = cutter.cut(rest, ends, is_last) else { break };
+            let (chunk, tail) = rest.split_at(len);
+            self.chunk(open, chunk)?;
+            rest = tail;
+        }
+        open.records.drain(..record);
+        open.blocks.drain(..block);
+        let consumed = window.len() - rest.len();
+        open.window = window;
+        open.window.drain(..consumed);
+        Ok(())
+    }
+
+    /// Takes one chunk of a stream.
+    fn chunk(&mut self, open: &mut OpenStream, bytes: &[u8]) -> Result<(), Error> {
+        let kind = if open.kind == StreamKind::Table { PackKind::Meta } else { PackKind::Content };
+        let extent = self.store(kind, bytes)?;
+        open.front += bytes.len() as u64;
+        open.has_cut = true;
+        if let Some(page) = open.recipe.push(extent) {
+            self.store_page(&mut open.recipe, &page)?;
+        }
+        Ok(())
+    }
+
+    /// Stores a chunk unless it is known.
+    fn store(&mut self, kind: PackKind, bytes: &[u8]) -> Result<Extent, Error> {
+        let lane = match kind {
+            PackKind::Content => &mut self.content,
+            PackKind::Meta => &mut self.meta,
+        };
+        let id = lane.ids.id(bytes);
+        let len = u32::try_from(bytes.len()).expect("chunks are at most 8 MiB");
+        // Pending first: the packer adds to the index before it takes from the pending ones.
+        let is_pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
+        if is_pending || self.index.find(&id)?.is_some() {
+            self.stats.known_chunks += 1;
+        } else {
+            self.stats.new_chunks += 1;
+            self.stats.new_bytes += u64::from(len);
+            self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+            lane.add(ChunkRecord { id, len }, bytes, &self.jobs)?;
+        }
+        Ok(Extent::whole(id, len))
+    }
+
+    fn store_page(&mut self, recipe: &mut RecipeWriter, page: &RecipePage) -> Result<(), Error> {
+        let extent = self.store(PackKind::Meta, &page.encode())?;
+        recipe.stored(page, extent.chunk);
+        Ok(())
+    }
+
+    fn end(&mut self, mut open: OpenStream, hash: ContentHash, extents_most: usize) -> Result<StreamWritten, Error> {
+        debug_assert!(open.window.is_empty(), "the last cut takes everything");
+        let content = if let Some(extents) = open.recipe.few(extents_most).filter(|_| extents_most > 0) {
+            WrittenContent::Extents(extents.to_vec())
+        } else {
+            if let Some(page) = open.recipe.last_page() {
+                self.store_page(&mut open.recipe, &page)?;
+            }
+            let root = std::mem::take(&mut open.recipe).finish(hash);
+            WrittenContent::Recipe(self.store(PackKind::Meta, &root.encode())?.chunk)
+        };
+        Ok(StreamWritten { len: open.front, hash, content })
+    }
+}
+
+impl Lane {
+    fn add(&mut self, record: ChunkRecord, bytes: &[u8], jobs: &PackJobs) -> Result<(), Error> {
+        if !self.segment.is_empty() && self.segment.len() + bytes.len() > SEGMENT_BYTES_TARGET {
+            self.flush(jobs)?;
+        }
+        if self.segment.capacity() == 0 {
+            self.segment.reserve(SEGMENT_BYTES_TARGET.max(bytes.len()));
+        }
+        self.segment.extend_from_slice(bytes);
+        self.chunks.push(record);
+        Ok(())
+    }
+
+    fn flush(&mut self, jobs: &PackJobs) -> Result<(), Error> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        let plain = std::mem::take(&mut self.segment);
+        jobs.submit(PackJob { kind: self.kind, plain, chunks: std::mem::take(&mut self.chunks) })
+    }
+}
+
+impl OpenStream {
+    fn new(kind: StreamKind) -> Self {
+        Self {
+            kind,
+            window: Vec::new(),
+            front: 0,
+            records: Vec::new(),
+            blocks: Vec::new(),
+            recipe: RecipeWriter::default(),
+            has_cut: false,
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8], marks: &Marks) {
+        let base = self.front + self.window.len() as u64;
+        self.records.extend(marks.records.iter().map(|at| base + u64::from(*at)));
+        self.blocks.extend(marks.blocks.iter().map(|at| base + u64::from(*at)));
+        self.window.extend_from_slice(bytes);
+    }
+}
+
+/// Hashes every stream as it passes, in a thread of its own.
+fn hash_streams(work: &mpsc::Receiver<(StreamNumber, HashWork)>) {
+    let mut hashers: HashMap<StreamNumber, StreamHasher> = HashMap::new();
+    while let Ok((stream, next)) = work.recv() {
+        match next {
+            HashWork::Bytes(bytes) => hashers.entry(stream).or_default().update(&bytes),
+            HashWork::Finish(reply) => {
+                // An asker that went away is going down with an error of its own.
+                let _ = reply.send(hashers.remove(&stream).unwrap_or_default().finish());
+            }
+            HashWork::Drop => drop(hashers.remove(&stream)),
+        }
+    }
+}

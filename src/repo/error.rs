@@ -1,0 +1,150 @@
+//! The error of this room.
+
+use crate::format::id::{ChunkId, PackId};
+use crate::{backend, crypto, format};
+
+/// Why the repository could not do something.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The place where the objects live failed.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// No key slot opens with what was given.
+    #[error("no {capability} slot of {location} opens with this key")]
+    WrongKey {
+        /// What was asked for: `writer`, `data-reader`, `secrets-reader`.
+        capability: &'static str,
+        /// The backend.
+        location: String,
+    },
+    /// There is no key slot of the kind asked for.
+    #[error("{location} has no {capability} slot")]
+    NoSlot {
+        /// What was asked for.
+        capability: &'static str,
+        /// The backend.
+        location: String,
+    },
+    /// A name that only this call may use is taken.
+    #[error("{object} is already in {location}")]
+    Taken {
+        /// Its name.
+        object: String,
+        /// The backend.
+        location: String,
+    },
+    /// The writer key was made for another repository.
+    #[error("{location} is not the repository that this writer key was made for")]
+    OtherRepository {
+        /// The backend.
+        location: String,
+    },
+    /// A stored object could not be opened.
+    #[error("{object} cannot be read")]
+    Object {
+        /// Its name.
+        object: String,
+        /// Why.
+        source: crypto::Error,
+    },
+    /// A stored object does not parse.
+    #[error("{object} is damaged")]
+    Damaged {
+        /// Its name.
+        object: String,
+        /// Why.
+        source: format::Error,
+    },
+    /// An object's bytes are not those that its name stands for.
+    #[error("{object} does not have the content that its name stands for")]
+    WrongContent {
+        /// Its name.
+        object: String,
+    },
+    /// The index does not say of a pack what the pack's own directory says.
+    #[error("the index does not list what {object} holds")]
+    IndexDiffers {
+        /// The pack's name.
+        object: String,
+    },
+    /// Keys that cannot do this.
+    #[error(transparent)]
+    Crypto(#[from] crypto::Error),
+    /// A chunk that is in no pack of the index.
+    #[error("chunk {chunk} is in no pack that the index knows")]
+    ChunkMissing {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// A chunk whose bytes are not those that its id stands for.
+    #[error("chunk {chunk} in pack {pack} does not have the content that its id stands for")]
+    ChunkDamaged {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Where it was read.
+        pack: PackId,
+    },
+    /// A segment that does not decode.
+    #[error("segment {segment} of pack {pack} does not decode to {plain_len} bytes")]
+    SegmentDamaged {
+        /// The pack.
+        pack: PackId,
+        /// The segment's number.
+        segment: u32,
+        /// Its authenticated length.
+        plain_len: u64,
+    },
+    /// A chunk length in a recipe that is not the chunk's.
+    #[error("a recipe says that chunk {chunk} has {expected} bytes, the index says {found}")]
+    ChunkLength {
+        /// The chunk.
+        chunk: ChunkId,
+        /// In the recipe.
+        expected: u32,
+        /// In the index.
+        found: u32,
+    },
+    /// A stream whose bytes, put together, are not those that came in.
+    #[error("the stream put together does not have the content that its recipe stands for")]
+    StreamDamaged,
+    /// A row that does not come behind the one before it.
+    #[error("rows of an entry table must ascend: {key:?} comes too late")]
+    RowOrder {
+        /// The row's key, as text.
+        key: String,
+    },
+    /// Content whose length is not what its row says.
+    #[error("{key:?} has {found} bytes, its row says {expected}")]
+    EntryLength {
+        /// The row's key, as text.
+        key: String,
+        /// In the row.
+        expected: u64,
+        /// That came.
+        found: u64,
+    },
+    /// Something to be stored is beyond a limit of the format.
+    #[error(transparent)]
+    Format(#[from] format::Error),
+    /// The index cache on this host failed; it can be removed at any time.
+    #[error("the index cache {path} failed")]
+    Cache {
+        /// Where it lies.
+        path: String,
+        /// Why.
+        source: rusqlite_error::CacheError,
+    },
+    /// A worker stopped without saying why: another error has been reported, or the process is ending.
+    #[error("the writer was stopped")]
+    Stopped,
+}
+
+pub use rusqlite_error::CacheError;
+
+/// Keeps the database crate's type inside `index/cache.rs`.
+mod rusqlite_error {
+    /// Why the index cache failed: the database's own words.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    pub struct CacheError(pub String);
+}

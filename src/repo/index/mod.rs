@@ -1,0 +1,179 @@
+//! Which chunk is where: a local, rebuildable copy of the repository's index parts.
+//!
+//! The copy is never trusted over the repository: it is brought in line with the parts that are there each
+//! time it is opened, every segment record in it carries a keyed checksum, and packs that have gone from
+//! the store are set aside, so that the next snapshot stores their chunks again.
+
+pub(super) mod cache;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::format::envelope::Codec;
+use crate::format::id::{ChunkId, IndexId, PackId};
+use crate::format::index::IndexPart;
+use crate::format::pack::{ChunkRecord, PackKind, SegmentRecord};
+
+use super::Error;
+use cache::IndexCache;
+
+/// Segments whose chunks are kept in memory: a chunk found in one makes its neighbours likely next.
+const SEGMENTS_KEPT: usize = 256;
+
+/// A segment and where it lies.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// The row of the cache; unique while the cache is open.
+    pub row: i64,
+    /// The pack.
+    pub pack: PackId,
+    /// Which key opens the pack.
+    pub kind: PackKind,
+    /// Bytes of the whole pack.
+    pub pack_len: u32,
+    /// Bytes of the pack's header.
+    pub header_len: u32,
+    /// The segment's number in the pack.
+    pub ordinal: u32,
+    /// Where it starts in the pack.
+    pub offset: u32,
+    /// What the pack's directory says of it.
+    pub record: SegmentRecord,
+}
+
+impl Segment {
+    /// Returns where a chunk lies in the decoded segment, and its record.
+    #[must_use]
+    pub fn find(&self, chunk: &ChunkId) -> Option<(u64, ChunkRecord)> {
+        let mut offset = 0;
+        for record in &self.record.chunks {
+            if record.id == *chunk {
+                return Some((offset, *record));
+            }
+            offset += u64::from(record.len);
+        }
+        None
+    }
+
+    /// Returns how the opened bytes are encoded.
+    #[must_use]
+    pub fn codec(&self) -> Codec {
+        self.record.codec
+    }
+}
+
+struct State {
+    cache: IndexCache,
+    /// Chunks of the segments used last: id -> its segment, its place there, its length.
+    near: HashMap<ChunkId, Place>,
+    kept: VecDeque<Arc<Segment>>,
+    /// Packs that the index lists and the store does not have.
+    gone: HashSet<PackId>,
+}
+
+/// Where a chunk is.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The segment.
+    pub segment: Arc<Segment>,
+    /// Where the chunk starts in the decoded segment.
+    pub offset: u64,
+    /// Its plain length.
+    pub len: u32,
+}
+
+/// The index. Cheap to share; every call takes a lock for a short time.
+pub struct Index {
+    state: Mutex<State>,
+}
+
+impl Index {
+    /// Wraps an opened cache.
+    #[must_use]
+    pub fn new(cache: IndexCache) -> Self {
+        let state = State { cache, near: HashMap::new(), kept: VecDeque::new(), gone: HashSet::new() };
+        Self { state: Mutex::new(state) }
+    }
+
+    /// Returns where a chunk is, `None` where no pack that is there has it.
+    pub fn find(&self, chunk: &ChunkId) -> Result<Option<Place>, Error> {
+        let mut state = self.lock();
+        if let Some(place) = state.near.get(chunk) {
+            return Ok(Some(place.clone()));
+        }
+        for segment in state.cache.segments_of(chunk)? {
+            if state.gone.contains(&segment.pack) {
+                continue;
+            }
+            let segment = Arc::new(segment);
+            state.keep(&segment);
+            if let Some(place) = state.near.get(chunk) {
+                return Ok(Some(place.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the index parts that the cache holds.
+    pub fn parts(&self) -> Result<HashSet<IndexId>, Error> {
+        self.lock().cache.parts()
+    }
+
+    /// Adds a part that is in the repository.
+    pub fn add_part(&self, id: &IndexId, part: &IndexPart) -> Result<(), Error> {
+        self.lock().cache.add_part(id, part)
+    }
+
+    /// Removes parts that the repository no longer has, and what only they list.
+    pub fn remove_parts(&self, gone: &[IndexId]) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.near.clear();
+        state.kept.clear();
+        state.cache.remove_parts(gone)
+    }
+
+    /// Returns every pack with its length.
+    pub fn packs(&self) -> Result<Vec<(PackId, u64)>, Error> {
+        self.lock().cache.packs()
+    }
+
+    /// Returns every segment of a pack, in order.
+    pub fn segments(&self, pack: &PackId) -> Result<Vec<Segment>, Error> {
+        self.lock().cache.segments_in(pack)
+    }
+
+    /// Sets packs aside that the store does not have (any more): their chunks count as unknown.
+    pub fn set_gone(&self, packs: HashSet<PackId>) {
+        let mut state = self.lock();
+        state.near.clear();
+        state.kept.clear();
+        state.gone = packs;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A panic while the lock was held leaves a cache, which is checked whenever it is read.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn keep(&mut self, segment: &Arc<Segment>) {
+        if self.kept.len() >= SEGMENTS_KEPT
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            for record in &oldest.record.chunks {
+                // A chunk that lies in two segments may be the other one's by now.
+                if self.near.get(&record.id).is_some_and(|place| place.segment.row == oldest.row) {
+                    self.near.remove(&record.id);
+                }
+            }
+        }
+        let mut offset = 0;
+        for record in &segment.record.chunks {
+            let place = Place { segment: Arc::clone(segment), offset, len: record.len };
+            self.near.insert(record.id, place);
+            offset += u64::from(record.len);
+        }
+        self.kept.push_back(Arc::clone(segment));
+    }
+}

@@ -1,0 +1,274 @@
+//! Opens a repository: config, key slot, index.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::TryStreamExt as _;
+
+use super::Error;
+use super::index::Index;
+use super::index::cache::IndexCache;
+use super::keyring::Keyring;
+use super::object::{self, ObjectBytes};
+use crate::backend::{self, Backend, Listed};
+use crate::crypto::keys::KeySet;
+use crate::crypto::slot::{self, Opener};
+use crate::crypto::writer_key::WriterKey;
+use crate::crypto::{self, Entropy, Passphrase, hash};
+use crate::format::config::{Config, ConfigMacs};
+use crate::format::envelope::SealedKind;
+use crate::format::id::{IndexId, SlotId};
+use crate::format::index::IndexPart;
+use crate::format::limits;
+use crate::format::object::{ObjectKey, ObjectPrefix};
+use crate::format::slot::{Capability, Slot, Unlock};
+
+/// Index parts that are read at the same time.
+const PARTS_AT_ONCE: usize = 8;
+
+/// What a repository is opened with. Several may be given: a restore of data and secrets needs both.
+pub enum Access {
+    /// The nightly host's key.
+    Writer(WriterKey),
+    /// The passphrase of the data reader.
+    Data(Passphrase),
+    /// The passphrase of the secrets reader.
+    Secrets(Passphrase),
+}
+
+impl Access {
+    const fn capability(&self) -> Capability {
+        match self {
+            Self::Writer(_) => Capability::Writer,
+            Self::Data(_) => Capability::DataReader,
+            Self::Secrets(_) => Capability::SecretsReader,
+        }
+    }
+
+    fn opener(&self) -> Opener<'_> {
+        match self {
+            Self::Writer(key) => key.opener(),
+            Self::Data(passphrase) | Self::Secrets(passphrase) => Opener::Passphrase(passphrase),
+        }
+    }
+}
+
+/// How a repository is opened.
+pub struct OpenOptions {
+    /// Where the index is kept between runs: an existing directory; `None` for a temporary file.
+    pub cache: Option<PathBuf>,
+    /// Random bytes.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// An open repository.
+#[derive(Clone)]
+pub struct Repository {
+    backend: Arc<dyn Backend>,
+    keyring: Arc<Keyring>,
+    config: Arc<Config>,
+    index: Arc<Index>,
+}
+
+impl Repository {
+    /// Opens a repository with everything in `access`; each must open a slot. Does not read the index yet:
+    /// see [`Repository::load_index`].
+    pub async fn open(backend: Arc<dyn Backend>, access: Vec<Access>, options: OpenOptions) -> Result<Self, Error> {
+        let (config, macs) = read_config(backend.as_ref()).await?;
+        for access in &access {
+            if let Access::Writer(key) = access
+                && key.repository != config.repository
+            {
+                return Err(Error::OtherRepository { location: backend.location() });
+            }
+        }
+        let slots = read_slots(backend.as_ref(), &config).await?;
+        let location = backend.location();
+        let repository = config.repository;
+        // Key derivation takes a second and hundreds of MiB: not on the runtime's threads.
+        let (config, sets) = tokio::task::spawn_blocking(move || {
+            let sets = open_slots(&slots, &access, &location)?;
+            for set in &sets {
+                set.check_config(&config, &macs)
+                    .map_err(|source| Error::Object { object: ObjectKey::Config.to_string(), source })?;
+            }
+            Ok::<_, Error>((config, sets))
+        })
+        .await
+        .map_err(|_| Error::Stopped)??;
+        let cache = IndexCache::open(options.cache.as_deref(), &repository)?;
+        Ok(Self {
+            backend,
+            keyring: Arc::new(Keyring::new(repository, sets, options.entropy)),
+            config: Arc::new(config),
+            index: Arc::new(Index::new(cache)),
+        })
+    }
+
+    /// Brings the local index in line with the index parts in the repository. A part that cannot be read is
+    /// an error: use [`Repository::load_index_leniently`] to go on without it.
+    pub async fn load_index(&self) -> Result<(), Error> {
+        match self.load_index_leniently().await?.into_iter().next() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Repository::load_index`]; returns the parts that could not be read instead of failing.
+    pub async fn load_index_leniently(&self) -> Result<Vec<(IndexId, Error)>, Error> {
+        let there: HashSet<IndexId> = self
+            .list(ObjectPrefix::Indexes)
+            .await?
+            .into_iter()
+            .filter_map(|(key, _)| if let ObjectKey::Index(id) = key { Some(id) } else { None })
+            .collect();
+        let cached = self.index.parts()?;
+        let gone: Vec<IndexId> = cached.difference(&there).copied().collect();
+        self.index.remove_parts(&gone)?;
+        let missing: Vec<IndexId> = there.difference(&cached).copied().collect();
+        let mut failed = Vec::new();
+        for batch in missing.chunks(PARTS_AT_ONCE) {
+            let read = batch.iter().map(|id| async { (*id, self.read_index_part(*id).await) });
+            for (id, part) in futures::future::join_all(read).await {
+                match part {
+                    Ok(part) => self.index.add_part(&id, &part)?,
+                    Err(error @ Error::Backend(_)) if !is_about_one_object(&error) => return Err(error),
+                    Err(error) => failed.push((id, error)),
+                }
+            }
+        }
+        Ok(failed)
+    }
+
+    /// Reads one index part.
+    pub async fn read_index_part(&self, id: IndexId) -> Result<IndexPart, Error> {
+        let key = ObjectKey::Index(id);
+        let stored = self.backend.get(key, SealedKind::Index.bytes_max()).await?;
+        if hash::content_hash(&stored).as_bytes() != id.as_bytes() {
+            return Err(Error::WrongContent { object: key.to_string() });
+        }
+        let body = object::open(&self.keyring, ObjectBytes::hashed(SealedKind::Index), key, &stored)?;
+        IndexPart::decode(&body).map_err(|source| Error::Damaged { object: key.to_string(), source })
+    }
+
+    /// Sets packs aside that the index lists and the store does not have whole: their chunks count as
+    /// unknown and are stored again. Returns how many. One listing.
+    pub async fn set_missing_packs_aside(&self) -> Result<usize, Error> {
+        let there: HashSet<(ObjectKey, u64)> = self.list(ObjectPrefix::Packs).await?.into_iter().collect();
+        let is_gone = |(id, len): &(_, u64)| !there.contains(&(ObjectKey::Pack(*id), *len));
+        let gone: HashSet<_> = self.index.packs()?.into_iter().filter(is_gone).map(|(id, _)| id).collect();
+        let count = gone.len();
+        self.index.set_gone(gone);
+        Ok(count)
+    }
+
+    /// Lists objects with their lengths; strangers are left out.
+    pub async fn list(&self, prefix: ObjectPrefix) -> Result<Vec<(ObjectKey, u64)>, Error> {
+        let mut objects = Vec::new();
+        let mut listing = self.backend.list(prefix);
+        while let Some(listed) = listing.try_next().await? {
+            if let Listed::Object(info) = listed {
+                objects.push((info.key, info.len));
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Returns the backend.
+    #[must_use]
+    pub fn backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.backend)
+    }
+
+    /// Returns the keys.
+    #[must_use]
+    pub fn keyring(&self) -> Arc<Keyring> {
+        Arc::clone(&self.keyring)
+    }
+
+    /// Returns the config.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Returns the index.
+    #[must_use]
+    pub fn index(&self) -> Arc<Index> {
+        Arc::clone(&self.index)
+    }
+}
+
+fn is_about_one_object(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Backend(
+            backend::Error::NotFound { .. }
+                | backend::Error::TooLong { .. }
+                | backend::Error::Short { .. }
+                | backend::Error::NotAFile { .. }
+        )
+    )
+}
+
+/// Reads the config and checks its checksum. Its codes need keys.
+pub(super) async fn read_config(backend: &dyn Backend) -> Result<(Config, ConfigMacs), Error> {
+    let object = ObjectKey::Config.to_string();
+    let stored = backend.get(ObjectKey::Config, limits::CONFIG_BYTES_MAX).await?;
+    let (config, macs, _) =
+        Config::decode(&stored).map_err(|source| Error::Damaged { object: object.clone(), source })?;
+    if hash::ends_in_checksum(&stored) {
+        Ok((config, macs))
+    } else {
+        Err(Error::Object { object, source: crypto::Error::Checksum { what: "the config" } })
+    }
+}
+
+/// Reads one slot and checks all that needs no key.
+pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config) -> Result<Slot, Error> {
+    let key = ObjectKey::Slot(id);
+    let stored = backend.get(key, limits::SLOT_BYTES_MAX).await?;
+    slot::read(&stored, &config.repository).map_err(|source| Error::Object { object: key.to_string(), source })
+}
+
+/// Reads every slot that can be read: a damaged one must not keep the others from opening.
+async fn read_slots(backend: &dyn Backend, config: &Config) -> Result<Vec<Slot>, Error> {
+    let mut slots = Vec::new();
+    let mut listing = backend.list(ObjectPrefix::Slots);
+    let mut seen = 0;
+    while let Some(listed) = listing.try_next().await? {
+        let Listed::Object(info) = listed else { continue };
+        seen += 1;
+        limits::check("key slots", seen, limits::SLOTS_MAX)?;
+        if let ObjectKey::Slot(id) = info.key
+            && let Ok(slot) = read_slot(backend, id, config).await
+        {
+            slots.push(slot);
+        }
+    }
+    Ok(slots)
+}
+
+fn open_slots(slots: &[Slot], access: &[Access], location: &str) -> Result<Vec<KeySet>, Error> {
+    let mut sets = Vec::new();
+    for access in access {
+        let capability = access.capability();
+        let wants_passphrase = !matches!(access, Access::Writer(_));
+        let mut tried = 0;
+        let opened = slots
+            .iter()
+            .filter(|slot| slot.header.capability == capability)
+            .filter(|slot| matches!(slot.header.unlock, Unlock::Passphrase(_)) == wants_passphrase)
+            .inspect(|_| tried += 1)
+            .map(|slot| slot::open(slot, &access.opener()))
+            .find(|opened| !matches!(opened, Err(crypto::Error::CannotOpen { .. })));
+        let (capability, location) = (capability.name(), location.to_owned());
+        match opened {
+            Some(set) => sets.push(set?),
+            None if tried == 0 => return Err(Error::NoSlot { capability, location }),
+            None => return Err(Error::WrongKey { capability, location }),
+        }
+    }
+    Ok(sets)
+}

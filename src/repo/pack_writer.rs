@@ -1,0 +1,167 @@
+//! Builds one pack after the other out of encoded segments (`docs/FORMAT.md`, section 7).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Error;
+use super::keyring::Keyring;
+use crate::crypto::hash;
+use crate::crypto::pack::PackSealer;
+use crate::format::cursor::push_varint;
+use crate::format::envelope::{Codec, TAG_LEN};
+use crate::format::id::PackId;
+use crate::format::index::PackRecord;
+use crate::format::limits;
+use crate::format::pack::{
+    ChunkRecord, DIRECTORY_HEAD_LEN, DIRECTORY_TAIL_LEN, Directory, PackHeader, PackKind, SegmentRecord,
+};
+use crate::format::padme::padded_len;
+
+/// A pack is closed before it would grow beyond this.
+pub(super) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
+/// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
+const SEGMENTS_TARGET: usize = 4096;
+
+const _: () = assert!(PACK_BYTES_TARGET as u64 + limits::SEGMENT_STORED_BYTES_MAX < limits::PACK_BYTES_MAX);
+
+/// A segment, encoded and not yet sealed.
+#[derive(Debug)]
+pub(super) struct EncodedSegment {
+    /// How `bytes` are encoded.
+    pub(super) codec: Codec,
+    /// The encoded bytes.
+    pub(super) bytes: Vec<u8>,
+    /// What is in it.
+    pub(super) chunks: Vec<ChunkRecord>,
+}
+
+/// A finished pack, ready to be put.
+#[derive(Debug)]
+pub(super) struct Pack {
+    /// What the index says of it.
+    pub(super) record: PackRecord,
+    /// Its bytes, in parts.
+    pub(super) body: Vec<Bytes>,
+}
+
+struct Open {
+    sealer: PackSealer,
+    header: Vec<u8>,
+    directory: Directory,
+    body: Vec<Bytes>,
+    len: usize,
+    hasher: hash::StreamHasher,
+}
+
+/// Fills packs of one kind. Dropped unfinished, it leaves nothing.
+#[must_use]
+pub(super) struct PackWriter {
+    keyring: Arc<Keyring>,
+    kind: PackKind,
+    open: Option<Open>,
+}
+
+impl PackWriter {
+    /// Starts without a pack.
+    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind) -> Self {
+        Self { keyring, kind, open: None }
+    }
+
+    /// Adds a segment; returns the pack that is full now.
+    pub(super) fn add(&mut self, segment: EncodedSegment) -> Result<Option<Pack>, Error> {
+        let full = match &self.open {
+            Some(open) => {
+                open.len + segment.bytes.len() + TAG_LEN > PACK_BYTES_TARGET
+                    || open.directory.segments.len() >= SEGMENTS_TARGET
+            }
+            None => false,
+        };
+        let finished = if full { self.finish()? } else { None };
+        let open = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert(Open::new(&self.keyring, self.kind, &segment)?),
+        };
+        open.add(segment);
+        Ok(finished)
+    }
+
+    /// Closes the pack that is being filled and returns it, `None` where there is none.
+    pub(super) fn finish(&mut self) -> Result<Option<Pack>, Error> {
+        self.open.take().map(|open| open.finish(&self.keyring, self.kind)).transpose()
+    }
+}
+
+impl Open {
+    fn new(keyring: &Keyring, kind: PackKind, first: &EncodedSegment) -> Result<Self, Error> {
+        let keys = keyring.data()?;
+        let content = first.chunks.first().map_or([0; 32], |chunk| *chunk.id.as_bytes());
+        let (sealer, entry) = PackSealer::new(keys, &keyring.repository, kind, &content, keyring.entropy.as_ref())?;
+        let header = PackHeader { kind, namespace: keys.namespace(), keys: vec![entry] }.encode();
+        let mut hasher = hash::StreamHasher::default();
+        hasher.update(&header);
+        Ok(Self {
+            sealer,
+            len: header.len(),
+            body: vec![Bytes::from(header.clone())],
+            header,
+            directory: Directory::default(),
+            hasher,
+        })
+    }
+
+    fn add(&mut self, segment: EncodedSegment) {
+        let plain_len = segment.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        let counter = self.directory.segments.len() as u64;
+        let (nonce, sealed) = self.sealer.seal_segment(counter, segment.codec.code(), plain_len, &segment.bytes);
+        self.directory.segments.push(SegmentRecord {
+            stored_len: u32::try_from(sealed.len()).expect("a segment is at most 8 MiB and a tag"),
+            codec: segment.codec,
+            key: 0,
+            nonce,
+            chunks: segment.chunks,
+        });
+        self.append(sealed);
+    }
+
+    fn append(&mut self, bytes: Vec<u8>) {
+        self.hasher.update(&bytes);
+        self.len += bytes.len();
+        self.body.push(Bytes::from(bytes));
+    }
+
+    fn finish(mut self, keyring: &Keyring, kind: PackKind) -> Result<Pack, Error> {
+        let mut plain = directory_payload(&self.directory);
+        let entropy = keyring.entropy.as_ref();
+        // The directory is padded for itself: its length is in the clear at the end of the pack.
+        let padded = usize::try_from(padded_len(plain.len() as u64)).expect("directories are small");
+        plain.resize(padded, 0);
+        let sealed = self.sealer.seal_directory(&self.header, &plain, entropy)?;
+        debug_assert_eq!(sealed.len(), DIRECTORY_HEAD_LEN + plain.len() + TAG_LEN);
+        let without_padding = self.len + sealed.len() + DIRECTORY_TAIL_LEN;
+        let whole = usize::try_from(padded_len(without_padding as u64)).expect("packs are at most 64 MiB");
+        let padding = self.sealer.padding(whole - without_padding, entropy)?;
+        self.append(padding);
+        let sealed_len = u32::try_from(sealed.len()).expect("directories are at most 16 MiB");
+        self.append(sealed);
+        self.append(sealed_len.to_le_bytes().to_vec());
+        let record = PackRecord {
+            id: PackId::from_bytes(*self.hasher.finish().as_bytes()),
+            kind,
+            stored_len: u32::try_from(self.len).expect("packs are at most 64 MiB"),
+            header_len: u32::try_from(self.header.len()).expect("headers are at most 20 KiB"),
+            directory: self.directory,
+        };
+        Ok(Pack { record, body: self.body })
+    }
+}
+
+/// Returns the directory's plain bytes: its length, then itself. Zeros follow.
+fn directory_payload(directory: &Directory) -> Vec<u8> {
+    let mut encoded = Vec::new();
+    directory.encode(&mut encoded);
+    let mut plain = Vec::with_capacity(encoded.len() + 10);
+    push_varint(&mut plain, encoded.len() as u64);
+    plain.extend_from_slice(&encoded);
+    plain
+}

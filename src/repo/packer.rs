@@ -1,0 +1,179 @@
+//! Encodes segments on all cores, fills packs with them in order, puts the packs, and lists them in index
+//! parts.
+//!
+//! One thread seals and fills; rayon compresses; the runtime puts. What is in flight is bounded everywhere:
+//! segments by the queue, packs by [`UPLOADS_MOST`].
+
+use std::collections::VecDeque;
+use std::sync::{Arc, PoisonError, mpsc};
+
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::Error;
+use super::engine::Pending;
+use super::index::Index;
+use super::keyring::Keyring;
+use super::object::{self, ObjectBytes};
+use super::pack_writer::{EncodedSegment, Pack, PackWriter};
+use super::segment::{self, Compression};
+use crate::backend::Backend;
+use crate::format::envelope::SealedKind;
+use crate::format::id::IndexId;
+use crate::format::index::{IndexPart, PackRecord};
+use crate::format::object::ObjectKey;
+use crate::format::pack::{ChunkRecord, PackKind};
+
+/// Segments in flight between cutting and packing, for each core.
+const SEGMENTS_PER_CORE: usize = 2;
+/// Packs that are being put at the same time.
+const UPLOADS_MOST: usize = 1;
+/// Chunks after which an index part is written: about 3 MiB of it.
+const INDEX_PART_CHUNKS: usize = 64 * 1024;
+
+/// Chunks that fill a segment.
+pub(super) struct PackJob {
+    pub(super) kind: PackKind,
+    pub(super) plain: Vec<u8>,
+    pub(super) chunks: Vec<ChunkRecord>,
+}
+
+type Coming = (PackKind, mpsc::Receiver<EncodedSegment>);
+
+/// Where full segments go.
+pub(super) struct PackJobs {
+    coming: mpsc::SyncSender<Coming>,
+    compression: Compression,
+}
+
+impl PackJobs {
+    /// Makes the queue and its other end.
+    pub(super) fn new(compression: Compression) -> (Self, mpsc::Receiver<Coming>) {
+        let (coming, received) = mpsc::sync_channel(SEGMENTS_PER_CORE * rayon::current_num_threads());
+        (Self { coming, compression }, received)
+    }
+
+    /// Hands a segment over; waits while too many are in flight. The order of calls is the order in packs.
+    pub(super) fn submit(&self, job: PackJob) -> Result<(), Error> {
+        let (done, encoded) = mpsc::sync_channel(1);
+        // The place in the queue first: compression may finish in any order.
+        self.coming.send((job.kind, encoded)).map_err(|_| Error::Stopped)?;
+        let compression = self.compression;
+        rayon::spawn(move || {
+            let (codec, bytes) = segment::encode(job.plain, compression);
+            // The packer only stops listening when it has failed, and says so itself.
+            let _ = done.send(EncodedSegment { codec, bytes, chunks: job.chunks });
+        });
+        Ok(())
+    }
+}
+
+/// See the head of this file.
+pub(super) struct Packer {
+    backend: Arc<dyn Backend>,
+    keyring: Arc<Keyring>,
+    index: Arc<Index>,
+    pending: Pending,
+    runtime: Handle,
+    content: PackWriter,
+    meta: PackWriter,
+    uploads: VecDeque<JoinHandle<Result<PackRecord, Error>>>,
+    listed: Vec<PackRecord>,
+    stored_bytes: u64,
+}
+
+impl Packer {
+    pub(super) fn new(
+        backend: Arc<dyn Backend>,
+        keyring: Arc<Keyring>,
+        index: Arc<Index>,
+        pending: Pending,
+        runtime: Handle,
+    ) -> Self {
+        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content);
+        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta);
+        Self {
+            backend,
+            keyring,
+            index,
+            pending,
+            runtime,
+            content,
+            meta,
+            uploads: VecDeque::new(),
+            listed: Vec::new(),
+            stored_bytes: 0,
+        }
+    }
+
+    /// Works until the queue is closed; then everything is durable and listed. Returns the bytes stored.
+    pub(super) fn run(mut self, coming: &mpsc::Receiver<Coming>) -> Result<u64, Error> {
+        while let Ok((kind, encoded)) = coming.recv() {
+            let segment = encoded.recv().map_err(|_| Error::Stopped)?;
+            let writer = match kind {
+                PackKind::Content => &mut self.content,
+                PackKind::Meta => &mut self.meta,
+            };
+            if let Some(pack) = writer.add(segment)? {
+                self.put(pack)?;
+            }
+        }
+        for pack in [self.content.finish()?, self.meta.finish()?].into_iter().flatten() {
+            self.put(pack)?;
+        }
+        self.settle(0)?;
+        self.put_index_part()?;
+        Ok(self.stored_bytes)
+    }
+
+    fn put(&mut self, pack: Pack) -> Result<(), Error> {
+        self.settle(UPLOADS_MOST - 1)?;
+        self.stored_bytes += u64::from(pack.record.stored_len);
+        let backend = Arc::clone(&self.backend);
+        self.uploads.push_back(self.runtime.spawn(async move {
+            // Already there means the same bytes: the name is their hash.
+            let _ = backend.put(ObjectKey::Pack(pack.record.id), pack.body).await?;
+            Ok(pack.record)
+        }));
+        Ok(())
+    }
+
+    /// Waits until at most `most` packs are under way; a pack is listed only after it is durable.
+    fn settle(&mut self, most: usize) -> Result<(), Error> {
+        while self.uploads.len() > most {
+            let Some(upload) = self.uploads.pop_front() else { break };
+            let record = self.runtime.block_on(upload).map_err(|_| Error::Stopped)??;
+            self.listed.push(record);
+            let chunks = |pack: &PackRecord| -> usize {
+                pack.directory.segments.iter().map(|segment| segment.chunks.len()).sum()
+            };
+            if self.listed.iter().map(chunks).sum::<usize>() >= INDEX_PART_CHUNKS {
+                self.put_index_part()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_index_part(&mut self) -> Result<(), Error> {
+        let mut part = IndexPart { packs: std::mem::take(&mut self.listed) };
+        if part.packs.is_empty() {
+            return Ok(());
+        }
+        part.packs.sort_by_key(|pack| pack.id);
+        let sealed = object::seal(&self.keyring, ObjectBytes::hashed(SealedKind::Index), &part.encode())?;
+        let id = IndexId::from_bytes(*crate::crypto::hash::content_hash(&sealed).as_bytes());
+        self.stored_bytes += sealed.len() as u64;
+        let body = vec![sealed.into()];
+        let _ = self.runtime.block_on(self.backend.put(ObjectKey::Index(id), body))?;
+        self.index.add_part(&id, &part)?;
+        let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        for pack in &part.packs {
+            for segment in &pack.directory.segments {
+                for chunk in &segment.chunks {
+                    pending.remove(&chunk.id);
+                }
+            }
+        }
+        Ok(())
+    }
+}

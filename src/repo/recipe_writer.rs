@@ -1,0 +1,63 @@
+//! Turns the extents of a stream into pages of a recipe (`docs/FORMAT.md`, section 9).
+
+use crate::format::id::{ChunkId, ContentHash};
+use crate::format::recipe::{Extent, PageRef, RecipePage, RecipeRoot};
+
+/// No page ends before this many extents, the last excepted.
+const PAGE_EXTENTS_LEAST: usize = 512;
+/// Every page ends here.
+const PAGE_EXTENTS_MOST: usize = 8192;
+/// Bits of a chunk id that are zero where a page ends: one in 1024.
+const PAGE_END_MASK: u16 = 0x03ff;
+
+/// Collects extents into pages that end where the content says so: an unchanged part of a stream keeps its
+/// pages, whatever happened before it.
+#[derive(Debug, Default)]
+pub(super) struct RecipeWriter {
+    page: Vec<Extent>,
+    pages: Vec<PageRef>,
+}
+
+impl RecipeWriter {
+    /// Adds an extent; returns the page that is full now, to be stored and given to `stored`.
+    pub(super) fn push(&mut self, extent: Extent) -> Option<RecipePage> {
+        if let Some(last) = self.page.last_mut()
+            && last.is_continued_by(&extent)
+        {
+            last.len += extent.len;
+            return None;
+        }
+        self.page.push(extent);
+        let [.., high, low] = extent.chunk.as_bytes();
+        let is_end = u16::from_be_bytes([*high, *low]) & PAGE_END_MASK == 0;
+        let len = self.page.len();
+        (len >= PAGE_EXTENTS_MOST || (is_end && len >= PAGE_EXTENTS_LEAST)).then(|| self.take())
+    }
+
+    /// Returns the last page, `None` where it is empty.
+    pub(super) fn last_page(&mut self) -> Option<RecipePage> {
+        (!self.page.is_empty()).then(|| self.take())
+    }
+
+    fn take(&mut self) -> RecipePage {
+        RecipePage { extents: std::mem::take(&mut self.page) }
+    }
+
+    /// Notes the chunk that holds a page.
+    pub(super) fn stored(&mut self, page: &RecipePage, chunk: ChunkId) {
+        self.pages.push(PageRef { chunk, stream_len: page.stream_len() });
+    }
+
+    /// Returns the root.
+    #[must_use]
+    pub(super) fn finish(self, hash: ContentHash) -> RecipeRoot {
+        debug_assert!(self.page.is_empty(), "the last page was not stored");
+        RecipeRoot { hash, pages: self.pages }
+    }
+
+    /// Returns the extents where they are few and no page was stored: they can stand in an entry row.
+    #[must_use]
+    pub(super) fn few(&self, most: usize) -> Option<&[Extent]> {
+        (self.pages.is_empty() && self.page.len() <= most).then_some(self.page.as_slice())
+    }
+}

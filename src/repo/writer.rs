@@ -1,0 +1,184 @@
+//! The one way in: streams become chunks, segments, packs and recipes.
+//!
+//! The bridge between the asynchronous sources and the synchronous work: a bounded queue of runs into the
+//! engine's thread, and one of segments into the packer's. Memory does not grow with stream or repository.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::Error;
+use super::engine::{Command, Engine, StreamNumber};
+use super::open::Repository;
+use super::packer::{PackJobs, Packer};
+use super::segment::Compression;
+use crate::format::config::StreamKind;
+use crate::format::entry::EntryContent;
+use crate::format::id::{ChunkId, ContentHash};
+use crate::format::manifest::{Stats, StreamRecord};
+use crate::format::recipe::Extent;
+
+/// Runs between the sources and the engine; each is at most 1 MiB.
+const RUNS_QUEUED: usize = 4;
+
+/// How a writer works.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct WriterOptions {
+    /// How hard segments are compressed.
+    pub compression: Compression,
+}
+
+/// Places in a run: ascending, 1..=its length.
+#[derive(Debug, Clone, Default)]
+pub struct Marks {
+    /// After these a record ends: cuts are moved there.
+    pub records: Vec<u32>,
+    /// After these a block ends: always a cut.
+    pub blocks: Vec<u32>,
+}
+
+/// Where a written stream is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WrittenContent {
+    /// In few extents, as asked for.
+    Extents(Vec<Extent>),
+    /// In a recipe with this root.
+    Recipe(ChunkId),
+}
+
+/// A stream that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamWritten {
+    /// Bytes.
+    pub len: u64,
+    /// BLAKE3 of the bytes that came in.
+    pub hash: ContentHash,
+    /// Where they are.
+    pub content: WrittenContent,
+}
+
+impl StreamWritten {
+    /// Returns what an entry row says of the content.
+    #[must_use]
+    pub fn entry_content(self) -> EntryContent {
+        match self.content {
+            WrittenContent::Extents(extents) => EntryContent::Extents { hash: self.hash, extents },
+            WrittenContent::Recipe(root) => EntryContent::Recipe { hash: self.hash, root },
+        }
+    }
+
+    /// Returns what a manifest says of the stream, `None` where it has no recipe.
+    #[must_use]
+    pub fn record(&self) -> Option<StreamRecord> {
+        match self.content {
+            WrittenContent::Recipe(recipe) => Some(StreamRecord { length: self.len, blake3: self.hash, recipe }),
+            WrittenContent::Extents(_) => None,
+        }
+    }
+}
+
+/// Writes streams into a repository. Dropped unfinished, it leaves nothing but unreferenced objects.
+#[must_use]
+pub struct Writer {
+    commands: mpsc::Sender<Command>,
+    next: StreamNumber,
+    /// Gone once its end was awaited.
+    workers: Option<Workers>,
+}
+
+struct Workers {
+    engine: JoinHandle<Result<Stats, Error>>,
+    packer: JoinHandle<Result<u64, Error>>,
+}
+
+/// An open stream of a [`Writer`].
+#[derive(Debug)]
+#[must_use]
+pub struct OpenStream(StreamNumber);
+
+impl Writer {
+    /// Starts the threads. Needs a runtime.
+    pub fn new(repository: &Repository, options: WriterOptions) -> Result<Self, Error> {
+        let pending = Arc::new(Mutex::new(HashSet::new()));
+        let index = repository.index();
+        let (jobs, coming) = PackJobs::new(options.compression);
+        let (commands, received) = mpsc::channel(RUNS_QUEUED);
+        let engine = Engine::new(
+            repository.config().clone(),
+            repository.keyring().data()?,
+            Arc::clone(&index),
+            Arc::clone(&pending),
+            jobs,
+        );
+        let runtime = tokio::runtime::Handle::current();
+        let packer = Packer::new(repository.backend(), repository.keyring(), index, pending, runtime);
+        Ok(Self {
+            commands,
+            next: 0,
+            workers: Some(Workers {
+                engine: tokio::task::spawn_blocking(move || engine.run(received)),
+                packer: tokio::task::spawn_blocking(move || packer.run(&coming)),
+            }),
+        })
+    }
+
+    /// Begins a stream. Several may be open at once.
+    pub async fn begin(&mut self, kind: StreamKind) -> Result<OpenStream, Error> {
+        let stream = self.next;
+        self.next += 1;
+        self.send(Command::Begin { stream, kind }).await?;
+        Ok(OpenStream(stream))
+    }
+
+    /// Appends bytes to a stream. Waits while the repository is slower than the source.
+    pub async fn push(&mut self, stream: &OpenStream, bytes: Bytes, marks: Marks) -> Result<(), Error> {
+        self.send(Command::Push { stream: stream.0, bytes, marks }).await
+    }
+
+    /// Ends a stream. With `extents_most` above 0 a short stream gets no recipe.
+    pub async fn end(&mut self, stream: OpenStream, extents_most: usize) -> Result<StreamWritten, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::End { stream: stream.0, extents_most, reply }).await?;
+        match answer.await {
+            Ok(written) => Ok(written),
+            Err(_) => Err(self.failure().await),
+        }
+    }
+
+    /// Forgets a stream that did not end well. Its chunks may stay in the repository, unreferenced.
+    pub async fn abort(&mut self, stream: OpenStream) -> Result<(), Error> {
+        self.send(Command::Abort { stream: stream.0 }).await
+    }
+
+    /// Waits until everything is durable and listed in the index. What was written can be referred to by a
+    /// snapshot from here on, and not before.
+    pub async fn finish(mut self) -> Result<Stats, Error> {
+        let (closed, _) = mpsc::channel(1);
+        // With the last sender the engine ends, and after it the packer.
+        self.commands = closed;
+        self.join().await
+    }
+
+    async fn send(&mut self, command: Command) -> Result<(), Error> {
+        if self.commands.send(command).await.is_ok() { Ok(()) } else { Err(self.failure().await) }
+    }
+
+    /// Returns why the threads stopped.
+    async fn failure(&mut self) -> Error {
+        self.join().await.err().unwrap_or(Error::Stopped)
+    }
+
+    async fn join(&mut self) -> Result<Stats, Error> {
+        let Some(workers) = self.workers.take() else { return Err(Error::Stopped) };
+        let engine = workers.engine.await.map_err(|_| Error::Stopped)?;
+        let stored_bytes = workers.packer.await.map_err(|_| Error::Stopped)?;
+        match (engine, stored_bytes) {
+            // The packer's error is the cause: the engine then only finds its queue closed.
+            (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
+            (Ok(stats), Ok(stored_bytes)) => Ok(Stats { stored_bytes, ..stats }),
+        }
+    }
+}
