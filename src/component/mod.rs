@@ -12,6 +12,8 @@ pub mod files;
 pub mod redis;
 pub mod secret;
 pub mod stack;
+pub mod s3;
+pub mod secret;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -85,6 +87,9 @@ impl Error {
             Self::Stack(error) => error.kind(),
         }
     }
+    /// The buckets could not be read or put back.
+    #[error(transparent)]
+    S3(#[from] s3::Error),
 }
 
 /// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.

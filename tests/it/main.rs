@@ -3,6 +3,14 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod buckets_faults;
+#[cfg(test)]
+mod buckets_nights;
+#[cfg(test)]
+mod buckets_restore;
+#[cfg(test)]
+mod buckets_trouble;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;
