@@ -7,13 +7,12 @@
 
 pub mod docker;
 pub mod dotenv;
-pub mod mongodb;
 pub mod files;
+pub mod mongodb;
 pub mod redis;
-pub mod secret;
-pub mod stack;
 pub mod s3;
 pub mod secret;
+pub mod stack;
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -72,24 +71,26 @@ pub enum Error {
     /// Directories and secret files.
     #[error(transparent)]
     Files(#[from] files::Error),
+    /// The buckets could not be read or put back.
+    #[error(transparent)]
+    S3(#[from] s3::Error),
 }
 
 impl Error {
     /// Returns what kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store { .. } | Self::Stored { .. } | Self::EntryLength { .. } => ErrorKind::Failed,
+            Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
+            Self::EntryLength { .. } => ErrorKind::Failed,
             Self::Docker(error) => error.kind(),
+            Self::Stack(error) => error.kind(),
             Self::Mongodb(error) => error.kind(),
             Self::Redis(error) => error.kind(),
             Self::Files(error) => error.kind(),
-            Self::Stack(error) => error.kind(),
+            Self::S3(error) => error.kind(),
         }
     }
-    /// The buckets could not be read or put back.
-    #[error(transparent)]
-    S3(#[from] s3::Error),
 }
 
 /// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.
