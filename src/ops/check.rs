@@ -109,6 +109,9 @@ impl Check<'_> {
     }
 
     async fn slots(&mut self) {
+        if !self.objects.contains_key(&ObjectKey::Config) {
+            self.find(ObjectKey::Config, "is missing");
+        }
         for (key, error) in self.repository.check_slots_and_config(self.objects.keys().copied()).await {
             self.find(key, reason(&error));
         }
