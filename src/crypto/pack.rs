@@ -214,11 +214,13 @@ impl PackSealer {
     #[must_use]
     pub fn seal_segment(&self, counter: u64, codec: u8, plain_len: u64, encoded: &[u8]) -> ([u8; 24], Vec<u8>) {
         let mut nonce = [0; 24];
-        let content = blake3::keyed_hash(self.nonces.bytes(), encoded);
+        let aad = self.data_key.aad(codec, plain_len);
+        // The aad too: under a key that repeats, the same bytes with another codec would share a nonce.
+        let content = blake3::Hasher::new_keyed(self.nonces.bytes()).update(&aad).update(encoded).finalize();
         for (place, byte) in nonce.iter_mut().zip(content.as_bytes().iter().take(16).chain(&counter.to_le_bytes())) {
             *place = *byte;
         }
-        let sealed = self.data_key.key.encrypt(&nonce, &self.data_key.aad(codec, plain_len), encoded);
+        let sealed = self.data_key.key.encrypt(&nonce, &aad, encoded);
         (nonce, sealed)
     }
 
