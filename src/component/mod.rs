@@ -31,6 +31,16 @@ pub enum Error {
         /// The repository's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An entry's content does not have the length that the source announced.
+    #[error("{entry:?} has {found} bytes, {expected} were announced")]
+    EntryLength {
+        /// The entry's key, as text.
+        entry: String,
+        /// Announced.
+        expected: u64,
+        /// That came.
+        found: u64,
+    },
     /// The snapshot holds no such stream.
     #[error("the snapshot has no stream {stream}")]
     NoSuchStream {

@@ -1,1 +1,110 @@
-//! (under construction)
+//! The use cases: what an operator asks for, made of repository and components.
+//!
+//! Deciding is pure, doing is dumb: a plan has no side effect, applying it has no choices. Time, names of
+//! hosts and progress are arguments; nothing here prints.
+
+pub mod capture;
+pub mod check;
+pub mod dump;
+pub mod restore;
+pub mod select;
+pub mod snapshot;
+pub mod stored;
+
+use crate::format::id::SnapshotId;
+use crate::{component, repo};
+
+/// Why a use case failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The repository failed.
+    #[error(transparent)]
+    Repo(#[from] repo::Error),
+    /// A component failed.
+    #[error("{component} failed")]
+    Component {
+        /// Its name.
+        component: String,
+        /// Why.
+        source: component::Error,
+    },
+    /// No snapshot fits.
+    #[error("the repository has no {wanted}")]
+    NoSnapshot {
+        /// `snapshot 3f09`, `complete snapshot`.
+        wanted: String,
+    },
+    /// Several snapshots fit.
+    #[error("{wanted} could be {count} snapshots")]
+    AmbiguousSnapshot {
+        /// What was asked for.
+        wanted: String,
+        /// How many fit.
+        count: usize,
+    },
+    /// The snapshot has no such component, or it is not complete there.
+    #[error("snapshot {snapshot} has no complete {component}: {reason}")]
+    NoComponent {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The component.
+        component: String,
+        /// `it was not captured`, or why it failed.
+        reason: String,
+    },
+    /// The component has no such stream or entry.
+    #[error("{component} of snapshot {snapshot} has no {name}")]
+    NoStream {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The component.
+        component: String,
+        /// The stream or entry.
+        name: String,
+    },
+    /// A snapshot refers to chunks that the repository does not have.
+    #[error("{what} of snapshot {snapshot} is not whole")]
+    NotWhole {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The component, stream or entry.
+        what: String,
+        /// Why.
+        source: repo::Error,
+    },
+}
+
+/// Hears how far a use case has come. Called often and from any thread; must not block.
+pub trait Progress: Send + Sync {
+    /// A new step has begun: `capturing mongodb`. `total_bytes` where it is known.
+    fn step(&self, name: &str, total_bytes: Option<u64>);
+
+    /// So many more bytes have passed.
+    fn advance(&self, bytes: u64);
+
+    /// Something that the operator should hear about at once.
+    fn warn(&self, text: &str);
+}
+
+/// Hears nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoProgress;
+
+impl Progress for NoProgress {
+    fn step(&self, _name: &str, _total_bytes: Option<u64>) {}
+    fn advance(&self, _bytes: u64) {}
+    fn warn(&self, _text: &str) {}
+}
+
+/// Tells the time. A value, so that tests can set it.
+pub trait Clock: Send + Sync {
+    /// Returns now.
+    fn now(&self) -> jiff::Timestamp;
+}
+
+/// Returns a time as manifests have it: RFC 3339, UTC, whole seconds.
+#[must_use]
+pub fn stamp(time: jiff::Timestamp) -> String {
+    // Whole seconds: `Timestamp` prints a fraction only where there is one.
+    jiff::Timestamp::from_second(time.as_second()).unwrap_or(time).to_string()
+}

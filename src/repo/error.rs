@@ -61,6 +61,12 @@ pub enum Error {
         /// Its name.
         object: String,
     },
+    /// The index does not say of a pack what the pack's own directory says.
+    #[error("the index does not list what {object} holds")]
+    IndexDiffers {
+        /// The pack's name.
+        object: String,
+    },
     /// Keys that cannot do this.
     #[error(transparent)]
     Crypto(#[from] crypto::Error),

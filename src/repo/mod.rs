@@ -30,4 +30,4 @@ pub use scan::{PackScan, ScannedPack};
 pub use segment::Compression;
 pub use snapshots::{LoadedSnapshot, SecretsSnapshot};
 pub use table::{TableReader, TableWriter};
-pub use writer::{Marks, StreamWritten, Writer, WriterOptions};
+pub use writer::{Marks, OpenStream, StreamWritten, Writer, WriterOptions};

@@ -74,11 +74,7 @@ pub struct Repository {
 impl Repository {
     /// Opens a repository with everything in `access`; each must open a slot. Does not read the index yet:
     /// see [`Repository::load_index`].
-    pub async fn open(
-        backend: Arc<dyn Backend>,
-        access: Vec<Access>,
-        options: OpenOptions,
-    ) -> Result<Self, Error> {
+    pub async fn open(backend: Arc<dyn Backend>, access: Vec<Access>, options: OpenOptions) -> Result<Self, Error> {
         let (config, macs) = read_config(backend.as_ref()).await?;
         for access in &access {
             if let Access::Writer(key) = access
@@ -161,8 +157,7 @@ impl Repository {
     pub async fn set_missing_packs_aside(&self) -> Result<usize, Error> {
         let there: HashSet<(ObjectKey, u64)> = self.list(ObjectPrefix::Packs).await?.into_iter().collect();
         let is_gone = |(id, len): &(_, u64)| !there.contains(&(ObjectKey::Pack(*id), *len));
-        let gone: HashSet<_> =
-            self.index.packs()?.into_iter().filter(is_gone).map(|(id, _)| id).collect();
+        let gone: HashSet<_> = self.index.packs()?.into_iter().filter(is_gone).map(|(id, _)| id).collect();
         let count = gone.len();
         self.index.set_gone(gone);
         Ok(count)
@@ -231,7 +226,7 @@ pub(super) async fn read_config(backend: &dyn Backend) -> Result<(Config, Config
 }
 
 /// Reads one slot and checks all that needs no key.
-pub async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config) -> Result<Slot, Error> {
+pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config) -> Result<Slot, Error> {
     let key = ObjectKey::Slot(id);
     let stored = backend.get(key, limits::SLOT_BYTES_MAX).await?;
     slot::read(&stored, &config.repository).map_err(|source| Error::Object { object: key.to_string(), source })

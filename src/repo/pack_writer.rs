@@ -19,7 +19,7 @@ use crate::format::pack::{
 use crate::format::padme::padded_len;
 
 /// A pack is closed before it would grow beyond this.
-pub const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
+pub(super) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
 /// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
 const SEGMENTS_TARGET: usize = 4096;
 
@@ -27,22 +27,22 @@ const _: () = assert!(PACK_BYTES_TARGET as u64 + limits::SEGMENT_STORED_BYTES_MA
 
 /// A segment, encoded and not yet sealed.
 #[derive(Debug)]
-pub struct EncodedSegment {
+pub(super) struct EncodedSegment {
     /// How `bytes` are encoded.
-    pub codec: Codec,
+    pub(super) codec: Codec,
     /// The encoded bytes.
-    pub bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// What is in it.
-    pub chunks: Vec<ChunkRecord>,
+    pub(super) chunks: Vec<ChunkRecord>,
 }
 
 /// A finished pack, ready to be put.
 #[derive(Debug)]
-pub struct Pack {
+pub(super) struct Pack {
     /// What the index says of it.
-    pub record: PackRecord,
+    pub(super) record: PackRecord,
     /// Its bytes, in parts.
-    pub body: Vec<Bytes>,
+    pub(super) body: Vec<Bytes>,
 }
 
 struct Open {
@@ -56,7 +56,7 @@ struct Open {
 
 /// Fills packs of one kind. Dropped unfinished, it leaves nothing.
 #[must_use]
-pub struct PackWriter {
+pub(super) struct PackWriter {
     keyring: Arc<Keyring>,
     kind: PackKind,
     open: Option<Open>,
@@ -64,12 +64,12 @@ pub struct PackWriter {
 
 impl PackWriter {
     /// Starts without a pack.
-    pub fn new(keyring: Arc<Keyring>, kind: PackKind) -> Self {
+    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind) -> Self {
         Self { keyring, kind, open: None }
     }
 
     /// Adds a segment; returns the pack that is full now.
-    pub fn add(&mut self, segment: EncodedSegment) -> Result<Option<Pack>, Error> {
+    pub(super) fn add(&mut self, segment: EncodedSegment) -> Result<Option<Pack>, Error> {
         let full = match &self.open {
             Some(open) => {
                 open.len + segment.bytes.len() + TAG_LEN > PACK_BYTES_TARGET
@@ -87,7 +87,7 @@ impl PackWriter {
     }
 
     /// Closes the pack that is being filled and returns it, `None` where there is none.
-    pub fn finish(&mut self) -> Result<Option<Pack>, Error> {
+    pub(super) fn finish(&mut self) -> Result<Option<Pack>, Error> {
         self.open.take().map(|open| open.finish(&self.keyring, self.kind)).transpose()
     }
 }

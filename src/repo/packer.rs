@@ -144,7 +144,9 @@ impl Packer {
             let Some(upload) = self.uploads.pop_front() else { break };
             let record = self.runtime.block_on(upload).map_err(|_| Error::Stopped)??;
             self.listed.push(record);
-            let chunks = |pack: &PackRecord| -> usize { pack.directory.segments.iter().map(|segment| segment.chunks.len()).sum() };
+            let chunks = |pack: &PackRecord| -> usize {
+                pack.directory.segments.iter().map(|segment| segment.chunks.len()).sum()
+            };
             if self.listed.iter().map(chunks).sum::<usize>() >= INDEX_PART_CHUNKS {
                 self.put_index_part()?;
             }

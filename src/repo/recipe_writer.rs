@@ -13,14 +13,14 @@ const PAGE_END_MASK: u16 = 0x03ff;
 /// Collects extents into pages that end where the content says so: an unchanged part of a stream keeps its
 /// pages, whatever happened before it.
 #[derive(Debug, Default)]
-pub struct RecipeWriter {
+pub(super) struct RecipeWriter {
     page: Vec<Extent>,
     pages: Vec<PageRef>,
 }
 
 impl RecipeWriter {
     /// Adds an extent; returns the page that is full now, to be stored and given to `stored`.
-    pub fn push(&mut self, extent: Extent) -> Option<RecipePage> {
+    pub(super) fn push(&mut self, extent: Extent) -> Option<RecipePage> {
         if let Some(last) = self.page.last_mut()
             && last.is_continued_by(&extent)
         {
@@ -35,7 +35,7 @@ impl RecipeWriter {
     }
 
     /// Returns the last page, `None` where it is empty.
-    pub fn last_page(&mut self) -> Option<RecipePage> {
+    pub(super) fn last_page(&mut self) -> Option<RecipePage> {
         (!self.page.is_empty()).then(|| self.take())
     }
 
@@ -44,20 +44,20 @@ impl RecipeWriter {
     }
 
     /// Notes the chunk that holds a page.
-    pub fn stored(&mut self, page: &RecipePage, chunk: ChunkId) {
+    pub(super) fn stored(&mut self, page: &RecipePage, chunk: ChunkId) {
         self.pages.push(PageRef { chunk, stream_len: page.stream_len() });
     }
 
     /// Returns the root.
     #[must_use]
-    pub fn finish(self, hash: ContentHash) -> RecipeRoot {
+    pub(super) fn finish(self, hash: ContentHash) -> RecipeRoot {
         debug_assert!(self.page.is_empty(), "the last page was not stored");
         RecipeRoot { hash, pages: self.pages }
     }
 
     /// Returns the extents where they are few and no page was stored: they can stand in an entry row.
     #[must_use]
-    pub fn few(&self, most: usize) -> Option<&[Extent]> {
+    pub(super) fn few(&self, most: usize) -> Option<&[Extent]> {
         (self.pages.is_empty() && self.page.len() <= most).then_some(self.page.as_slice())
     }
 }

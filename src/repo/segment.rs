@@ -29,7 +29,7 @@ fn is_worth_it(encoded: usize, plain: usize) -> bool {
 /// Encodes a body; what does not shrink is stored. Incompressible input is told by compressing a part of it
 /// from the middle fast, so that it costs a tenth.
 #[must_use]
-pub fn encode(plain: Vec<u8>, compression: Compression) -> (Codec, Vec<u8>) {
+pub(super) fn encode(plain: Vec<u8>, compression: Compression) -> (Codec, Vec<u8>) {
     if plain.len() > 4 * PROBE_BYTES {
         let middle = plain.len() / 2;
         let probe = plain.get(middle..middle + PROBE_BYTES).unwrap_or_default();
@@ -52,7 +52,7 @@ pub fn encode(plain: Vec<u8>, compression: Compression) -> (Codec, Vec<u8>) {
 /// Decodes an opened body to exactly `plain_len` bytes, `None` where it is not exactly that: a wrong length,
 /// a second frame, a skippable frame, a window above the limit.
 #[must_use]
-pub fn decode(codec: Codec, encoded: Vec<u8>, plain_len: u64) -> Option<Vec<u8>> {
+pub(super) fn decode(codec: Codec, encoded: Vec<u8>, plain_len: u64) -> Option<Vec<u8>> {
     let plain_len = usize::try_from(limits::check("segment", plain_len, limits::INDEX_BYTES_MAX).ok()?).ok()?;
     match codec {
         Codec::Stored => (encoded.len() == plain_len).then_some(encoded),
@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn text_shrinks_and_noise_is_stored() {
-        for (plain, codec) in [(vec![b'a'; 1 << 20], Codec::Zstd), (noise(1 << 20), Codec::Stored), (noise(40), Codec::Stored)] {
+        for (plain, codec) in
+            [(vec![b'a'; 1 << 20], Codec::Zstd), (noise(1 << 20), Codec::Stored), (noise(40), Codec::Stored)]
+        {
             let (found, encoded) = encode(plain.clone(), Compression::default());
             assert_eq!(found, codec);
             assert_eq!(decode(found, encoded, plain.len() as u64), Some(plain));

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::Error;
+use super::init::put_new;
 use super::object::{self, ObjectBytes};
 use super::open::Repository;
-use super::init::put_new;
 use crate::crypto::hash;
 use crate::crypto::pack::{open_bundle, seal_bundle};
 use crate::crypto::random::random_32;
@@ -14,9 +14,9 @@ use crate::crypto::secret::SecretBytes;
 use crate::format::bundle::{self, SecretFile};
 use crate::format::envelope::SealedKind;
 use crate::format::id::{BundleId, ContentHash, SnapshotId};
+use crate::format::limits;
 use crate::format::manifest::{self, Manifest, SecretsManifest};
 use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
-use crate::format::limits;
 
 /// Secrets are padded to steps of this: equal lengths of values then never show.
 const BUNDLE_STEP: usize = 64 * 1024;
@@ -66,7 +66,10 @@ impl Repository {
     /// Returns the ids of the snapshots of a namespace, in no order.
     pub async fn snapshot_ids(&self, namespace: Namespace) -> Result<Vec<SnapshotId>, Error> {
         let objects = self.list(ObjectPrefix::Snapshots(namespace)).await?;
-        Ok(objects.into_iter().filter_map(|(key, _)| if let ObjectKey::Snapshot(_, id) = key { Some(id) } else { None }).collect())
+        Ok(objects
+            .into_iter()
+            .filter_map(|(key, _)| if let ObjectKey::Snapshot(_, id) = key { Some(id) } else { None })
+            .collect())
     }
 
     async fn read_snapshot(&self, namespace: Namespace, id: SnapshotId) -> Result<(ContentHash, Vec<u8>), Error> {

@@ -89,10 +89,8 @@ impl IndexCache {
     fn make_or_check(&mut self, repository: &RepositoryId) -> Result<(), Error> {
         let path = self.path.clone();
         let wrap = |error: rusqlite::Error| failed(&path, &error.to_string());
-        let transaction = self
-            .connection
-            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-            .map_err(wrap)?;
+        let transaction =
+            self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrap)?;
         let tables: i64 =
             transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(wrap)?;
         if tables == 0 {
@@ -125,9 +123,7 @@ impl IndexCache {
     pub(super) fn parts(&self) -> Result<HashSet<IndexId>, Error> {
         let mut statement =
             self.connection.prepare_cached("SELECT id FROM parts").map_err(|error| self.wrap(&error))?;
-        let rows = statement
-            .query_map([], |row| row.get::<_, [u8; 32]>(0))
-            .map_err(|error| self.wrap(&error))?;
+        let rows = statement.query_map([], |row| row.get::<_, [u8; 32]>(0)).map_err(|error| self.wrap(&error))?;
         rows.map(|row| row.map(IndexId::from_bytes).map_err(|error| self.wrap(&error))).collect()
     }
 
@@ -184,9 +180,8 @@ impl IndexCache {
         work: impl FnOnce(&rusqlite::Transaction<'_>) -> Result<(), rusqlite::Error>,
     ) -> Result<(), Error> {
         let path = self.path.clone();
-        let mut run = || {
-            let transaction =
-                self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let run = || {
+            let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
             work(&transaction)?;
             transaction.commit()
         };
@@ -197,9 +192,8 @@ impl IndexCache {
     pub(super) fn packs(&self) -> Result<Vec<(PackId, u64)>, Error> {
         let run = || {
             let mut statement = self.connection.prepare_cached("SELECT DISTINCT id, stored_len FROM packs")?;
-            let rows = statement.query_map([], |row| {
-                Ok((PackId::from_bytes(row.get(0)?), u64::from(row.get::<_, u32>(1)?)))
-            })?;
+            let rows = statement
+                .query_map([], |row| Ok((PackId::from_bytes(row.get(0)?), u64::from(row.get::<_, u32>(1)?))))?;
             rows.collect::<Result<Vec<_>, _>>()
         };
         run().map_err(|error: rusqlite::Error| self.wrap(&error))

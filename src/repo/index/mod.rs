@@ -4,7 +4,7 @@
 //! time it is opened, every segment record in it carries a keyed checksum, and packs that have gone from
 //! the store are set aside, so that the next snapshot stores their chunks again.
 
-pub mod cache;
+pub(super) mod cache;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,0 +1,218 @@
+//! The receiving side of a capture: components in, repository out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::TryStreamExt as _;
+
+use super::Progress;
+use super::stored::StoredTable;
+use crate::component::{self, ByteStream, Capture, Content, Entry, Run, StoredContent, StreamKind};
+use crate::format::bundle::SecretFile;
+use crate::format::entry::{EntryContent, EntryRow};
+use crate::format::manifest::{StreamRecord, TableRecord};
+use crate::format::{config, limits};
+use crate::repo::{self, Marks, OpenStream, Reader, StreamWritten, TableWriter, Writer};
+
+fn failed(what: &str, source: repo::Error) -> component::Error {
+    component::Error::Store { what: what.to_owned(), source: Box::new(source) }
+}
+
+const fn kind_of(kind: StreamKind) -> config::StreamKind {
+    match kind {
+        StreamKind::Dump => config::StreamKind::Dump,
+        StreamKind::Rdb => config::StreamKind::Rdb,
+        StreamKind::Object => config::StreamKind::Object,
+    }
+}
+
+/// Captures one component into the data namespace.
+pub struct DataCapture<'a> {
+    writer: &'a mut Writer,
+    reader: Arc<Reader>,
+    progress: &'a dyn Progress,
+    previous: Option<StoredTable>,
+    table: Option<TableWriter>,
+    streams: BTreeMap<String, StreamRecord>,
+}
+
+impl<'a> DataCapture<'a> {
+    /// `previous` is the component's entry table in the newest complete snapshot that has one.
+    #[must_use]
+    pub fn new(
+        writer: &'a mut Writer,
+        reader: Arc<Reader>,
+        progress: &'a dyn Progress,
+        previous: Option<&TableRecord>,
+    ) -> Self {
+        let previous = previous.map(|record| StoredTable::open(&reader, record));
+        Self { writer, reader, progress, previous, table: None, streams: BTreeMap::new() }
+    }
+
+    /// Ends the entry table, if there is one, and returns what was stored.
+    pub async fn finish(mut self) -> Result<(BTreeMap<String, StreamRecord>, Option<TableRecord>), repo::Error> {
+        let entries = match self.table.take() {
+            Some(table) => Some(table.finish(self.writer).await?),
+            None => None,
+        };
+        Ok((self.streams, entries))
+    }
+
+    /// Gives up what is still open.
+    pub async fn abort(mut self) -> Result<(), repo::Error> {
+        match self.table.take() {
+            Some(table) => table.abort(self.writer).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn push_all(
+        &mut self,
+        stream: &OpenStream,
+        what: &str,
+        body: &mut ByteStream,
+    ) -> Result<(), component::Error> {
+        while let Some(Run { bytes, ends }) = body.try_next().await? {
+            let mut marks = Marks { records: Vec::with_capacity(ends.len()), blocks: Vec::new() };
+            for end in ends {
+                marks.records.push(end.at);
+                if end.block {
+                    marks.blocks.push(end.at);
+                }
+            }
+            let len = bytes.len() as u64;
+            self.writer.push(stream, bytes, marks).await.map_err(|source| failed(what, source))?;
+            self.progress.advance(len);
+        }
+        Ok(())
+    }
+
+    async fn store(
+        &mut self,
+        kind: config::StreamKind,
+        what: &str,
+        mut body: ByteStream,
+        extents_most: usize,
+    ) -> Result<StreamWritten, component::Error> {
+        let wrap = |source| failed(what, source);
+        let stream = self.writer.begin(kind).await.map_err(wrap)?;
+        match self.push_all(&stream, what, &mut body).await {
+            Ok(()) => self.writer.end(stream, extents_most).await.map_err(wrap),
+            Err(error) => {
+                self.writer.abort(stream).await.map_err(wrap)?;
+                Err(error)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Capture for DataCapture<'_> {
+    async fn stream(&mut self, name: &str, kind: StreamKind, body: ByteStream) -> Result<u64, component::Error> {
+        let written = self.store(kind_of(kind), name, body, 0).await?;
+        let record = written.record().expect("a stream ended without extents has a recipe");
+        self.streams.insert(name.to_owned(), record);
+        Ok(written.len)
+    }
+
+    async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
+        let Some(previous) = &mut self.previous else { return Ok(None) };
+        let Some((entry, content)) = previous.next_entry().await? else { return Ok(None) };
+        // What the repository has lost meanwhile is read again.
+        let content = match content {
+            Some(content) => {
+                let is_there = super::stored::is_there(&self.reader, &content).await;
+                is_there.map_err(|source| failed("the previous entry table", source))?.then_some(content)
+            }
+            None => None,
+        };
+        Ok(Some((entry, content)))
+    }
+
+    async fn entry(&mut self, entry: Entry, content: Content) -> Result<(), component::Error> {
+        let what = String::from_utf8_lossy(&entry.key).into_owned();
+        let content = match content {
+            Content::Nothing => EntryContent::None,
+            Content::Stored(StoredContent(encoded)) => {
+                EntryContent::decode(&encoded).map_err(|source| failed(&what, source.into()))?
+            }
+            Content::Bytes(body) => {
+                let extents_most = usize::try_from(limits::ENTRY_EXTENTS_MAX).unwrap_or(1);
+                let written = self.store(config::StreamKind::Object, &what, body, extents_most).await?;
+                if written.len != entry.len {
+                    let (expected, found) = (entry.len, written.len);
+                    return Err(component::Error::EntryLength { entry: what, expected, found });
+                }
+                written.entry_content()
+            }
+        };
+        let row = EntryRow { key: entry.key, attributes: entry.attributes, len: entry.len, content };
+        let wrap = |source| failed(&what, source);
+        let mut table = match self.table.take() {
+            Some(table) => table,
+            None => TableWriter::begin(self.writer).await.map_err(wrap)?,
+        };
+        let added = table.add(self.writer, &row).await;
+        self.table = Some(table);
+        added.map_err(wrap)
+    }
+}
+
+/// Captures secret files: in memory, to be sealed into one bundle.
+#[derive(Default)]
+pub struct SecretsCapture {
+    files: Vec<SecretFile>,
+    bytes: u64,
+}
+
+impl SecretsCapture {
+    /// Returns the files.
+    #[must_use]
+    pub fn into_files(self) -> Vec<SecretFile> {
+        self.files
+    }
+
+    /// Returns how many bytes they have.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+#[async_trait]
+impl Capture for SecretsCapture {
+    async fn stream(&mut self, name: &str, _kind: StreamKind, _body: ByteStream) -> Result<u64, component::Error> {
+        // Secrets are files; a source that streams does not belong into this namespace.
+        Err(component::Error::NoSuchStream { stream: name.to_owned() })
+    }
+
+    async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
+        Ok(None)
+    }
+
+    async fn entry(&mut self, entry: Entry, content: Content) -> Result<(), component::Error> {
+        let what = String::from_utf8_lossy(&entry.key).into_owned();
+        let wrap = |source| failed(&what, repo::Error::Format(source));
+        limits::check("files of a secrets bundle", self.files.len() as u64 + 1, limits::BUNDLE_FILES_MAX)
+            .map_err(wrap)?;
+        limits::check("secrets bundle", self.bytes + entry.len, limits::BUNDLE_BYTES_MAX / 2).map_err(wrap)?;
+        let content = match content {
+            Content::Nothing | Content::Stored(_) => None,
+            Content::Bytes(mut body) => {
+                let mut bytes = Vec::with_capacity(usize::try_from(entry.len).unwrap_or(0));
+                while let Some(run) = body.try_next().await? {
+                    bytes.extend_from_slice(&run.bytes);
+                }
+                if bytes.len() as u64 != entry.len {
+                    let (expected, found) = (entry.len, bytes.len() as u64);
+                    return Err(component::Error::EntryLength { entry: what, expected, found });
+                }
+                Some(bytes)
+            }
+        };
+        self.bytes += entry.len;
+        self.files.push(SecretFile { key: entry.key, attributes: entry.attributes, content });
+        Ok(())
+    }
+}

@@ -1,0 +1,316 @@
+//! `check`: proves that a restore would work, or says what is wrong with which object.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+
+use super::restore::check_structure;
+use super::snapshot::reason;
+use super::{Error, Progress, select};
+use crate::backend::Listed;
+use crate::format::id::{PackId, SnapshotId};
+use crate::format::manifest::ComponentStatus;
+use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
+use crate::repo::{LoadedSnapshot, PackScan, Reader, Repository};
+
+/// Packs that are read at the same time: each is held in memory.
+const PACKS_AT_ONCE: usize = 2;
+
+/// How deep a check goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckOptions {
+    /// Read every byte of every pack and bundle. Needs the data reader to open content.
+    pub read_data: bool,
+}
+
+/// One defect.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Finding {
+    /// The object, or `snapshot <id>`.
+    pub object: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// Components of snapshots that cannot be restored because of it, as `<snapshot>/<component>`.
+    pub affects: Vec<String>,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default)]
+pub struct CheckOutcome {
+    /// Defects.
+    pub findings: Vec<Finding>,
+    /// Things that are no defect: leftovers of a crash, unreferenced packs.
+    pub notes: Vec<String>,
+    /// Snapshots that were checked, of both namespaces.
+    pub snapshots: usize,
+    /// Packs that were checked.
+    pub packs: usize,
+    /// Bytes of packs and bundles that were read whole.
+    pub read_bytes: u64,
+    /// Plain bytes of content that was opened and whose chunk ids were recomputed.
+    pub opened_bytes: u64,
+    /// Segments that were not opened, because these keys cannot.
+    pub sealed_segments: u64,
+}
+
+struct Check<'a> {
+    repository: &'a Repository,
+    options: CheckOptions,
+    progress: &'a dyn Progress,
+    outcome: CheckOutcome,
+    objects: HashMap<ObjectKey, u64>,
+}
+
+/// Checks a repository. Never stops at the first finding. The repository's index cache must be a fresh one:
+/// nothing that this host remembers is part of the proof.
+pub async fn check(
+    repository: &Repository,
+    options: CheckOptions,
+    progress: &dyn Progress,
+) -> Result<CheckOutcome, Error> {
+    let outcome = CheckOutcome::default();
+    let mut check = Check { repository, options, progress, outcome, objects: HashMap::new() };
+    progress.step("listing", None);
+    check.list().await?;
+    check.slots().await;
+    progress.step("checking the index", None);
+    check.index().await?;
+    progress.step("checking packs", Some(check.pack_bytes()));
+    check.packs().await?;
+    progress.step("checking snapshots", None);
+    let snapshots = check.snapshots().await?;
+    check.chains(&snapshots);
+    check.secrets(&snapshots).await?;
+    check.outcome.findings.sort();
+    check.outcome.findings.dedup();
+    Ok(check.outcome)
+}
+
+impl Check<'_> {
+    fn find(&mut self, object: impl ToString, problem: impl ToString) {
+        self.find_affecting(object, problem, Vec::new());
+    }
+
+    fn find_affecting(&mut self, object: impl ToString, problem: impl ToString, affects: Vec<String>) {
+        let finding = Finding { object: object.to_string(), problem: problem.to_string(), affects };
+        self.outcome.findings.push(finding);
+    }
+
+    async fn list(&mut self) -> Result<(), Error> {
+        let backend = self.repository.backend();
+        let mut listing = backend.list(ObjectPrefix::All);
+        while let Some(listed) = listing.try_next().await.map_err(crate::repo::Error::from)? {
+            match listed {
+                Listed::Object(info) => {
+                    self.objects.insert(info.key, info.len);
+                }
+                Listed::Leftover { name, len, .. } => {
+                    self.outcome.notes.push(format!("{name}: {len} bytes left by a run that was cut off"));
+                }
+                Listed::Stranger { name, .. } => self.find(name, "no orkvault stores such an object"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn slots(&mut self) {
+        for (key, error) in self.repository.check_slots_and_config(self.objects.keys().copied()).await {
+            self.find(key, reason(&error));
+        }
+    }
+
+    async fn index(&mut self) -> Result<(), Error> {
+        for (id, error) in self.repository.load_index_leniently().await? {
+            self.find(ObjectKey::Index(id), reason(&error));
+        }
+        Ok(())
+    }
+
+    fn pack_bytes(&self) -> u64 {
+        let is_pack = |(key, _): &(&ObjectKey, &u64)| matches!(key, ObjectKey::Pack(_));
+        self.objects.iter().filter(is_pack).map(|(_, len)| len).sum()
+    }
+
+    async fn packs(&mut self) -> Result<(), Error> {
+        let listed: BTreeMap<PackId, u64> = self.repository.index().packs()?.into_iter().collect();
+        let mut there = Vec::new();
+        let mut gone = HashSet::new();
+        for (id, len) in &listed {
+            match self.objects.get(&ObjectKey::Pack(*id)) {
+                Some(found) if found == len => there.push((*id, *len)),
+                Some(found) => {
+                    self.find(ObjectKey::Pack(*id), format!("has {found} bytes, the index says {len}"));
+                    gone.insert(*id);
+                }
+                None => {
+                    self.find(ObjectKey::Pack(*id), "is missing");
+                    gone.insert(*id);
+                }
+            }
+        }
+        let scan = if self.options.read_data { PackScan::Everything } else { PackScan::Directory };
+        let (repository, progress) = (self.repository, self.progress);
+        let mut scans = futures::stream::iter(there)
+            .map(|(id, len)| async move { (id, len, repository.scan_pack(id, len, scan).await) })
+            .buffer_unordered(PACKS_AT_ONCE);
+        while let Some((id, len, scanned)) = scans.next().await {
+            progress.advance(len);
+            self.outcome.packs += 1;
+            match scanned {
+                Ok(scanned) => {
+                    self.outcome.read_bytes += if self.options.read_data { scanned.stored_bytes } else { 0 };
+                    self.outcome.opened_bytes += scanned.opened_bytes;
+                    self.outcome.sealed_segments += scanned.sealed_segments;
+                }
+                Err(error) => {
+                    self.find(ObjectKey::Pack(id), reason(&error));
+                    gone.insert(id);
+                }
+            }
+        }
+        drop(scans);
+        // Snapshots that need something of a damaged pack are then found, too.
+        self.repository.index().set_gone(gone);
+        self.unlisted(&listed).await;
+        Ok(())
+    }
+
+    /// Packs that no index part lists: a run that was cut off, or a lost index part.
+    async fn unlisted(&mut self, listed: &BTreeMap<PackId, u64>) {
+        let unlisted: Vec<(PackId, u64)> = self
+            .objects
+            .iter()
+            .filter_map(|(key, len)| if let ObjectKey::Pack(id) = key { Some((*id, *len)) } else { None })
+            .filter(|(id, _)| !listed.contains_key(id))
+            .collect();
+        for (id, len) in unlisted {
+            match self.repository.check_unlisted_pack(id, len, self.options.read_data).await {
+                Ok(()) => self.outcome.notes.push(format!("{}: {len} bytes, in no index part", ObjectKey::Pack(id))),
+                Err(error) => self.find(ObjectKey::Pack(id), reason(&error)),
+            }
+        }
+    }
+
+    async fn snapshots(&mut self) -> Result<Vec<LoadedSnapshot>, Error> {
+        let reader = Reader::new(self.repository)?;
+        let mut good = Vec::new();
+        // A recipe that two snapshots share is expanded once.
+        let mut proven = HashMap::new();
+        for (id, loaded) in select::load_each(self.repository).await? {
+            self.outcome.snapshots += 1;
+            match loaded {
+                Ok(snapshot) => {
+                    self.components(&reader, &snapshot, &mut proven).await;
+                    good.push(snapshot);
+                }
+                Err(error) => self.find(ObjectKey::Snapshot(Namespace::Data, id), reason(&error)),
+            }
+        }
+        Ok(good)
+    }
+
+    async fn components(
+        &mut self,
+        reader: &Arc<Reader>,
+        snapshot: &LoadedSnapshot,
+        proven: &mut HashMap<Vec<u8>, Option<(String, String)>>,
+    ) {
+        for (name, record) in &snapshot.manifest.orkvault.components {
+            if record.status != ComponentStatus::Complete {
+                continue;
+            }
+            let mut what = crate::format::manifest::encode(&record.streams);
+            what.extend_from_slice(&crate::format::manifest::encode(&record.entries));
+            what.extend_from_slice(&crate::format::manifest::encode(&record.catalogue));
+            let problem = match proven.get(&what) {
+                Some(known) => known.clone(),
+                None => {
+                    let found = check_structure(reader, record).await;
+                    let problem = found.err().map(|(stream, error)| (stream, reason(&error)));
+                    proven.insert(what, problem.clone());
+                    problem
+                }
+            };
+            if let Some((stream, problem)) = problem {
+                let object = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
+                let affects = vec![format!("{}/{name}", snapshot.id)];
+                self.find_affecting(object, format!("{name}/{stream}: {problem}"), affects);
+            }
+        }
+    }
+
+    /// Every writer's snapshots form a chain: a link that is gone was removed behind our back.
+    fn chains(&mut self, snapshots: &[LoadedSnapshot]) {
+        let known: HashMap<SnapshotId, &LoadedSnapshot> =
+            snapshots.iter().map(|snapshot| (snapshot.id, snapshot)).collect();
+        for snapshot in snapshots {
+            let Some(previous) = &snapshot.manifest.orkvault.writer.previous else { continue };
+            let object = ObjectKey::Snapshot(Namespace::Data, previous.snapshot);
+            match known.get(&previous.snapshot) {
+                Some(found) if found.hash == previous.blake3 => {}
+                Some(_) => self.find(object, format!("is not what snapshot {} followed", snapshot.id)),
+                // One that cannot be read is a finding of its own.
+                None if self.objects.contains_key(&object) => {}
+                None => self.find(object, format!("is missing: snapshot {} followed it", snapshot.id)),
+            }
+        }
+    }
+
+    async fn secrets(&mut self, snapshots: &[LoadedSnapshot]) -> Result<(), Error> {
+        let mut bundles = HashMap::new();
+        for id in self.repository.snapshot_ids(Namespace::Secrets).await? {
+            self.outcome.snapshots += 1;
+            if self.repository.keyring().namespace(Namespace::Secrets).is_err() {
+                // Without keys of that namespace: what the checksum tells.
+                if let Err(error) = self.repository.scrub(ObjectKey::Snapshot(Namespace::Secrets, id)).await {
+                    self.find(ObjectKey::Snapshot(Namespace::Secrets, id), reason(&error));
+                }
+                continue;
+            }
+            match self.repository.load_secrets_snapshot(id).await {
+                Ok(snapshot) => drop(bundles.insert(snapshot.manifest.bundle, snapshot)),
+                Err(error) => self.find(ObjectKey::Snapshot(Namespace::Secrets, id), reason(&error)),
+            }
+        }
+        for (bundle, snapshot) in &bundles {
+            if !self.objects.contains_key(&ObjectKey::Bundle(*bundle)) {
+                let affects = vec![format!("{}/secrets", snapshot.id)];
+                self.find_affecting(ObjectKey::Bundle(*bundle), "is missing", affects);
+            } else if self.repository.keyring().can_read(Namespace::Secrets)
+                && let Err(error) = self.repository.open_secrets(snapshot).await
+            {
+                self.find(ObjectKey::Bundle(*bundle), reason(&error));
+            }
+        }
+        self.bundles().await;
+        for snapshot in snapshots {
+            let Some(secrets) = snapshot.manifest.orkvault.secrets else { continue };
+            let object = ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot);
+            if !self.objects.contains_key(&object) {
+                let affects = vec![format!("{}/secrets", snapshot.id)];
+                self.find_affecting(object, format!("is missing: snapshot {} belongs to it", snapshot.id), affects);
+            }
+        }
+        Ok(())
+    }
+
+    /// Bundles against their names, which anybody can do.
+    async fn bundles(&mut self) {
+        if !self.options.read_data {
+            return;
+        }
+        let bundles: Vec<(ObjectKey, u64)> = self
+            .objects
+            .iter()
+            .filter(|(key, _)| matches!(key, ObjectKey::Bundle(_)))
+            .map(|(key, len)| (*key, *len))
+            .collect();
+        for (key, len) in bundles {
+            match self.repository.scrub(key).await {
+                Ok(()) => self.outcome.read_bytes += len,
+                Err(error) => self.find(key, reason(&error)),
+            }
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `restore`: a plan that touches nothing, a verification that reads everything, and the doing.
+
+use std::sync::Arc;
+
+use futures::TryStreamExt as _;
+
+use super::snapshot::SECRETS;
+use super::stored::{DataStored, SecretsStored};
+use super::{Error, Progress};
+use crate::component::{Captured, RestorePlan, Restored, Sink, Stored};
+use crate::format::entry::{EntryContent, EntryRow};
+use crate::format::manifest::{ComponentRecord, ComponentStatus};
+use crate::repo::{LoadedSnapshot, Reader, Repository, TableReader};
+
+/// One component on its way back.
+pub struct RestoreItem {
+    /// The component's name.
+    pub component: String,
+    /// Where it goes.
+    pub target: String,
+    /// What would happen.
+    pub plan: RestorePlan,
+    sink: Box<dyn Sink>,
+    stored: Box<dyn Stored>,
+}
+
+/// A restore, planned: every precondition holds and every object that it needs was found.
+pub struct Restore {
+    /// The components, in the order of doing. Secrets last: the databases are restored with the
+    /// credentials that their servers run with now.
+    pub items: Vec<RestoreItem>,
+}
+
+/// Returns the record of a complete component.
+pub fn complete_component<'a>(snapshot: &'a LoadedSnapshot, component: &str) -> Result<&'a ComponentRecord, Error> {
+    let missing =
+        |reason: String| Error::NoComponent { snapshot: snapshot.id, component: component.to_owned(), reason };
+    match snapshot.manifest.orkvault.components.get(component) {
+        None => Err(missing("it was not captured".to_owned())),
+        Some(record) if record.status == ComponentStatus::Complete => Ok(record),
+        Some(record) => Err(missing(record.reason.clone().unwrap_or_else(|| "it was skipped".to_owned()))),
+    }
+}
+
+/// Plans a restore. Changes nothing; reads recipes and tables of everything that is to be restored, and
+/// asks every sink for its preconditions.
+pub async fn plan(
+    repository: &Repository,
+    snapshot: &LoadedSnapshot,
+    mut sinks: Vec<Box<dyn Sink>>,
+    progress: &dyn Progress,
+) -> Result<Restore, Error> {
+    repository.load_index().await?;
+    // A pack that is gone must be noticed before the first destructive step.
+    repository.set_missing_packs_aside().await?;
+    sinks.sort_by_key(|sink| sink.component() == SECRETS);
+    let mut items = Vec::new();
+    for mut sink in sinks {
+        let component = sink.component().to_owned();
+        progress.step(&format!("planning {component}"), None);
+        let record = complete_component(snapshot, &component)?.clone();
+        let mut stored = open_stored(repository, snapshot, &component, record).await?;
+        let wrap = |source| Error::Component { component: component.clone(), source };
+        let plan = sink.plan(stored.as_mut()).await.map_err(wrap)?;
+        items.push(RestoreItem { target: sink.describe(), component, plan, sink, stored });
+    }
+    Ok(Restore { items })
+}
+
+async fn open_stored(
+    repository: &Repository,
+    snapshot: &LoadedSnapshot,
+    component: &str,
+    record: ComponentRecord,
+) -> Result<Box<dyn Stored>, Error> {
+    if component == SECRETS {
+        return Ok(Box::new(open_secrets(repository, snapshot).await?));
+    }
+    let reader = Reader::new(repository)?;
+    check_structure(&reader, &record).await.map_err(|(what, source)| Error::NotWhole {
+        snapshot: snapshot.id,
+        what: format!("{component}/{what}"),
+        source,
+    })?;
+    Ok(Box::new(DataStored::open(reader, record).await?))
+}
+
+/// Opens the secrets that belong to a snapshot. Needs the secrets reader.
+pub async fn open_secrets(repository: &Repository, snapshot: &LoadedSnapshot) -> Result<SecretsStored, Error> {
+    let Some(secrets) = snapshot.manifest.orkvault.secrets else {
+        return Err(Error::NoComponent {
+            snapshot: snapshot.id,
+            component: SECRETS.to_owned(),
+            reason: "no secrets belong to it".to_owned(),
+        });
+    };
+    let loaded = repository.load_secrets_snapshot(secrets.snapshot).await?;
+    let files = repository.open_secrets(&loaded).await?;
+    let record = snapshot.manifest.orkvault.components.get(SECRETS);
+    let facts = record.map(|record| record.facts.clone()).unwrap_or_default();
+    Ok(SecretsStored::new(Captured { facts, ..Captured::default() }, files))
+}
+
+/// Checks that every chunk that a component refers to is in a pack that is there, without reading content.
+/// Returns the bytes of its streams and entries. An error names the stream or entry.
+pub async fn check_structure(
+    reader: &Arc<Reader>,
+    record: &ComponentRecord,
+) -> Result<u64, (String, crate::repo::Error)> {
+    let mut bytes = 0;
+    let mut streams: Vec<(String, &crate::format::manifest::StreamRecord)> =
+        record.streams.iter().map(|(name, stream)| (name.clone(), stream)).collect();
+    streams.extend(record.catalogue.iter().map(|table| ("the catalogue".to_owned(), &table.table)));
+    streams.extend(record.entries.iter().map(|table| ("the entry table".to_owned(), &table.table)));
+    for (name, stream) in streams {
+        let content = EntryContent::Recipe { hash: stream.blake3, root: stream.recipe };
+        match reader.check_structure(&content).await {
+            Ok(len) if len == stream.length => bytes += len,
+            Ok(_) => return Err((name, crate::repo::Error::StreamDamaged)),
+            Err(error) => return Err((name, error)),
+        }
+    }
+    if let Some(table) = &record.entries {
+        let mut rows = TableReader::open(reader, table);
+        while let Some(EntryRow { key, len, content, .. }) =
+            rows.next_row().await.map_err(|error| ("the entry table".to_owned(), error))?
+        {
+            let name = || String::from_utf8_lossy(&key).into_owned();
+            match reader.check_structure(&content).await {
+                Ok(found) if found == len || content == EntryContent::None => bytes += found,
+                Ok(_) => return Err((name(), crate::repo::Error::StreamDamaged)),
+                Err(error) => return Err((name(), error)),
+            }
+        }
+    }
+    Ok(bytes)
+}
+
+impl Restore {
+    /// Reads and checks every byte that would be restored. Returns how many. Changes nothing.
+    pub async fn verify(&mut self, progress: &dyn Progress) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for item in &mut self.items {
+            progress.step(&format!("verifying {}", item.component), None);
+            let wrap = |source| Error::Component { component: item.component.clone(), source };
+            for stream in item.stored.streams() {
+                let content = item.stored.open(&stream.name).await.map_err(wrap)?;
+                bytes += drain(content, progress).await.map_err(wrap)?;
+            }
+            item.stored.rewind().await.map_err(wrap)?;
+            while let Some((entry, content)) = item.stored.next_entry().await.map_err(wrap)? {
+                if let Some(content) = content {
+                    let content = item.stored.open_content(&entry, &content).await.map_err(wrap)?;
+                    bytes += drain(content, progress).await.map_err(wrap)?;
+                }
+            }
+            item.stored.rewind().await.map_err(wrap)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Restores one component after the other; the first failure ends it. `done` hears of each that is back.
+    pub async fn apply(
+        mut self,
+        progress: &dyn Progress,
+        mut done: impl FnMut(&str, &Restored) + Send,
+    ) -> Result<(), Error> {
+        for item in &mut self.items {
+            progress.step(&format!("restoring {}", item.component), None);
+            let restored = item.sink.restore(item.stored.as_mut()).await;
+            let restored = restored.map_err(|source| Error::Component { component: item.component.clone(), source })?;
+            progress.advance(restored.bytes);
+            done(&item.component, &restored);
+        }
+        Ok(())
+    }
+}
+
+async fn drain(
+    mut content: crate::component::ByteStream,
+    progress: &dyn Progress,
+) -> Result<u64, crate::component::Error> {
+    let mut bytes = 0;
+    while let Some(run) = content.try_next().await? {
+        bytes += run.bytes.len() as u64;
+        progress.advance(run.bytes.len() as u64);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,60 @@
+//! Lists snapshots, and finds the one that is meant.
+
+use super::Error;
+use crate::format::id::SnapshotId;
+use crate::format::manifest::SnapshotStatus;
+use crate::format::object::Namespace;
+use crate::repo::{self, LoadedSnapshot, Repository};
+
+/// Manifests that are read at the same time.
+const MANIFESTS_AT_ONCE: usize = 8;
+
+/// Returns every data snapshot, oldest first (by time, then id). A damaged one is an error that names it.
+pub async fn load_all(repository: &Repository) -> Result<Vec<LoadedSnapshot>, Error> {
+    let mut snapshots = Vec::new();
+    for loaded in load_each(repository).await? {
+        snapshots.push(loaded.1?);
+    }
+    snapshots.sort_by(|left, right| order(left).cmp(&order(right)));
+    Ok(snapshots)
+}
+
+/// Returns every data snapshot or why it cannot be read, in no order.
+pub async fn load_each(
+    repository: &Repository,
+) -> Result<Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)>, Error> {
+    let mut out = Vec::new();
+    for batch in repository.snapshot_ids(Namespace::Data).await?.chunks(MANIFESTS_AT_ONCE) {
+        let load = batch.iter().map(|id| async { (*id, repository.load_snapshot(*id).await) });
+        out.extend(futures::future::join_all(load).await);
+    }
+    Ok(out)
+}
+
+fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {
+    (&snapshot.manifest.created_at, snapshot.manifest.orkvault.writer.sequence, snapshot.id)
+}
+
+/// Returns whether every component of a snapshot is complete.
+#[must_use]
+pub fn is_complete(snapshot: &LoadedSnapshot) -> bool {
+    snapshot.manifest.orkvault.status == SnapshotStatus::Complete
+}
+
+/// Finds `latest` (the newest complete snapshot), or the one whose id starts with `wanted` (at least four
+/// hex digits).
+pub async fn find(repository: &Repository, wanted: &str) -> Result<LoadedSnapshot, Error> {
+    if wanted == "latest" {
+        let newest = load_all(repository).await?.into_iter().rev().find(is_complete);
+        return newest.ok_or_else(|| Error::NoSnapshot { wanted: "complete snapshot".to_owned() });
+    }
+    let named = format!("snapshot {wanted}");
+    let wanted = wanted.to_ascii_lowercase();
+    let ids = repository.snapshot_ids(Namespace::Data).await?;
+    let mut fitting = ids.into_iter().filter(|id| wanted.len() >= 4 && id.to_string().starts_with(&wanted));
+    match (fitting.next(), fitting.count()) {
+        (None, _) => Err(Error::NoSnapshot { wanted: named }),
+        (Some(id), 0) => Ok(repository.load_snapshot(id).await?),
+        (Some(_), more) => Err(Error::AmbiguousSnapshot { wanted: named, count: more + 1 }),
+    }
+}

@@ -1,0 +1,331 @@
+//! `snapshot`: every component into one atomic snapshot.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::capture::{DataCapture, SecretsCapture};
+use super::{Clock, Error, Progress, select, stamp};
+use crate::component::{self, Captured, CatalogueRow, Source};
+use crate::format::config::StreamKind;
+use crate::format::id::SnapshotId;
+use crate::format::manifest::{
+    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, PreviousRecord, SecretsManifest,
+    SecretsRef, SnapshotStatus, TableRecord, WriterRecord,
+};
+use crate::format::object::Namespace;
+use crate::repo::{self, LoadedSnapshot, Marks, Reader, Repository, Writer, WriterOptions};
+
+/// The name of the component that goes into the secrets namespace.
+pub const SECRETS: &str = "secrets";
+
+/// What a snapshot says about the run that made it.
+#[derive(Debug, Clone)]
+pub struct SnapshotOptions {
+    /// `ENV` of the stack.
+    pub environment: String,
+    /// This host's name.
+    pub host: String,
+    /// `orkvault 0.1.0`.
+    pub tool: String,
+    /// Labels given by the operator.
+    pub tags: Vec<String>,
+    /// How the writer works.
+    pub writer: WriterOptions,
+}
+
+/// What was committed.
+#[derive(Debug, Clone)]
+pub struct SnapshotOutcome {
+    /// The snapshot.
+    pub id: SnapshotId,
+    /// What it says.
+    pub manifest: Manifest,
+    /// Packs that the store had lost; what was needed of them is stored again.
+    pub packs_missing: usize,
+}
+
+struct Run<'a> {
+    repository: &'a Repository,
+    reader: Arc<Reader>,
+    history: Vec<LoadedSnapshot>,
+    progress: &'a dyn Progress,
+    clock: &'a dyn Clock,
+    records: BTreeMap<String, ComponentRecord>,
+    complete: Vec<String>,
+    secrets: Option<SecretsRef>,
+    secrets_bytes: u64,
+}
+
+/// Captures every source, one after the other, and commits one snapshot.
+///
+/// A source that fails makes the snapshot incomplete; it is committed all the same, says why, and is never
+/// `latest`. A repository that fails ends the run, and nothing is committed.
+pub async fn snapshot(
+    repository: &Repository,
+    sources: Vec<Box<dyn Source>>,
+    options: &SnapshotOptions,
+    progress: &dyn Progress,
+    clock: &dyn Clock,
+) -> Result<SnapshotOutcome, Error> {
+    let started = clock.now();
+    repository.load_index().await?;
+    let packs_missing = repository.set_missing_packs_aside().await?;
+    if packs_missing > 0 {
+        progress.warn(&format!(
+            "{packs_missing} packs are missing from the repository: what is still there is stored again"
+        ));
+    }
+    let mut run = Run {
+        repository,
+        reader: Reader::new(repository)?,
+        history: select::load_all(repository).await?,
+        progress,
+        clock,
+        records: BTreeMap::new(),
+        complete: Vec::new(),
+        secrets: None,
+        secrets_bytes: 0,
+    };
+    let mut writer = Writer::new(repository, options.writer)?;
+    for mut source in sources {
+        let name = source.component().to_owned();
+        progress.step(&format!("capturing {name}"), None);
+        let record = run.component(&mut writer, source.as_mut(), options, started).await?;
+        if record.status == ComponentStatus::Complete {
+            run.complete.push(name.clone());
+        } else if let Some(reason) = &record.reason {
+            progress.warn(&format!("{name} failed: {reason}"));
+        }
+        run.records.insert(name, record);
+    }
+    progress.step("writing the snapshot", None);
+    let mut stats = writer.finish().await?;
+    stats.read_bytes += run.secrets_bytes;
+    let id = repository.new_snapshot_id()?;
+    let manifest = run.manifest(options, started, stats).await?;
+    repository.commit(id, &manifest).await?;
+    Ok(SnapshotOutcome { id, manifest, packs_missing })
+}
+
+impl Run<'_> {
+    /// Captures one source. `Err` only where the repository failed.
+    async fn component(
+        &mut self,
+        writer: &mut Writer,
+        source: &mut dyn Source,
+        options: &SnapshotOptions,
+        run_started: jiff::Timestamp,
+    ) -> Result<ComponentRecord, Error> {
+        let started_at = stamp(self.clock.now());
+        let captured = match source.probe().await {
+            Err(error) => Err(error),
+            Ok(()) if source.component() == SECRETS => self.secrets(source, options, run_started).await?,
+            Ok(()) => self.data(writer, source).await?,
+        };
+        let mut record = ComponentRecord {
+            status: ComponentStatus::Complete,
+            reason: None,
+            started_at,
+            finished_at: stamp(self.clock.now()),
+            consistency: String::new(),
+            facts: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            entries: None,
+            catalogue: None,
+            warnings: Vec::new(),
+        };
+        match captured {
+            Ok((captured, streams, entries)) => {
+                for warning in &captured.warnings {
+                    self.progress.warn(&format!("{}: {warning}", source.component()));
+                }
+                record.catalogue = write_catalogue(writer, &captured.catalogue).await?;
+                record.consistency = captured.consistency;
+                record.facts = captured.facts;
+                record.warnings = captured.warnings;
+                record.streams = streams;
+                record.entries = entries;
+            }
+            Err(error) => {
+                record.status = ComponentStatus::Failed;
+                record.reason = Some(reason(&error));
+            }
+        }
+        Ok(record)
+    }
+
+    async fn data(&mut self, writer: &mut Writer, source: &mut dyn Source) -> Result<CaptureResult, Error> {
+        let previous = previous_entries(&self.history, source.component());
+        let mut capture = DataCapture::new(writer, Arc::clone(&self.reader), self.progress, previous);
+        match source.capture(&mut capture).await {
+            Ok(captured) => {
+                let (streams, entries) = capture.finish().await?;
+                Ok(Ok((captured, streams, entries)))
+            }
+            Err(error) => {
+                capture.abort().await?;
+                of_source(error).map(Err)
+            }
+        }
+    }
+
+    async fn secrets(
+        &mut self,
+        source: &mut dyn Source,
+        options: &SnapshotOptions,
+        started: jiff::Timestamp,
+    ) -> Result<CaptureResult, Error> {
+        let mut capture = SecretsCapture::default();
+        let captured = match source.capture(&mut capture).await {
+            Ok(captured) => captured,
+            Err(error) => return of_source(error).map(Err),
+        };
+        let bytes = capture.bytes();
+        let files = capture.into_files();
+        let id = self.repository.new_snapshot_id()?;
+        let bundle = self.repository.put_bundle(id, &files).await?;
+        let manifest = SecretsManifest {
+            schema: manifest::SECRETS_SCHEMA.to_owned(),
+            created_at: stamp(started),
+            environment: options.environment.clone(),
+            host: options.host.clone(),
+            bundle,
+            files: files.len() as u64,
+            writer: self.writer_id()?,
+        };
+        self.repository.commit_secrets(id, &manifest).await?;
+        self.secrets = Some(SecretsRef { snapshot: id });
+        self.secrets_bytes = bytes;
+        self.progress.advance(bytes);
+        Ok(Ok((captured, BTreeMap::new(), None)))
+    }
+
+    fn writer_id(&self) -> Result<crate::format::id::WriterId, Error> {
+        let keyring = self.repository.keyring();
+        let writer = keyring.sets().iter().find_map(|set| set.writer);
+        writer.ok_or_else(|| {
+            repo::Error::NoSlot { capability: "writer", location: self.repository.backend().location() }.into()
+        })
+    }
+
+    async fn manifest(
+        &mut self,
+        options: &SnapshotOptions,
+        started: jiff::Timestamp,
+        stats: manifest::Stats,
+    ) -> Result<Manifest, Error> {
+        let is_complete = self.records.values().all(|record| record.status == ComponentStatus::Complete);
+        let id = self.writer_id()?;
+        let previous = self
+            .history
+            .iter()
+            .filter(|snapshot| snapshot.manifest.orkvault.writer.id == id)
+            .max_by_key(|snapshot| snapshot.manifest.orkvault.writer.sequence);
+        let writer = WriterRecord {
+            id,
+            sequence: previous.map_or(1, |snapshot| snapshot.manifest.orkvault.writer.sequence + 1),
+            previous: previous.map(|snapshot| PreviousRecord { snapshot: snapshot.id, blake3: snapshot.hash }),
+        };
+        let secrets = match self.secrets {
+            Some(secrets) => Some(secrets),
+            None => self.newest_secrets().await?,
+        };
+        Ok(Manifest {
+            schema: manifest::SCHEMA.to_owned(),
+            created_at: stamp(started),
+            environment: options.environment.clone(),
+            host: options.host.clone(),
+            components: std::mem::take(&mut self.complete),
+            orkvault: Details {
+                version: manifest::VERSION,
+                tool: options.tool.clone(),
+                status: if is_complete { SnapshotStatus::Complete } else { SnapshotStatus::Incomplete },
+                finished_at: stamp(self.clock.now()),
+                components: std::mem::take(&mut self.records),
+                writer,
+                secrets,
+                tags: options.tags.clone(),
+                stats,
+            },
+        })
+    }
+
+    /// The newest generation of secrets: what this data belongs to where this run captured none.
+    async fn newest_secrets(&self) -> Result<Option<SecretsRef>, Error> {
+        let mut newest: Option<(String, SnapshotId)> = None;
+        for id in self.repository.snapshot_ids(Namespace::Secrets).await? {
+            let found = (self.repository.load_secrets_snapshot(id).await?.manifest.created_at, id);
+            newest = newest.max(Some(found));
+        }
+        Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot }))
+    }
+}
+
+type Captures = (Captured, BTreeMap<String, manifest::StreamRecord>, Option<TableRecord>);
+type CaptureResult = Result<Captures, component::Error>;
+
+/// Tells a source that failed from a repository that failed under it.
+fn of_source(error: component::Error) -> Result<component::Error, Error> {
+    match error {
+        component::Error::Store { what, source } => match source.downcast::<repo::Error>() {
+            // An entry that no format could hold is the source's, not the repository's.
+            Ok(source) if matches!(*source, repo::Error::Format(_) | repo::Error::RowOrder { .. }) => {
+                Ok(component::Error::Store { what, source })
+            }
+            Ok(source) => Err((*source).into()),
+            Err(source) => Ok(component::Error::Store { what, source }),
+        },
+        error => Ok(error),
+    }
+}
+
+/// Returns an error and everything under it in one line.
+#[must_use]
+pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut under = error.source();
+    while let Some(source) = under {
+        let source_text = source.to_string();
+        // Transparent errors say the same as what they wrap.
+        if !text.ends_with(&source_text) {
+            text = format!("{text}: {source_text}");
+        }
+        under = source.source();
+    }
+    text
+}
+
+/// Returns the component's entry table in the newest snapshot in which it is complete.
+fn previous_entries<'a>(history: &'a [LoadedSnapshot], component: &str) -> Option<&'a TableRecord> {
+    history
+        .iter()
+        .rev()
+        .filter_map(|snapshot| snapshot.manifest.orkvault.components.get(component))
+        .find(|record| record.status == ComponentStatus::Complete && record.entries.is_some())
+        .and_then(|record| record.entries.as_ref())
+}
+
+async fn write_catalogue(writer: &mut Writer, rows: &[CatalogueRow]) -> Result<Option<TableRecord>, Error> {
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let mut rows = rows.to_vec();
+    rows.sort();
+    let stream = writer.begin(StreamKind::Table).await?;
+    for batch in rows.chunks(1024) {
+        let mut lines = Vec::new();
+        let mut marks = Marks::default();
+        for row in batch {
+            let CatalogueRow { name, kind, records, bytes } = row.clone();
+            lines.extend_from_slice(&manifest::encode(&CatalogueLine { name, kind, records, bytes }));
+            lines.push(b'\n');
+            marks.records.extend(u32::try_from(lines.len()));
+        }
+        writer.push(&stream, Bytes::from(lines), marks).await?;
+    }
+    let written = writer.end(stream, 0).await?;
+    let table = written.record().expect("a stream ended without extents has a recipe");
+    Ok(Some(TableRecord { rows: rows.len() as u64, content_bytes: 0, table }))
+}

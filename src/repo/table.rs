@@ -1,0 +1,105 @@
+//! Entry tables: rows in key order, written and read as they come (`docs/FORMAT.md`, section 10).
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+
+use super::reader::ContentStream;
+use super::writer::{Marks, OpenStream, Writer};
+use super::{Error, Reader};
+use crate::format::config::StreamKind;
+use crate::format::entry::{EntryRow, EntryRowSplitter};
+use crate::format::manifest::TableRecord;
+
+/// Bytes of rows that are gathered before they are handed on.
+const ROWS_BYTES: usize = 64 * 1024;
+
+/// Writes an entry table beside the streams of its entries.
+#[must_use]
+pub struct TableWriter {
+    stream: OpenStream,
+    buffer: Vec<u8>,
+    ends: Vec<u32>,
+    last_key: Option<Vec<u8>>,
+    rows: u64,
+    content_bytes: u64,
+}
+
+impl TableWriter {
+    /// Begins a table.
+    pub async fn begin(writer: &mut Writer) -> Result<Self, Error> {
+        let stream = writer.begin(StreamKind::Table).await?;
+        Ok(Self { stream, buffer: Vec::new(), ends: Vec::new(), last_key: None, rows: 0, content_bytes: 0 })
+    }
+
+    /// Adds a row. Keys must ascend.
+    pub async fn add(&mut self, writer: &mut Writer, row: &EntryRow) -> Result<(), Error> {
+        if self.last_key.as_ref().is_some_and(|last| *last >= row.key) {
+            return Err(Error::RowOrder { key: String::from_utf8_lossy(&row.key).into_owned() });
+        }
+        // What could not be read back must not be written.
+        row.check()?;
+        row.encode(&mut self.buffer);
+        self.ends.push(u32::try_from(self.buffer.len()).expect("the buffer is flushed long before 4 GiB"));
+        self.last_key = Some(row.key.clone());
+        self.rows += 1;
+        self.content_bytes += row.len;
+        if self.buffer.len() >= ROWS_BYTES { self.flush(writer).await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self, writer: &mut Writer) -> Result<(), Error> {
+        let marks = Marks { records: std::mem::take(&mut self.ends), blocks: Vec::new() };
+        writer.push(&self.stream, Bytes::from(std::mem::take(&mut self.buffer)), marks).await
+    }
+
+    /// Ends the table.
+    pub async fn finish(mut self, writer: &mut Writer) -> Result<TableRecord, Error> {
+        self.flush(writer).await?;
+        let table = writer.end(self.stream, 0).await?;
+        let table = table.record().expect("a stream ended without extents has a recipe");
+        Ok(TableRecord { rows: self.rows, content_bytes: self.content_bytes, table })
+    }
+
+    /// Gives the table up.
+    pub async fn abort(self, writer: &mut Writer) -> Result<(), Error> {
+        writer.abort(self.stream).await
+    }
+}
+
+/// Reads an entry table row by row.
+pub struct TableReader {
+    content: ContentStream,
+    splitter: EntryRowSplitter,
+    is_over: bool,
+    left: u64,
+}
+
+impl TableReader {
+    /// Opens a table.
+    #[must_use]
+    pub fn open(reader: &std::sync::Arc<Reader>, record: &TableRecord) -> Self {
+        Self {
+            content: reader.open(&record.table),
+            splitter: EntryRowSplitter::default(),
+            is_over: false,
+            left: record.rows,
+        }
+    }
+
+    /// Returns the next row, `None` after the last: exactly as many as the manifest says.
+    pub async fn next_row(&mut self) -> Result<Option<EntryRow>, Error> {
+        loop {
+            if let Some(row) = self.splitter.next_row()? {
+                self.left = self.left.checked_sub(1).ok_or(Error::StreamDamaged)?;
+                return Ok(Some(row));
+            }
+            if self.is_over {
+                self.splitter.end()?;
+                return if self.left == 0 { Ok(None) } else { Err(Error::StreamDamaged) };
+            }
+            match self.content.try_next().await? {
+                Some(bytes) => self.splitter.push(&bytes),
+                None => self.is_over = true,
+            }
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What several tests need: repositories, deterministic content.
+
+pub mod repository;
