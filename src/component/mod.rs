@@ -5,6 +5,15 @@
 //! chunk, a segment or a key is. Content flows in bounded [`Run`]s and is never held whole, except where
 //! a limit in `docs/` says how much that can be.
 
+pub mod docker;
+pub mod dotenv;
+pub mod files;
+pub mod mongodb;
+pub mod redis;
+pub mod s3;
+pub mod secret;
+pub mod stack;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
@@ -47,6 +56,41 @@ pub enum Error {
         /// The stream's name within its component.
         stream: String,
     },
+    /// It is not clear which stack is meant, or it is not there.
+    #[error(transparent)]
+    Stack(#[from] stack::Error),
+    /// Docker, or a process or file in a container.
+    #[error(transparent)]
+    Docker(#[from] docker::Error),
+    /// MongoDB, its tools, or an archive of it.
+    #[error(transparent)]
+    Mongodb(#[from] mongodb::Error),
+    /// Redis or Valkey.
+    #[error(transparent)]
+    Redis(#[from] redis::Error),
+    /// Directories and secret files.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    /// The buckets could not be read or put back.
+    #[error(transparent)]
+    S3(#[from] s3::Error),
+}
+
+impl Error {
+    /// Returns what kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
+            Self::NoSuchStream { .. } => ErrorKind::Unavailable,
+            Self::EntryLength { .. } => ErrorKind::Failed,
+            Self::Docker(error) => error.kind(),
+            Self::Stack(error) => error.kind(),
+            Self::Mongodb(error) => error.kind(),
+            Self::Redis(error) => error.kind(),
+            Self::Files(error) => error.kind(),
+            Self::S3(error) => error.kind(),
+        }
+    }
 }
 
 /// What kind of failure an [`Error`] is: the shell derives hints and exit codes from it.

@@ -106,6 +106,13 @@ impl Repository {
         })
     }
 
+    /// Returns the same repository with an empty index in a temporary file: for a proof that takes nothing
+    /// on trust that this host remembers.
+    pub fn with_fresh_index(&self) -> Result<Self, Error> {
+        let cache = IndexCache::open(None, &self.config.repository)?;
+        Ok(Self { index: Arc::new(Index::new(cache)), ..self.clone() })
+    }
+
     /// Brings the local index in line with the index parts in the repository. A part that cannot be read is
     /// an error: use [`Repository::load_index_leniently`] to go on without it.
     pub async fn load_index(&self) -> Result<(), Error> {

@@ -1,8 +1,47 @@
 //! One integration binary: a module per behaviour.
 #![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
+// `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
+#[cfg(test)]
+mod buckets_faults;
+#[cfg(test)]
+mod buckets_nights;
+#[cfg(test)]
+mod buckets_restore;
+#[cfg(test)]
+mod buckets_trouble;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod docker_archive;
+#[cfg(test)]
+mod docker_exec;
+#[cfg(test)]
+mod docker_faults;
+#[cfg(test)]
+mod docker_stack;
+#[cfg(test)]
+mod files_directory;
+#[cfg(test)]
+mod files_secrets;
+#[cfg(test)]
 mod fuzz_replay;
+#[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod memory_store;
+#[cfg(test)]
+mod mongodb_faults;
+#[cfg(test)]
+mod mongodb_stack;
+#[cfg(test)]
+mod redis_address;
+#[cfg(test)]
+mod redis_container;
+#[cfg(test)]
 mod streams;
+#[cfg(test)]
 mod support;
 mod tidy;

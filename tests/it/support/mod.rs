@@ -1,3 +1,12 @@
-//! What several tests need: repositories, deterministic content.
+//! What several tests need: repositories, deterministic content, stand-ins of components and servers.
 
+pub mod docker;
+pub mod memory_store;
+pub mod minio;
+pub mod mock_daemon;
+pub mod mongodb;
+pub mod night;
+pub mod redis;
 pub mod repository;
+pub mod s3_fault;
+pub mod sources;

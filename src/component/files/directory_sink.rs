@@ -1,0 +1,187 @@
+//! Puts a directory tree back below a target directory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::StreamExt;
+
+use super::attributes::{Attributes, Kind};
+use super::beneath::{self, Root};
+use super::directory_source::blocking;
+use super::{Error, lossy};
+use crate::component::{Entry, Error as ComponentError, RestorePlan, Restored, Sink, Stored, StoredContent};
+
+/// Paths named one by one in a plan; the rest is counted.
+const LISTED_MAX: usize = 50;
+
+/// A target directory. What it holds beside the stored tree stays.
+#[derive(Debug)]
+pub struct DirectorySink {
+    name: String,
+    target: PathBuf,
+}
+
+/// Directories whose attributes wait until everything below them is written. Rows come in byte order, so
+/// only those can wait whose key is a prefix of the present one: few.
+#[derive(Default)]
+struct Waiting(Vec<(Vec<u8>, Attributes)>);
+
+impl DirectorySink {
+    /// Returns the sink of the component `name` into `target`, which is made if its parent exists.
+    pub fn new(name: String, target: PathBuf) -> Self {
+        Self { name, target }
+    }
+}
+
+#[async_trait]
+impl Sink for DirectorySink {
+    fn component(&self) -> &str {
+        &self.name
+    }
+
+    fn describe(&self) -> String {
+        format!("{}: files into {:?}", self.name, self.target)
+    }
+
+    async fn plan(&mut self, stored: &mut dyn Stored) -> Result<RestorePlan, ComponentError> {
+        let root = match Root::open(&self.target) {
+            Ok(root) => Some(Arc::new(root)),
+            Err(Error::Missing { .. }) => {
+                Root::open(parent_of(&self.target))?;
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut plan = RestorePlan::default();
+        let (mut files, mut bytes, mut replaced) = (0_u64, 0_u64, 0_usize);
+        stored.rewind().await?;
+        while let Some((entry, content)) = stored.next_entry().await? {
+            let attributes = Attributes::decode(&entry)?;
+            beneath::components(&entry.key)?;
+            if attributes.kind == Kind::File {
+                needed(&entry, content.as_ref())?;
+                files += 1;
+                bytes += entry.len;
+            }
+            let found = match &root {
+                Some(root) => root.examine(&entry.key)?,
+                None => None,
+            };
+            let directory = attributes.kind == Kind::Directory;
+            if let Some(found) = found {
+                let path = self.target.join(path_of(&entry.key));
+                beneath::may_replace(&found, directory, &path)?;
+                if !directory {
+                    replaced += 1;
+                    if plan.replaces.len() < LISTED_MAX {
+                        plan.replaces.push(format!("{path:?}"));
+                    }
+                }
+            }
+        }
+        if replaced > LISTED_MAX {
+            plan.replaces.push(format!("and {} more files", replaced - LISTED_MAX));
+        }
+        plan.creates.push(format!("{files} files, {bytes} bytes, below {:?}", self.target));
+        if !beneath::may_chown() {
+            plan.warnings.push("owners are not put back: only root can".to_owned());
+        }
+        Ok(plan)
+    }
+
+    async fn restore(&mut self, stored: &mut dyn Stored) -> Result<Restored, ComponentError> {
+        make_target(&self.target)?;
+        let root = Arc::new(Root::open(&self.target)?);
+        let mut waiting = Waiting::default();
+        let (mut files, mut bytes) = (0_u64, 0_u64);
+        stored.rewind().await?;
+        while let Some((entry, content)) = stored.next_entry().await? {
+            waiting.finish(&root, Some(&entry.key))?;
+            let attributes = Attributes::decode(&entry)?;
+            let found = root.examine(&entry.key)?;
+            if let Some(found) = found {
+                beneath::may_replace(&found, attributes.kind == Kind::Directory, &root.path(&entry.key))?;
+            }
+            match &attributes.kind {
+                Kind::Directory => {
+                    root.make(&entry.key)?;
+                    waiting.0.push((entry.key, attributes));
+                }
+                Kind::Symlink(target) => root.link(&entry.key, target, &attributes)?,
+                Kind::File => {
+                    let content = needed(&entry, content.as_ref())?;
+                    write_file(&root, stored, &entry, content, attributes).await?;
+                    files += 1;
+                    bytes += entry.len;
+                }
+            }
+        }
+        waiting.finish(&root, None)?;
+        Ok(Restored { bytes, notes: vec![format!("{files} files below {:?}", self.target)], warnings: Vec::new() })
+    }
+}
+
+impl Waiting {
+    /// Finishes the directories that no row from `key` on can lie in; all of them where there is none.
+    fn finish(&mut self, root: &Root, key: Option<&[u8]>) -> Result<(), Error> {
+        let passed = |directory: &[u8]| {
+            let inside = [directory, b"/"].concat();
+            key.is_none_or(|key| key > inside.as_slice() && !key.starts_with(&inside))
+        };
+        // the innermost first: its time is set last of all that is in it, and its parent may become read-only
+        while let Some(index) = self.0.iter().rposition(|(directory, _)| passed(directory)) {
+            let (directory, attributes) = self.0.remove(index);
+            root.finish_directory(&directory, &attributes)?;
+        }
+        Ok(())
+    }
+}
+
+async fn write_file(
+    root: &Arc<Root>,
+    stored: &mut dyn Stored,
+    entry: &Entry,
+    content: &StoredContent,
+    attributes: Attributes,
+) -> Result<(), ComponentError> {
+    let path = root.path(&entry.key);
+    let mut body = stored.open_content(entry, content).await?;
+    let (opener, key) = (Arc::clone(root), entry.key.clone());
+    let mut partial = blocking(path.clone(), move || opener.begin(&key)).await?;
+    let mut got = 0_u64;
+    while let Some(run) = body.next().await {
+        let bytes = run?.bytes;
+        got = got.saturating_add(u64::try_from(bytes.len()).expect("usize fits u64"));
+        partial = blocking(path.clone(), move || partial.write(&bytes).map(|()| partial)).await?;
+    }
+    if got != entry.len {
+        return Err(Error::ContentLen { key: lossy(&entry.key), expected: entry.len, got }.into());
+    }
+    blocking(path, move || partial.publish(&attributes)).await
+}
+
+/// Returns a file's content reference; a file without one is a malformed row.
+fn needed<'a>(entry: &Entry, content: Option<&'a StoredContent>) -> Result<&'a StoredContent, Error> {
+    content.ok_or_else(|| Error::Attribute { key: lossy(&entry.key), name: "content" })
+}
+
+fn make_target(target: &Path) -> Result<(), Error> {
+    let mode = rustix::fs::Mode::RWXU;
+    match rustix::fs::mkdir(target, mode) {
+        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(errno) => Err(Error::io("making", target)(errno)),
+    }
+}
+
+fn parent_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        Some(_) => Path::new("."),
+        None => path,
+    }
+}
+
+fn path_of(key: &[u8]) -> &Path {
+    Path::new(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(key))
+}

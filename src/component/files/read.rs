@@ -1,0 +1,124 @@
+//! Reading one file so that what is stored is what it held at one moment, or an error.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use futures::stream;
+use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
+use rustix::io::Errno;
+
+use super::Error;
+use super::attributes::Stamp;
+use crate::component::{ByteStream, Run};
+
+/// Files up to this length are read whole, and again when they change meanwhile.
+pub(super) const SMALL_MAX: u64 = 1 << 20;
+/// How often a small file is read until it stands still.
+const ATTEMPTS_MAX: u32 = 3;
+/// Bytes read at a time.
+const RUN_LEN: u64 = 1 << 20;
+
+/// A file, opened.
+pub(super) struct Opened {
+    pub(super) file: File,
+    pub(super) stat: Stat,
+}
+
+/// Opens a regular file without following a link; `None` where it vanished or is something else by now.
+pub(super) fn open(parent: &OwnedFd, name: &CStr, path: &Path) -> Result<Option<Opened>, Error> {
+    // NONBLOCK: a pipe put in its place must not make us wait for a writer
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let fd = match openat(parent, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::NOENT | Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(errno) => return Err(Error::io("opening", path)(errno)),
+    };
+    let stat = fstat(&fd).map_err(Error::io("examining", path))?;
+    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+    Ok(regular.then(|| Opened { file: File::from(fd), stat }))
+}
+
+/// Reads a file of at most `limit` bytes that stands still. Returns its bytes and what it was at that
+/// moment; `None` when it has more than `limit` bytes.
+pub(super) fn read_whole(opened: &mut Opened, limit: u64, path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    for _ in 0..ATTEMPTS_MAX {
+        let before = Stamp::of(&opened.stat);
+        if before.len > limit {
+            return Ok(None);
+        }
+        let capacity = usize::try_from(before.len).expect("at most `limit`");
+        // one byte more than expected, so that growth is seen and the buffer never moves
+        let mut bytes = Vec::with_capacity(capacity + 1);
+        let io = |source| Error::Io { action: "reading", path: path.to_owned(), source };
+        std::io::Seek::rewind(&mut opened.file).map_err(io)?;
+        (&mut opened.file).take(before.len + 1).read_to_end(&mut bytes).map_err(io)?;
+        opened.stat = fstat(&opened.file).map_err(Error::io("examining", path))?;
+        if Stamp::of(&opened.stat) == before && bytes.len() == capacity {
+            return Ok(Some(bytes));
+        }
+        zeroize::Zeroize::zeroize(&mut bytes);
+    }
+    Err(Error::Changed { path: path.to_owned(), attempts: ATTEMPTS_MAX })
+}
+
+/// Returns a long file as a stream of exactly the length that it had when it was opened. A file that
+/// shrank, or changed in place, ends in an error; one that only grew sets `grew`.
+pub(super) fn read_stream(opened: Opened, path: PathBuf, grew: Arc<AtomicBool>) -> ByteStream {
+    let left = Stamp::of(&opened.stat).len;
+    let state = Reading { opened, path, left, grew };
+    Box::pin(stream::try_unfold(state, |state| async move {
+        let path = state.path.clone();
+        tokio::task::spawn_blocking(move || state.next())
+            .await
+            .unwrap_or(Err(Error::Interrupted { path }))
+            .map_err(Into::into)
+    }))
+}
+
+struct Reading {
+    opened: Opened,
+    path: PathBuf,
+    left: u64,
+    grew: Arc<AtomicBool>,
+}
+
+impl Reading {
+    fn next(mut self) -> Result<Option<(Run, Self)>, Error> {
+        if self.left == 0 {
+            return self.settle().map(|()| None);
+        }
+        let want = self.left.min(RUN_LEN);
+        let mut bytes = Vec::with_capacity(usize::try_from(want).expect("at most RUN_LEN"));
+        (&mut self.opened.file).take(want).read_to_end(&mut bytes).map_err(|source| Error::Io {
+            action: "reading",
+            path: self.path.clone(),
+            source,
+        })?;
+        if bytes.is_empty() {
+            return Err(self.changed());
+        }
+        self.left -= u64::try_from(bytes.len()).expect("usize fits u64");
+        Ok(Some((Run::from(Bytes::from(bytes)), self)))
+    }
+
+    fn settle(&self) -> Result<(), Error> {
+        let before = Stamp::of(&self.opened.stat);
+        let after = Stamp::of(&fstat(&self.opened.file).map_err(Error::io("examining", &self.path))?);
+        if after.len > before.len {
+            // appended to: what was read is what it held when it was opened, as far as anybody can tell
+            self.grew.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        if (after.len, after.mtime_ns) == (before.len, before.mtime_ns) { Ok(()) } else { Err(self.changed()) }
+    }
+
+    fn changed(&self) -> Error {
+        Error::Changed { path: self.path.clone(), attempts: 1 }
+    }
+}

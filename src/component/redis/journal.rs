@@ -1,0 +1,200 @@
+//! Remembers that a container was stopped for a restore, so that it is always started again.
+//!
+//! A container with `restart: unless-stopped` that was stopped through the API stays down, over a reboot
+//! too. So the journal is on disk before the stop, and removed only when the container runs again; whoever
+//! finds one (every start of the program, see [`resume`]) starts the container.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::Error;
+use crate::component::docker::{ContainerState, Docker, Error as DockerError};
+
+const PREFIX: &str = "redis-stopped-";
+const SUFFIX: &str = ".json";
+/// Bytes of a journal at most.
+const LEN_MAX: u64 = 64 << 10;
+/// Journals in one directory at most.
+const JOURNALS_MAX: usize = 1000;
+
+/// What a journal holds: one container that was, or was about to be, stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    /// Its full id: a container made anew under the same name is not ours to start.
+    container_id: String,
+    container_name: String,
+    /// Of the daemon that it belongs to.
+    daemon_id: String,
+}
+
+/// A journal on disk. It stays there unless it is [`clear`](Journal::clear)ed.
+#[derive(Debug)]
+#[must_use]
+pub struct Journal {
+    path: PathBuf,
+}
+
+/// What [`resume`] did about one journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resumed {
+    /// The container was down and has been started.
+    Started {
+        /// Its name.
+        container: String,
+    },
+    /// It runs, or is no more: there was nothing to do.
+    Nothing {
+        /// Its name.
+        container: String,
+    },
+    /// It belongs to another daemon than the one that was asked; the journal stays.
+    OtherDaemon {
+        /// Its name.
+        container: String,
+    },
+}
+
+impl Journal {
+    /// Writes that this container is about to be stopped; on disk when it returns. `state_dir` is made,
+    /// with mode 0700, where it is missing.
+    pub fn write(state_dir: &Path, daemon_id: &str, container_id: &str, container_name: &str) -> Result<Self, Error> {
+        let id: String = container_id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        let path = state_dir.join(format!("{PREFIX}{id}{SUFFIX}"));
+        let record = Record {
+            version: 1,
+            container_id: container_id.to_owned(),
+            container_name: container_name.to_owned(),
+            daemon_id: daemon_id.to_owned(),
+        };
+        let bytes = serde_json::to_vec(&record).expect("strings and a number");
+        publish(state_dir, &path, &bytes).map_err(io_error("writing", &path))?;
+        Ok(Self { path })
+    }
+
+    /// Removes the journal: the container runs.
+    pub fn clear(self) -> Result<(), Error> {
+        remove(&self.path)
+    }
+}
+
+/// Starts every container that a journal in `state_dir` says was left stopped, and removes the journal.
+/// To be called at every start of the program. A missing directory is no error. One container that cannot
+/// be started fails the call, after the others were tried; its journal stays.
+pub async fn resume(state_dir: &Path, docker: &Docker) -> Result<Vec<Resumed>, Error> {
+    let mut resumed = Vec::new();
+    let mut failed = None;
+    let journals = pending(state_dir)?;
+    if journals.is_empty() {
+        return Ok(resumed);
+    }
+    let daemon_id = docker.daemon().await?.id;
+    for path in journals {
+        match resume_one(&path, &daemon_id, docker).await {
+            Ok(done) => resumed.push(done),
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(resumed), Err)
+}
+
+/// Returns the journals in a directory, so that a caller can see without a daemon whether there are any.
+pub fn pending(state_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let listing = match fs::read_dir(state_dir) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error("listing", state_dir)(error)),
+    };
+    let mut journals = Vec::new();
+    for found in listing.take(JOURNALS_MAX) {
+        let found = found.map_err(io_error("listing", state_dir))?;
+        let name = found.file_name().to_string_lossy().into_owned();
+        if name.starts_with(PREFIX) && name.ends_with(SUFFIX) {
+            journals.push(found.path());
+        }
+    }
+    journals.sort();
+    Ok(journals)
+}
+
+async fn resume_one(path: &Path, daemon_id: &str, docker: &Docker) -> Result<Resumed, Error> {
+    let record = read(path)?;
+    let container = record.container_name;
+    if record.daemon_id != daemon_id {
+        return Ok(Resumed::OtherDaemon { container });
+    }
+    let state = match docker.inspect(&record.container_id).await {
+        Ok(found) => Some(found.state),
+        Err(DockerError::NoSuchContainer { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let down = matches!(state, Some(ContainerState::Exited | ContainerState::Created));
+    if down {
+        docker.start(&record.container_id).await?;
+    }
+    remove(path)?;
+    Ok(if down { Resumed::Started { container } } else { Resumed::Nothing { container } })
+}
+
+fn read(path: &Path) -> Result<Record, Error> {
+    let malformed = || Error::Journal { path: path.to_owned() };
+    if fs::metadata(path).map_err(io_error("examining", path))?.len() > LEN_MAX {
+        return Err(malformed());
+    }
+    let bytes = fs::read(path).map_err(io_error("reading", path))?;
+    let record: Record = serde_json::from_slice(&bytes).map_err(|_| malformed())?;
+    if record.version == 1 { Ok(record) } else { Err(malformed()) }
+}
+
+/// Temporary file, fsync, rename, fsync of the directory: a journal is whole or not there.
+fn publish(state_dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(state_dir)?;
+    let temporary = path.with_extension("partial");
+    let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    File::open(state_dir)?.sync_all()
+}
+
+fn remove(path: &Path) -> Result<(), Error> {
+    fs::remove_file(path).map_err(io_error("removing", path))
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_journal_is_there_after_write_and_gone_after_clear() {
+        let state = tempfile::tempdir().unwrap();
+        let inside = state.path().join("state");
+        assert!(pending(&inside).unwrap().is_empty());
+        let journal = Journal::write(&inside, "DAEMON", "abc123", "ovt-redis").unwrap();
+        let found = pending(&inside).unwrap();
+        assert_eq!(found.len(), 1);
+        assert_eq!(read(&found[0]).unwrap().container_name, "ovt-redis");
+        journal.clear().unwrap();
+        assert!(pending(&inside).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_foreign_or_cut_journal_is_an_error_not_a_guess() {
+        let state = tempfile::tempdir().unwrap();
+        let path = state.path().join("redis-stopped-x.json");
+        for bad in ["", "{}", "{\"version\":1", "[]"] {
+            fs::write(&path, bad).unwrap();
+            assert!(matches!(read(&path), Err(Error::Journal { .. })), "{bad}");
+        }
+    }
+}

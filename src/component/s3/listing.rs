@@ -1,0 +1,233 @@
+//! Listing a bucket without believing the server: order, tokens and the end of a listing are checked.
+//!
+//! Some servers end a listing early with a clean `200` and `IsTruncated=false`; so the "last" page is
+//! followed by one more question, "what comes after the last key?", until that answer is empty.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::Error;
+use super::client::Server;
+
+/// Empty pages in a row that claim to be truncated, before the listing is given up.
+const EMPTY_PAGES_MAX: u32 = 64;
+/// Early ends that are remembered by name for the warnings; more are only counted.
+const EARLY_ENDS_NAMED_MAX: usize = 20;
+
+/// One object as a listing shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The decoded key.
+    pub(super) key: String,
+    /// Content length in bytes.
+    pub(super) len: u64,
+    /// As the server sent it, quotes and all.
+    pub(super) etag: Option<String>,
+    /// RFC 3339 with the fraction that the server sent.
+    pub(super) last_modified: Option<String>,
+    /// `STANDARD` and the like.
+    pub(super) storage_class: Option<String>,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Page {
+    pub(super) objects: Vec<Listed>,
+    pub(super) truncated: bool,
+    pub(super) token: Option<String>,
+}
+
+/// What to ask the server next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// From the start of the bucket.
+    Start,
+    /// The page behind this continuation token.
+    Token(String),
+    /// What comes after this key.
+    After(String),
+}
+
+/// What is wrong with a listing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListingFault {
+    /// A key is not greater than the one before it.
+    #[error("key {key:?} comes after {last:?}, which is not smaller")]
+    NotIncreasing {
+        /// The key before it.
+        last: String,
+        /// The key.
+        key: String,
+    },
+    /// The server returned the continuation token that it had been asked with.
+    #[error("the continuation token after {last:?} was repeated")]
+    TokenRepeated {
+        /// The last key received.
+        last: String,
+    },
+    /// Truncated pages without any key, again and again.
+    #[error("{pages} truncated pages in a row held no key")]
+    EmptyPages {
+        /// How many.
+        pages: u32,
+    },
+}
+
+/// The checks over the pages of one bucket, without the server.
+#[derive(Debug, Default)]
+pub(super) struct ListingCheck {
+    last_key: Option<String>,
+    last_token: Option<String>,
+    /// True when the page asked for is expected to be empty because the one before said it was the last.
+    confirming: bool,
+    empty_pages: u32,
+    early_ends: Vec<String>,
+    early_ends_count: u64,
+}
+
+impl ListingCheck {
+    /// Takes in the next page; returns what to ask for next, `None` when the listing is proven whole.
+    pub(super) fn accept(&mut self, page: &Page) -> Result<Option<Ask>, ListingFault> {
+        if self.confirming && !page.objects.is_empty() {
+            self.note_early_end();
+        }
+        self.check_order(page)?;
+        if page.truncated {
+            self.confirming = false;
+            self.count_empty(page)?;
+            return self.follow(page).map(Some);
+        }
+        if self.confirming && page.objects.is_empty() {
+            return Ok(None);
+        }
+        self.confirming = true;
+        self.last_token = None;
+        Ok(Some(self.last_key.clone().map_or(Ask::Start, Ask::After)))
+    }
+
+    /// The keys after which the server had claimed that nothing follows (the first few of them).
+    pub(super) fn early_ends(&self) -> (&[String], u64) {
+        (&self.early_ends, self.early_ends_count)
+    }
+
+    fn note_early_end(&mut self) {
+        self.early_ends_count += 1;
+        if self.early_ends.len() < EARLY_ENDS_NAMED_MAX {
+            self.early_ends.push(self.last_key.clone().unwrap_or_default());
+        }
+    }
+
+    fn check_order(&mut self, page: &Page) -> Result<(), ListingFault> {
+        for object in &page.objects {
+            if let Some(last) = self.last_key.take_if(|last| *last >= object.key) {
+                return Err(ListingFault::NotIncreasing { last, key: object.key.clone() });
+            }
+            self.last_key = Some(object.key.clone());
+        }
+        Ok(())
+    }
+
+    fn count_empty(&mut self, page: &Page) -> Result<(), ListingFault> {
+        self.empty_pages = if page.objects.is_empty() { self.empty_pages + 1 } else { 0 };
+        if self.empty_pages > EMPTY_PAGES_MAX {
+            return Err(ListingFault::EmptyPages { pages: self.empty_pages });
+        }
+        Ok(())
+    }
+
+    fn follow(&mut self, page: &Page) -> Result<Ask, ListingFault> {
+        let Some(token) = page.token.clone().filter(|token| !token.is_empty()) else {
+            // Truncated, but no token: the last key says as much.
+            return Ok(self.last_key.clone().map_or(Ask::Start, Ask::After));
+        };
+        if self.last_token.as_ref() == Some(&token) {
+            return Err(ListingFault::TokenRepeated { last: self.last_key.clone().unwrap_or_default() });
+        }
+        self.last_token = Some(token.clone());
+        Ok(Ask::Token(token))
+    }
+}
+
+/// Returns the bytes of a key from a listing with `encoding-type=url`: `%XX` is a byte and `+` a space.
+/// `None` where an escape is malformed.
+pub(super) fn decode_key(encoded: &str) -> Option<Vec<u8>> {
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let (high, low) = (hex_digit(bytes.next()?)?, hex_digit(bytes.next()?)?);
+                high << 4 | low
+            }
+            other => other,
+        });
+    }
+    Some(decoded)
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        _ => None,
+    }
+}
+
+/// The objects of one bucket in key order; holds one page.
+pub(super) struct Lister {
+    server: Arc<Server>,
+    bucket: String,
+    check: ListingCheck,
+    next_ask: Option<Ask>,
+    queue: VecDeque<Listed>,
+}
+
+impl Lister {
+    pub(super) fn new(server: Arc<Server>, bucket: &str) -> Self {
+        Self {
+            server,
+            bucket: bucket.to_owned(),
+            check: ListingCheck::default(),
+            next_ask: Some(Ask::Start),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Makes sure that the next object is in memory; returns it without taking it.
+    pub(super) async fn peek(&mut self) -> Result<Option<&Listed>, Error> {
+        while self.queue.is_empty() {
+            let Some(ask) = self.next_ask.take() else { return Ok(None) };
+            let page = self.server.page_through_flap(&self.bucket, &ask).await?;
+            self.next_ask = self
+                .check
+                .accept(&page)
+                .map_err(|fault| Error::Listing { bucket: self.bucket.clone(), source: fault })?;
+            self.queue.extend(page.objects);
+        }
+        Ok(self.queue.front())
+    }
+
+    /// Takes the object that `peek` showed.
+    pub(super) fn take(&mut self) -> Option<Listed> {
+        self.queue.pop_front()
+    }
+
+    /// Warnings about what the server claimed and what was true.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        let (named, count) = self.check.early_ends();
+        let mut lines: Vec<String> = named
+            .iter()
+            .map(|key| format!("bucket {}: the listing ended early after key {key:?} and was continued", self.bucket))
+            .collect();
+        if count > u64::try_from(named.len()).unwrap_or(u64::MAX) {
+            lines.push(format!("bucket {}: the listing ended early {count} times in all", self.bucket));
+        }
+        lines
+    }
+}
+
+#[cfg(test)]
+#[path = "listing_tests.rs"]
+mod tests;

@@ -1,0 +1,385 @@
+//! An S3 server in this process that misbehaves on order, as no real one does on demand.
+//! Strict: a request that it does not know is remembered and fails the test.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+/// An object of the fake server.
+#[derive(Clone)]
+pub(crate) struct Object {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) etag: String,
+    pub(crate) modified: String,
+    /// Sent with HEAD, never with GET.
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+impl Object {
+    pub(crate) fn new(bytes: &[u8], state: u32) -> Self {
+        Self {
+            bytes: bytes.to_vec(),
+            etag: format!("\"{state:032x}\""),
+            modified: format!("2026-01-02T03:04:05.{state:03}Z"),
+            headers: vec![("content-type".to_owned(), "image/png".to_owned())],
+        }
+    }
+}
+
+/// What to do wrong.
+#[derive(Default)]
+pub(crate) struct Faults {
+    /// After this many keys of a page, claim that it was the last.
+    pub(crate) early_end: Option<usize>,
+    /// Send the same continuation token for ever.
+    pub(crate) repeat_token: bool,
+    /// List every page from the start of the bucket.
+    pub(crate) ignore_token: bool,
+    /// `bucket/key`s that the listing of a bucket does not show, while one of the key alone does.
+    pub(crate) omit: BTreeSet<String>,
+    /// Listings that answer 404 NoSuchBucket before one is right.
+    pub(crate) flaps: u32,
+    /// Requests that answer 503 before one is right.
+    pub(crate) busy: u32,
+    /// HEADs of objects that answer 404 before one is right.
+    pub(crate) deny_heads: u32,
+    /// Bodies that are cut in their middle before one is whole.
+    pub(crate) cut_bodies: u32,
+    /// Ignores ranges: the whole body, whatever was asked.
+    pub(crate) ignore_range: bool,
+    /// `bucket/key` that becomes another object after it was asked for with HEAD; `None`: it goes.
+    pub(crate) swap_after_head: BTreeMap<String, Option<Object>>,
+    /// Answers the list of buckets with this status and code.
+    pub(crate) refuse_buckets: Option<(u16, &'static str)>,
+    /// Buckets that are not in the list of buckets.
+    pub(crate) hide_buckets: BTreeSet<String>,
+    /// Finds no condition fulfilled, whatever the etag.
+    pub(crate) refuse_conditions: bool,
+    /// Answers every question about whether a bucket exists with 403.
+    pub(crate) refuse_bucket_heads: bool,
+    /// Knows no object tags.
+    pub(crate) no_tags: bool,
+    /// Answers every k-th GET of an object (counted from 1) with 500.
+    pub(crate) broken_get: Option<u32>,
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) buckets: BTreeMap<String, BTreeMap<String, Object>>,
+    pub(crate) tags: BTreeMap<String, Vec<(String, String)>>,
+    pub(crate) faults: Faults,
+    pub(crate) page_len: usize,
+    /// The last key of the last page, for tokens that say nothing.
+    pub(crate) last_shown: String,
+    /// Operations answered, by name.
+    pub(crate) counts: BTreeMap<&'static str, u32>,
+    /// Requests that no test expects.
+    pub(crate) unexpected: Vec<String>,
+}
+
+impl World {
+    pub(crate) fn put(&mut self, bucket: &str, key: &str, object: Object) {
+        self.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
+    }
+}
+
+impl World {
+    /// Returns the keys of the rows that a capture of everything has, in order.
+    pub(crate) fn row_keys(&self) -> Vec<String> {
+        let rows = self.buckets.iter().flat_map(|(bucket, objects)| {
+            let objects = objects.keys().map(move |key| format!("{bucket}/{key}"));
+            std::iter::once(format!("{bucket}/")).chain(objects)
+        });
+        let mut rows: Vec<String> = rows.collect();
+        rows.sort();
+        rows
+    }
+}
+
+/// The server; it ends with the test's runtime.
+pub(crate) struct FaultyS3 {
+    pub(crate) endpoint: String,
+    world: Arc<Mutex<World>>,
+}
+
+impl FaultyS3 {
+    pub(crate) async fn start(world: World) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
+        let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let world = Arc::new(Mutex::new(world));
+        let shared = Arc::clone(&world);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(serve(socket, Arc::clone(&shared)));
+            }
+        });
+        Self { endpoint, world }
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().expect("no test panics while it holds this")
+    }
+
+    /// Returns the counts and starts them anew; fails on unexpected requests.
+    pub(crate) fn take_counts(&self) -> BTreeMap<&'static str, u32> {
+        let mut world = self.world();
+        assert_eq!(world.unexpected, [""; 0], "unexpected requests");
+        std::mem::take(&mut world.counts)
+    }
+}
+
+struct Request {
+    method: String,
+    path: String,
+    query: BTreeMap<String, String>,
+    headers: BTreeMap<String, String>,
+}
+
+struct Response {
+    status: u16,
+    headers: Vec<(String, String)>,
+    body: Vec<u8>,
+    /// Bytes of the body that are really sent.
+    sent: usize,
+    announced: usize,
+}
+
+impl Response {
+    fn new(status: u16, body: Vec<u8>) -> Self {
+        Self { status, headers: Vec::new(), sent: body.len(), announced: body.len(), body }
+    }
+
+    fn xml(body: String) -> Self {
+        Self::new(200, body.into_bytes())
+    }
+
+    fn error(status: u16, code: &str) -> Self {
+        Self::new(status, format!("<Error><Code>{code}</Code><Message>m</Message></Error>").into_bytes())
+    }
+}
+
+async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
+    let Some(request) = read_request(&mut socket).await else { return };
+    let response = answer(&mut world.lock().expect("no test panics while it holds this"), &request);
+    let mut head =
+        format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {}\r\n", response.status, response.announced);
+    for (name, value) in &response.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    // The client may have gone: that is its right.
+    let _sent = socket.write_all(head.as_bytes()).await;
+    if request.method != "HEAD" {
+        let _sent = socket.write_all(&response.body[..response.sent]).await;
+    }
+    let _closed = socket.shutdown().await;
+}
+
+async fn read_request(socket: &mut TcpStream) -> Option<Request> {
+    let mut received = Vec::new();
+    let end = loop {
+        if let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+        if socket.read_buf(&mut received).await.ok()? == 0 || received.len() > 1 << 16 {
+            return None;
+        }
+    };
+    let head = String::from_utf8(received[..end].to_vec()).ok()?;
+    let mut lines = head.split("\r\n");
+    let mut first = lines.next()?.split(' ');
+    let (method, target) = (first.next()?.to_owned(), first.next()?);
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    };
+    let headers = lines.filter_map(|line| line.split_once(": "));
+    Some(Request {
+        method,
+        path: decode(path),
+        query: query.split('&').filter(|part| !part.is_empty()).map(pair).collect(),
+        headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
+    })
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((first, others)) = rest.split_first() {
+        if *first == b'%' {
+            let digits = std::str::from_utf8(&others[..2]).expect("two digits");
+            bytes.push(u8::from_str_radix(digits, 16).expect("two digits"));
+            rest = &others[2..];
+        } else {
+            bytes.push(*first);
+            rest = others;
+        }
+    }
+    String::from_utf8(bytes).expect("keys are UTF-8")
+}
+
+fn encode(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(byte).to_string(),
+        b' ' => "+".to_owned(),
+        other => format!("%{other:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
+
+fn answer(world: &mut World, request: &Request) -> Response {
+    if world.faults.busy > 0 {
+        world.faults.busy -= 1;
+        return Response::error(503, "SlowDown");
+    }
+    let path = request.path.trim_start_matches('/');
+    let (bucket, key) = path.split_once('/').map_or((path, ""), |(bucket, key)| (bucket, key));
+    let has = |name: &str| request.query.contains_key(name);
+    let operation = match (request.method.as_str(), bucket, key) {
+        ("GET", "", "") => "ListBuckets",
+        ("HEAD", _, "") => "HeadBucket",
+        ("GET", _, "") if has("list-type") => "ListObjectsV2",
+        ("GET", _, "") => "GetBucketSetting",
+        ("HEAD", _, _) => "HeadObject",
+        ("GET", _, _) if has("tagging") => "GetObjectTagging",
+        ("GET", _, _) => "GetObject",
+        _ => "unexpected",
+    };
+    *world.counts.entry(operation).or_default() += 1;
+    match operation {
+        "ListBuckets" => list_buckets(world),
+        "HeadBucket" if world.faults.refuse_bucket_heads => Response::new(403, Vec::new()),
+        "HeadBucket" if world.buckets.contains_key(bucket) => Response::new(200, Vec::new()),
+        "HeadBucket" => Response::new(404, Vec::new()),
+        "ListObjectsV2" => list_objects(world, bucket, request),
+        "GetBucketSetting" => Response::error(501, "NotImplemented"),
+        "HeadObject" => head_object(world, bucket, key),
+        "GetObjectTagging" => tagging(world, bucket, key),
+        "GetObject" => get_object(world, bucket, key, request),
+        _ => {
+            world.unexpected.push(format!("{} {}", request.method, request.path));
+            Response::error(500, "Unexpected")
+        }
+    }
+}
+
+fn list_buckets(world: &World) -> Response {
+    if let Some((status, code)) = world.faults.refuse_buckets {
+        return Response::error(status, code);
+    }
+    let shown = world.buckets.keys().filter(|name| !world.faults.hide_buckets.contains(*name));
+    let buckets: String = shown.map(|name| format!("<Bucket><Name>{name}</Name></Bucket>")).collect();
+    Response::xml(format!("<ListAllMyBucketsResult><Buckets>{buckets}</Buckets></ListAllMyBucketsResult>"))
+}
+
+fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response {
+    assert_eq!(request.query.get("encoding-type").map(String::as_str), Some("url"), "keys must be asked for encoded");
+    if world.faults.flaps > 0 {
+        world.faults.flaps -= 1;
+        return Response::error(404, "NoSuchBucket");
+    }
+    let Some(objects) = world.buckets.get(bucket) else { return Response::error(404, "NoSuchBucket") };
+    let parameter = |name: &str| request.query.get(name).cloned();
+    let token = parameter("continuation-token").filter(|_| !world.faults.ignore_token);
+    let after = parameter("start-after").or(token.map(|token| token.trim_start_matches("token-").to_owned()));
+    let after = if after.as_deref() == Some("same") { Some(world.last_shown.clone()) } else { after };
+    let prefix = parameter("prefix").unwrap_or_default();
+    let max: usize = parameter("max-keys").expect("max-keys is asked for").parse().expect("it is a number");
+    assert!(max <= 1000, "more than 1000 keys confuse servers");
+    let mut page_len = max.min(world.page_len.max(1));
+    let visible: Vec<(&String, &Object)> = objects
+        .range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
+        .filter(|(key, _)| key.starts_with(&prefix))
+        .filter(|(key, _)| !prefix.is_empty() || !world.faults.omit.contains(&format!("{bucket}/{key}")))
+        .take(page_len + 1)
+        .collect();
+    let mut truncated = visible.len() > page_len;
+    if let Some(keys) = world.faults.early_end.filter(|keys| visible.len() > *keys) {
+        page_len = page_len.min(keys);
+        truncated = false;
+    }
+    let mut body = format!("<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>{truncated}</IsTruncated>");
+    for (key, object) in visible.iter().take(page_len) {
+        body.push_str(&format!(
+            "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>",
+            encode(key), object.modified, object.etag.replace('"', "&quot;"), object.bytes.len()
+        ));
+    }
+    if let Some((last, _)) = visible.get(page_len.wrapping_sub(1)).filter(|_| truncated) {
+        let token = if world.faults.repeat_token { "same" } else { last.as_str() };
+        body.push_str(&format!("<NextContinuationToken>token-{token}</NextContinuationToken>"));
+    }
+    let last_shown = visible.get(page_len.wrapping_sub(1)).or(visible.last()).map(|(key, _)| (*key).clone());
+    world.last_shown = last_shown.unwrap_or_default();
+    Response::xml(body + "</ListBucketResult>")
+}
+
+fn head_object(world: &mut World, bucket: &str, key: &str) -> Response {
+    if world.faults.deny_heads > 0 {
+        world.faults.deny_heads -= 1;
+        return Response::new(404, Vec::new());
+    }
+    let Some(object) = world.buckets.get(bucket).and_then(|objects| objects.get(key)).cloned() else {
+        return Response::new(404, Vec::new());
+    };
+    if let Some(next) = world.faults.swap_after_head.remove(&format!("{bucket}/{key}")) {
+        match next {
+            Some(next) => world.put(bucket, key, next),
+            None => drop(world.buckets.get_mut(bucket).and_then(|objects| objects.remove(key))),
+        }
+    }
+    let mut response = Response::new(200, Vec::new());
+    response.announced = object.bytes.len();
+    response.headers.push(("etag".to_owned(), object.etag.clone()));
+    response.headers.push(("last-modified".to_owned(), "Fri, 02 Jan 2026 03:04:05 GMT".to_owned()));
+    response.headers.extend(object.headers);
+    response
+}
+
+fn tagging(world: &World, bucket: &str, key: &str) -> Response {
+    if world.faults.no_tags {
+        return Response::error(501, "NotImplemented");
+    }
+    if !world.buckets.get(bucket).is_some_and(|objects| objects.contains_key(key)) {
+        return Response::error(404, "NoSuchKey");
+    }
+    let tags = world.tags.get(&format!("{bucket}/{key}")).into_iter().flatten();
+    let tags: String =
+        tags.map(|(name, value)| format!("<Tag><Key>{name}</Key><Value>{value}</Value></Tag>")).collect();
+    Response::xml(format!("<Tagging><TagSet>{tags}</TagSet></Tagging>"))
+}
+
+fn get_object(world: &mut World, bucket: &str, key: &str, request: &Request) -> Response {
+    let count = world.counts["GetObject"];
+    if world.faults.broken_get.is_some_and(|every| count.is_multiple_of(every)) {
+        return Response::error(500, "InternalError");
+    }
+    let Some(object) = world.buckets.get(bucket).and_then(|objects| objects.get(key)) else {
+        return Response::error(404, "NoSuchKey");
+    };
+    let refuse = world.faults.refuse_conditions;
+    if request.headers.get("if-match").is_some_and(|etag| refuse || *etag != object.etag) {
+        return Response::error(412, "PreconditionFailed");
+    }
+    let from = request.headers.get("range").map(|range| {
+        let from = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).expect("an open range");
+        from.parse::<usize>().expect("a number")
+    });
+    let from = from.filter(|_| !world.faults.ignore_range);
+    let mut response =
+        Response::new(if from.is_some() { 206 } else { 200 }, object.bytes[from.unwrap_or(0)..].to_vec());
+    if let Some(from) = from {
+        let total = object.bytes.len();
+        response.headers.push(("content-range".to_owned(), format!("bytes {from}-{}/{total}", total - 1)));
+    }
+    response.headers.push(("etag".to_owned(), object.etag.clone()));
+    if world.faults.cut_bodies > 0 && response.body.len() > 1 {
+        world.faults.cut_bodies -= 1;
+        response.sent = response.body.len() / 2;
+    }
+    response
+}

@@ -1,0 +1,1 @@
+"""A stack of test servers under Orkestra's names: the library behind tests/stack/stack."""
