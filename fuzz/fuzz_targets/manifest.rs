@@ -4,4 +4,6 @@
 #[path = "../targets.rs"]
 mod targets;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| targets::manifest(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    targets::manifest(data);
+});
