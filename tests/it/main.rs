@@ -27,6 +27,10 @@ mod files_directory;
 #[cfg(test)]
 mod files_secrets;
 #[cfg(test)]
+mod fuzz_replay;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod memory_store;
 #[cfg(test)]
 mod mongodb_faults;
