@@ -16,7 +16,7 @@ mod upload;
 use std::time::Duration;
 
 pub use archive::{FileBody, FileKind, FileStat, Listed};
-pub use container::{Container, ContainerState, Mount, Network, PublishedPort, RestartPolicy};
+pub use container::{Container, ContainerRow, ContainerState, Mount, Network, PublishedPort, RestartPolicy};
 pub use dump::{Dump, Fed, Finished};
 pub use endpoint::{Endpoint, EndpointOptions};
 pub use exec::{Exec, ExecCommand, ExecStdin, Output, StdinMode};
@@ -315,22 +315,14 @@ impl Docker {
         })
     }
 
-    /// Returns all containers, running or not, each inspected; sorted by name.
-    pub async fn containers(&self) -> Result<Vec<Container>, Error> {
+    /// Returns all containers, running or not, sorted by name.
+    pub async fn containers(&self) -> Result<Vec<ContainerRow>, Error> {
         let options = bollard::query_parameters::ListContainersOptionsBuilder::default().all(true).build();
         let listed = self.client.list_containers(Some(options)).await;
         let listed = listed.map_err(|error| self.failed("its containers", error))?;
-        let mut containers = Vec::with_capacity(listed.len());
-        for id in listed.into_iter().filter_map(|row| row.id) {
-            match self.inspect(&id).await {
-                Ok(container) => containers.push(container),
-                // Removed since it was listed.
-                Err(Error::NoSuchContainer { .. }) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        containers.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(containers)
+        let mut rows: Vec<ContainerRow> = listed.into_iter().filter_map(ContainerRow::from_listed).collect();
+        rows.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(rows)
     }
 
     /// Returns the container of exactly this name (no leading slash) or full id.

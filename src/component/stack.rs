@@ -329,20 +329,11 @@ impl Stack {
         let app_name = settings.app_name(options.app_name.as_deref())?;
         let environment = settings.environment(options.environment.as_deref())?;
 
-        let needed = services::containers_needed(&options);
-        let docker = if needed.is_empty() { None } else { Some(connect(&options).await?) };
-        let mut containers = match &docker {
-            Some((docker, _)) => docker.containers().await?,
-            None => Vec::new(),
+        let docker = match services::containers_needed(&options).is_empty() {
+            true => None,
+            false => Some(connect(&options).await?),
         };
-        let mut places = BTreeMap::new();
-        for service in needed {
-            let flag = options.containers.get(&service).map(String::as_str);
-            let found = find_container(service, flag, &app_name.value, &environment.value, &containers)?;
-            // Swapped out: no container is two services.
-            let value = containers.swap_remove(found.value);
-            places.insert(service, Box::new(Found { value, origin: found.origin }));
-        }
+        let mut places = find_places(&options, docker.as_ref(), &app_name.value, &environment.value).await?;
         let wants = |service| options.services.contains(&service);
         let rustfs = match wants(Service::Rustfs) {
             true => Some(services::rustfs(&options, &settings, places.remove(&Service::Rustfs), docker.as_ref())?),
@@ -358,6 +349,25 @@ impl Stack {
         };
         Ok(Self { location, app_name, environment, docker, mongodb, redis, rustfs, warnings })
     }
+}
+
+/// Finds the container of each service that has one, in one listing.
+async fn find_places(
+    options: &StackOptions,
+    docker: Option<&(Docker, Daemon)>,
+    app_name: &str,
+    environment: &str,
+) -> Result<BTreeMap<Service, Box<Found<Container>>>, Error> {
+    let mut places = BTreeMap::new();
+    let Some((docker, _)) = docker else { return Ok(places) };
+    let rows = docker.containers().await?;
+    for service in services::containers_needed(options) {
+        let flag = options.containers.get(&service).map(String::as_str);
+        let found = find_container(service, flag, app_name, environment, &rows)?;
+        let value = docker.inspect(&found.value.id).await?;
+        places.insert(service, Box::new(Found { value, origin: found.origin }));
+    }
+    Ok(places)
 }
 
 /// The variables' file is small; a longer one is none.

@@ -14,6 +14,7 @@ use super::secret::SecretKey;
 use crate::format::config::{Config, ConfigMacs, Epoch};
 use crate::format::cursor::Cursor;
 use crate::format::id::{ChunkId, WriterId};
+use crate::format::limits;
 use crate::format::object::Namespace;
 use crate::format::slot::Capability;
 
@@ -234,7 +235,8 @@ impl KeySet {
 
     /// Returns the plain bytes of a slot with `capability`, out of a set that holds everything it needs.
     pub(super) fn encode(&self, capability: Capability) -> Result<Vec<u8>, Error> {
-        let mut out = Vec::with_capacity(4096);
+        // Large enough for every bundle: a growing vector would leave copies of keys behind.
+        let mut out = Vec::with_capacity(usize::try_from(limits::SLOT_BYTES_MAX).unwrap_or(1 << 16));
         match capability {
             Capability::Writer => {
                 let writer = self.writer.ok_or(Error::NotCapable { what: "make a writer slot" })?;
@@ -303,7 +305,7 @@ fn push_count(out: &mut Vec<u8>, count: usize) {
 }
 
 fn take_count(cursor: &mut Cursor<'_>) -> Result<u32, Error> {
-    let count = crate::format::limits::check("key epochs", cursor.u64()?, crate::format::limits::EPOCHS_MAX)?;
+    let count = limits::check("key epochs", cursor.u64()?, limits::EPOCHS_MAX)?;
     Ok(u32::try_from(count).expect("the limit is far below 2^32"))
 }
 

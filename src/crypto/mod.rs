@@ -69,3 +69,8 @@ pub enum Error {
     #[error(transparent)]
     Format(#[from] format::Error),
 }
+
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
+mod tests;

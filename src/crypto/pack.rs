@@ -21,11 +21,11 @@ use crate::format::id::RepositoryId;
 use crate::format::object::Namespace;
 use crate::format::pack::{DIRECTORY_HEAD_LEN, KeyEntry, PackKind, SegmentRecord, WrappedKey};
 
-const PSK_ID: &[u8] = b"orkvault v1 writer-psk";
+pub(super) const PSK_ID: &[u8] = b"orkvault v1 writer-psk";
 
 /// What a data key is for; part of what it is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+pub(super) enum Purpose {
     Pack(PackKind),
     Bundle,
 }
@@ -56,7 +56,7 @@ pub struct PackSealer {
     hedge: SecretKey,
 }
 
-fn key_context(repository: &RepositoryId, namespace: Namespace, purpose: Purpose, epoch: u32) -> Vec<u8> {
+pub(super) fn key_context(repository: &RepositoryId, namespace: Namespace, purpose: Purpose, epoch: u32) -> Vec<u8> {
     let mut out = b"orkvault 2026-11 v1 data key".to_vec();
     out.extend_from_slice(repository.as_bytes());
     out.push(namespace.code());
@@ -111,7 +111,7 @@ fn psk_bundle(psk: &SecretKey) -> PskBundle<'_> {
 }
 
 /// Opens a wrapped data key. Fails the same way for a wrong key and for changed bytes.
-fn open_key(
+pub(super) fn open_key(
     keys: &NamespaceKeys,
     repository: &RepositoryId,
     purpose: Purpose,
@@ -214,11 +214,13 @@ impl PackSealer {
     #[must_use]
     pub fn seal_segment(&self, counter: u64, codec: u8, plain_len: u64, encoded: &[u8]) -> ([u8; 24], Vec<u8>) {
         let mut nonce = [0; 24];
-        let content = blake3::keyed_hash(self.nonces.bytes(), encoded);
+        let aad = self.data_key.aad(codec, plain_len);
+        // The aad too: under a key that repeats, the same bytes with another codec would share a nonce.
+        let content = blake3::Hasher::new_keyed(self.nonces.bytes()).update(&aad).update(encoded).finalize();
         for (place, byte) in nonce.iter_mut().zip(content.as_bytes().iter().take(16).chain(&counter.to_le_bytes())) {
             *place = *byte;
         }
-        let sealed = self.data_key.key.encrypt(&nonce, &self.data_key.aad(codec, plain_len), encoded);
+        let sealed = self.data_key.key.encrypt(&nonce, &aad, encoded);
         (nonce, sealed)
     }
 

@@ -37,7 +37,7 @@ pub enum Opener<'a> {
     RawKey(&'a SecretKey),
 }
 
-fn opening_key(header: &SlotHeader, opener: &Opener<'_>) -> Result<SecretKey, Error> {
+pub(super) fn opening_key(header: &SlotHeader, opener: &Opener<'_>) -> Result<SecretKey, Error> {
     match (header.unlock, opener) {
         (Unlock::Passphrase(kdf), Opener::Passphrase(passphrase)) => {
             let params = Params::new(kdf.memory_kib(), kdf.passes(), kdf.lanes(), Some(32))

@@ -6,6 +6,10 @@ use super::cursor::{Cursor, push_bytes, push_varint};
 use super::entry::{push_attributes, take_attributes};
 use super::{Error, limits};
 
+/// Bundles are padded to multiples of this, in bytes: the lengths of values then never show.
+pub const STEP: usize = 64 * 1024;
+const LENGTH_LEN: usize = 8;
+
 /// One secret file.
 #[derive(PartialEq, Eq)]
 pub struct SecretFile {
@@ -43,6 +47,31 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<SecretFile>, Error> {
     }
     cursor.end()?;
     Ok(files)
+}
+
+/// Returns the length of the plain bytes of a bundle whose encoded files have `len` bytes.
+#[must_use]
+pub const fn padded_len(len: usize) -> usize {
+    (LENGTH_LEN + len).next_multiple_of(STEP)
+}
+
+/// Appends what is sealed: the length of the encoded files, themselves, zeros up to a multiple of [`STEP`]. An
+/// `out` with the capacity of [`padded_len`] is not moved, so that no copy stays behind.
+pub fn pad(encoded: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(&(encoded.len() as u64).to_le_bytes());
+    out.extend_from_slice(encoded);
+    out.resize(padded_len(encoded.len()), 0);
+}
+
+/// Returns the encoded files out of what [`pad`] wrote; refuses any other padding.
+pub fn unpad(plain: &[u8]) -> Result<&[u8], Error> {
+    let what = "secrets bundle";
+    let mut cursor = Cursor::new(what, plain);
+    let found = limits::check(what, cursor.u64()?, limits::BUNDLE_BYTES_MAX)?;
+    let len = usize::try_from(found).map_err(|_| Error::Invalid { what, found })?;
+    let encoded = cursor.take(len)?;
+    let is_canonical = plain.len() == padded_len(len) && cursor.rest().iter().all(|byte| *byte == 0);
+    if is_canonical { Ok(encoded) } else { Err(Error::NotCanonical { what: "padding" }) }
 }
 
 fn take_file(cursor: &mut Cursor<'_>) -> Result<SecretFile, Error> {

@@ -70,6 +70,16 @@ impl EntryContent {
         }
     }
 
+    /// Returns how many bytes the content has, `None` where only its recipe says so.
+    #[must_use]
+    pub fn content_len(&self) -> Option<u64> {
+        match self {
+            Self::None => Some(0),
+            Self::Extents { extents, .. } => Some(extents.iter().map(|extent| u64::from(extent.len)).sum()),
+            Self::Recipe { .. } => None,
+        }
+    }
+
     /// Reads a reference that stands alone.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new("entry content", bytes);
@@ -131,6 +141,9 @@ impl EntryRow {
         let len = limits::check("entry content", cursor.varint()?, limits::STREAM_BYTES_MAX)?;
         let content = EntryContent::take(&mut cursor)?;
         cursor.end()?;
+        if content.content_len().is_some_and(|found| found != len) {
+            return Err(Error::Invalid { what: "length of an entry's content", found: len });
+        }
         Ok(Self { key, attributes, len, content })
     }
 }

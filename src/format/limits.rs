@@ -5,12 +5,12 @@ use super::Error;
 
 /// Bytes of the config object.
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
-/// Bytes of one key slot.
-pub const SLOT_BYTES_MAX: u64 = 16 * 1024;
+/// Bytes of one key slot: the public keys of every epoch of both namespaces must fit into a writer's.
+pub const SLOT_BYTES_MAX: u64 = 64 * 1024;
 /// Key slots in a repository.
 pub const SLOTS_MAX: u64 = 64;
 /// Key epochs of a namespace.
-pub const EPOCHS_MAX: u64 = 256;
+pub const EPOCHS_MAX: u64 = 16;
 /// Plain bytes of one chunk.
 pub const CHUNK_BYTES_MAX: u64 = 8 * 1024 * 1024;
 /// Plain bytes of one segment: one chunk of the largest size must fit.
@@ -68,6 +68,9 @@ pub const KDF_PASSES_MAX: u32 = 16;
 /// Lanes of a key derivation.
 pub const KDF_LANES_MAX: u32 = 16;
 
+// 1 KiB is for everything else in a config or slot.
+const _: () = assert!(2 * EPOCHS_MAX * (super::config::PUBLIC_KEY_LEN as u64 + 8) + 1024 <= CONFIG_BYTES_MAX);
+const _: () = assert!(2 * EPOCHS_MAX * (super::config::PUBLIC_KEY_LEN as u64 + 8) + 1024 <= SLOT_BYTES_MAX);
 const _: () = assert!(CHUNK_BYTES_MAX <= SEGMENT_BYTES_MAX);
 const _: () = assert!(SEGMENT_STORED_BYTES_MAX < PACK_BYTES_MAX);
 const _: () = assert!(DIRECTORY_BYTES_MAX < PACK_BYTES_MAX);

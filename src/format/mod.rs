@@ -105,3 +105,6 @@ pub enum Error {
 
 /// The format version that this program writes and reads (`docs/FORMAT.md`, section 2).
 pub const FORMAT_VERSION: u16 = 1;
+
+#[cfg(test)]
+mod tests;

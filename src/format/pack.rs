@@ -6,10 +6,11 @@
 //! | sealed directory | its length u32
 //! ```
 
-use super::cursor::{Cursor, push_varint};
+use super::cursor::{Cursor, push_bytes, push_varint};
 use super::envelope::{Codec, check_version};
 use super::id::ChunkId;
 use super::object::Namespace;
+use super::padme::padded_len;
 use super::{Error, FORMAT_VERSION, limits};
 
 const MAGIC: [u8; 8] = *b"ORKVPACK";
@@ -235,6 +236,32 @@ impl Directory {
             segments.push(take_segment(cursor)?);
         }
         Ok(Self { segments })
+    }
+
+    /// Returns the plain bytes that are sealed: the directory's length, itself, and zeros up to a padded length,
+    /// because the length of what is sealed is in the clear at the end of the pack.
+    #[must_use]
+    pub fn encode_padded(&self) -> Vec<u8> {
+        let mut encoded = Vec::new();
+        self.encode(&mut encoded);
+        let mut out = Vec::with_capacity(encoded.len() + encoded.len() / 8 + 10);
+        push_bytes(&mut out, &encoded);
+        out.resize(usize::try_from(padded_len(out.len() as u64)).unwrap_or(out.len()), 0);
+        out
+    }
+
+    /// Reads what [`Directory::encode_padded`] wrote; any number of zeros is accepted.
+    pub fn decode_padded(plain: &[u8]) -> Result<Self, Error> {
+        let what = "pack directory";
+        let mut cursor = Cursor::new(what, plain);
+        let encoded = cursor.bytes(what, limits::DIRECTORY_BYTES_MAX)?;
+        if cursor.rest().iter().any(|byte| *byte != 0) {
+            return Err(Error::NotCanonical { what: "padding" });
+        }
+        let mut cursor = Cursor::new(what, encoded);
+        let directory = Self::take(&mut cursor)?;
+        cursor.end()?;
+        Ok(directory)
     }
 
     /// Returns the length of all segments together.

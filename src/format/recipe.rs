@@ -191,6 +191,9 @@ fn decode_extents(cursor: &mut Cursor<'_>, table: &[(ChunkId, u32)]) -> Result<V
             _ => return Err(Error::Invalid { what: "extent kind", found: op & 3 }),
         }
     }
+    if extents.is_empty() {
+        return Err(Error::Invalid { what, found: 0 });
+    }
     for extent in &extents {
         extent.check()?;
     }

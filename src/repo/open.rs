@@ -1,6 +1,6 @@
 //! Opens a repository: config, key slot, index.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -62,6 +62,17 @@ pub struct OpenOptions {
     pub entropy: Arc<dyn Entropy>,
 }
 
+/// Everything that lies in a backend.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Objects and their lengths.
+    pub objects: HashMap<ObjectKey, u64>,
+    /// What puts left behind that never ended, with its length.
+    pub leftovers: Vec<(String, u64)>,
+    /// Names that no orkvault put there.
+    pub strangers: Vec<String>,
+}
+
 /// An open repository.
 #[derive(Clone)]
 pub struct Repository {
@@ -104,6 +115,13 @@ impl Repository {
             config: Arc::new(config),
             index: Arc::new(Index::new(cache)),
         })
+    }
+
+    /// Returns the same repository with an empty index in a temporary file: for a proof that takes nothing
+    /// on trust that this host remembers.
+    pub fn with_fresh_index(&self) -> Result<Self, Error> {
+        let cache = IndexCache::open(None, &self.config.repository)?;
+        Ok(Self { index: Arc::new(Index::new(cache)), ..self.clone() })
     }
 
     /// Brings the local index in line with the index parts in the repository. A part that cannot be read is
@@ -173,6 +191,20 @@ impl Repository {
             }
         }
         Ok(objects)
+    }
+
+    /// Lists everything that is there, also what is no object.
+    pub async fn inventory(&self) -> Result<Inventory, Error> {
+        let mut found = Inventory::default();
+        let mut listing = self.backend.list(ObjectPrefix::All);
+        while let Some(listed) = listing.try_next().await? {
+            match listed {
+                Listed::Object(info) => drop(found.objects.insert(info.key, info.len)),
+                Listed::Leftover { name, len, .. } => found.leftovers.push((name, len)),
+                Listed::Stranger { name, .. } => found.strangers.push(name),
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the backend.

@@ -143,6 +143,18 @@ async fn a_bucket_missing_from_the_list_of_buckets_but_not_from_the_server_is_ca
 }
 
 #[tokio::test]
+async fn a_bucket_that_belongs_to_somebody_else_by_now_is_left_out_with_a_warning() {
+    let server = server(2, Faults::default()).await;
+    server.world().put("lost", "x", Object::new(b"x", 1));
+    let first = Snapshot::take(&mut source(&server), None).await.unwrap();
+    server.world().faults.hide_buckets.insert("lost".to_owned());
+    server.world().faults.refuse_bucket_heads = true;
+    let second = Snapshot::take(&mut source(&server), Some(&first)).await.unwrap();
+    assert_eq!(second.keys(), expected(2));
+    assert!(second.captured.warnings[0].starts_with("bucket lost is not listed"), "{:?}", second.captured.warnings);
+}
+
+#[tokio::test]
 async fn a_bucket_that_is_denied_for_a_moment_is_waited_for() {
     let server = server(4, Faults { flaps: 2, ..Faults::default() }).await;
     let snapshot = Snapshot::take(&mut source(&server), None).await.unwrap();
@@ -298,6 +310,7 @@ async fn after_any_day_on_a_lying_server_a_capture_holds_exactly_what_the_server
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % below
     };
+    let mut source = source(&server);
     let mut previous = Snapshot::default();
     let mut state = 0;
     for day in 0..25 {
@@ -320,7 +333,7 @@ async fn after_any_day_on_a_lying_server_a_capture_holds_exactly_what_the_server
         server.world().faults.cut_bodies = u32::try_from(draw(3)).unwrap();
         server.world().faults.busy = u32::try_from(draw(3)).unwrap();
 
-        let snapshot = Snapshot::take(&mut source(&server), Some(&previous)).await.unwrap();
+        let snapshot = Snapshot::take(&mut source, Some(&previous)).await.unwrap();
         let world = server.world();
         assert_eq!(snapshot.keys(), keys, "day {day}");
         for (bucket, objects) in &world.buckets {

@@ -190,13 +190,13 @@ async fn fed_process_reads_everything_and_then_the_end() {
     let Some(docker) = daemon().await else { return };
     let container = Sleeper::start(&[]);
     let fed = docker
-        .feed(&container.name, shell("cat > /tmp/fed; wc -c < /tmp/fed; echo done >&2"), body(200))
+        .feed(&container.name, shell("cat > /data/fed; wc -c < /data/fed; echo done >&2"), body(200))
         .await
         .unwrap();
     assert_eq!((fed.exit_code, fed.sent, fed.sent_all), (0, 20_000_000, true));
     assert_eq!((fed.stdout_tail.as_str(), fed.stderr_tail.as_str()), ("20000000", "done"));
     let expected: Vec<u8> = (0..200).flat_map(|i: u8| vec![i; 100_000]).collect();
-    assert!(whole(&docker, &container.name, ExecCommand::new(["cat", "/tmp/fed"])).await.unwrap() == expected);
+    assert!(whole(&docker, &container.name, ExecCommand::new(["cat", "/data/fed"])).await.unwrap() == expected);
     // One that answers as it reads would block both sides if its output were read only afterwards.
     let fed = docker.feed(&container.name, ExecCommand::new(["cat"]), body(300)).await.unwrap();
     assert_eq!((fed.exit_code, fed.sent_all), (0, true));
@@ -216,11 +216,11 @@ async fn body_that_fails_is_never_seen_as_an_end_by_the_process() {
     let Some(docker) = daemon().await else { return };
     let container = Sleeper::start(&[]);
     let cut = stream::iter([Ok(Bytes::from_static(b"half of it")), Err(BoxError::from("the pack is damaged"))]);
-    let fed = docker.feed(&container.name, shell("cat > /tmp/cut; echo ended > /tmp/ended"), cut).await;
+    let fed = docker.feed(&container.name, shell("cat > /data/cut; echo ended > /data/ended"), cut).await;
     let error = fed.err().unwrap();
     assert!(matches!(error, Error::Body { .. }), "{error}");
     assert_eq!(container.processes(), ["sleep 600"]);
-    assert_eq!(container.shell("cat /tmp/cut; ls /tmp"), "half of itcut");
+    assert_eq!(container.shell("cat /data/cut; ls /data"), "half of itcut");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,7 +83,7 @@ async fn lost_end_is_found_though_the_exit_code_is_0() {
         |_| vec![pid(), frame(1, &[b'x'; 10_000])],
         |_| vec![pid()],
         |nonce| vec![pid(), frame(1, b"data"), frame(1, &nonce.as_bytes()[..31])],
-        // Cut behind a frame's head, which bollard does not tell: the whole nonce is missing.
+        // Cut behind a frame's head, which the client library does not tell: the whole nonce is missing.
         |_| vec![pid(), frame(1, b"data"), vec![1, 0, 0, 0, 0, 0, 0, 32]],
     ];
     for tail in tails {

@@ -1,7 +1,6 @@
 //! One integration binary: a module per behaviour.
 #![allow(unreachable_pub, reason = "one binary: what its modules share is public to them only")]
-
-// `cfg(test)` on each: clippy then knows that what is in them, helpers too, is test code.
+// `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
 mod buckets_faults;
@@ -11,6 +10,10 @@ mod buckets_nights;
 mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
+#[cfg(test)]
+mod crash;
+#[cfg(test)]
+mod damage;
 #[cfg(test)]
 mod docker_archive;
 #[cfg(test)]
@@ -24,6 +27,10 @@ mod files_directory;
 #[cfg(test)]
 mod files_secrets;
 #[cfg(test)]
+mod fuzz_replay;
+#[cfg(test)]
+mod golden;
+#[cfg(test)]
 mod memory_store;
 #[cfg(test)]
 mod mongodb_faults;
@@ -34,8 +41,9 @@ mod redis_address;
 #[cfg(test)]
 mod redis_container;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;
-#[cfg(test)]
 mod tidy;

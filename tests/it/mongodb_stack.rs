@@ -175,10 +175,11 @@ async fn mongodump_killed_at_any_point_is_no_capture() {
     restore(stack.on_host(), &mut original, &name).await;
     let real = stack.tools.display();
     let len = original.bytes.len();
+    // The pipe stays open for reading: mongodump dies of the signal alone, with more to write than it holds.
     for cut in [0, 100, 3000, len / 7, len / 3, len / 2, len * 5 / 6] {
         let script = format!(
             "mkfifo \"$DIR/f\"; exec 4<&3; '{real}/mongodump' \"$@\" 3<&4 >\"$DIR/f\" & p=$!
-             head -c {cut} \"$DIR/f\"; kill -9 $p; rm \"$DIR/f\"; wait $p"
+             exec 5<\"$DIR/f\"; head -c {cut} <&5; kill -9 $p; rm \"$DIR/f\"; wait $p"
         );
         let tools = FakeTools::new(b"", &script, "exit 99");
         let tools = on_host(&tools.path(""), at(stack.port, &stack.password));
@@ -237,8 +238,8 @@ async fn a_container_killed_during_the_dump_or_the_restore_is_neither() {
         let beside = Beside::start(&stack, call);
         // A tool of that container that stops halfway, so that the container dies at a known point.
         let tools = beside.tools(&docker, &stack);
-        let half = "printf '#!/bin/sh\\nprintf started >&2; sleep 600\\n' >/tmp/half; chmod 755 /tmp/half
-            for tool in mongodump mongorestore; do cp /tmp/half \"$(command -v $tool)\"; done";
+        let half = "printf '#!/bin/sh\\nprintf started >&2; sleep 600\\n' >half; chmod 755 half
+            for tool in mongodump mongorestore; do cp half \"$(command -v $tool)\"; done";
         cli(&["exec", &beside.name, "sh", "-c", half]);
         let killer = {
             let name = beside.name.clone();

@@ -112,6 +112,11 @@ async fn a_restore_of_bad_bytes_leaves_the_old_file() {
 
 /// A server that answers like a master and sends `payload` after the `header` of its choice.
 async fn master(header: String, payload: Vec<u8>) -> String {
+    master_at(1, header, payload).await
+}
+
+/// The same with a clock of its own, seconds since 1970.
+async fn master_at(clock: u64, header: String, payload: Vec<u8>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     tokio::spawn(async move {
@@ -127,7 +132,7 @@ async fn master(header: String, payload: Vec<u8>) -> String {
                     }
                     let asked = String::from_utf8_lossy(&buffer[..got]).into_owned();
                     let answer = if asked.contains("TIME") {
-                        "*2\r\n$1\r\n1\r\n$1\r\n0\r\n".to_owned()
+                        format!("*2\r\n:{clock}\r\n:0\r\n")
                     } else if asked.contains("server") {
                         "$20\r\nredis_version:7.0.15\r\n".to_owned()
                     } else if asked.contains("INFO") {
@@ -192,6 +197,35 @@ async fn a_stream_that_ends_early_is_never_stored() {
     let error = capture_from(master(counted, flipped).await).await.unwrap_err();
     assert!(
         matches!(error, Error::Redis(RedisError::Rdb(rdb::Error::Checksum { .. } | rdb::Error::Malformed { .. }))),
+        "{error:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_older_than_the_run_is_refused() {
+    let address = master_at(4_000_000_000, format!("${}", FILE.len()), FILE.to_vec()).await;
+    let error = capture_from(address).await.unwrap_err();
+    assert!(matches!(error, Error::Redis(RedisError::Stale { started_secs: 4_000_000_000, .. })), "{error:?}");
+}
+
+#[tokio::test]
+async fn an_acl_user_with_few_rights_is_enough() {
+    let server = LocalServer::start(&[]);
+    seed(&server);
+    let rights = ["+ping", "+info", "+time", "+config|get", "+psync", "+replconf"];
+    let user = [["ACL", "SETUSER", "backup", "on", ">few"].as_slice(), &rights].concat();
+    assert_eq!(server.try_cli(&user), "OK");
+    let mut access = server.access(Some("few"));
+    access.user = Some("backup".to_owned());
+    let mut store = MemoryStore::default();
+    let captured = RedisSource::new(access, "test".to_owned()).capture(&mut store).await.unwrap();
+    assert_eq!(captured.catalogue.len(), 2);
+    server.try_cli(&["ACL", "SETUSER", "backup", "-psync"]);
+    let mut access = server.access(Some("few"));
+    access.user = Some("backup".to_owned());
+    let error = RedisSource::new(access, "test".to_owned()).capture(&mut store).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Redis(RedisError::Credentials { reply, .. }) if reply.contains("NOPERM")),
         "{error:?}"
     );
 }

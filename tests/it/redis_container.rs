@@ -72,7 +72,8 @@ impl Scene {
         assert!(plan.replaces[0].starts_with("all 1 keys in 1 databases"), "{plan:?}");
         assert_ne!(self.redis.digest(), digest);
         let restored = self.sink().restore(&mut store).await.unwrap();
-        assert_eq!(restored.notes[0], "db0: 502 keys, 502 in the snapshot, 0 of them expiring");
+        assert_eq!(restored.notes[0], "redis loaded 503 keys of the file, 0 had expired");
+        assert_eq!(restored.notes[1], "db0: 502 keys, 502 in the snapshot, 0 of them expiring");
         assert_eq!(self.redis.digest(), digest);
         assert!(journal::pending(self.state.path()).unwrap().is_empty());
         cli(&["restart", "-t", "30", &self.redis.name]);
@@ -113,6 +114,17 @@ async fn with_aof_off_the_restored_data_survives_the_saving_stop() {
     assert_eq!(scene.redis.try_cli(&["CONFIG", "GET", "save"]), "save\n3600 1");
     assert_eq!(cli(&["exec", &scene.redis.name, "ls", "/data"]), "dump.rdb");
     scene.round_trip().await;
+}
+
+#[tokio::test]
+async fn a_setting_that_a_restart_undoes_is_told_instead_of_a_success() {
+    let Some(scene) = Scene::set(&["--appendonly", "no", "--dir", "/data"]).await else { return };
+    scene.seed();
+    let mut store = scene.capture().await.unwrap();
+    assert_eq!(scene.redis.try_cli(&["CONFIG", "SET", "appendonly", "yes"]), "OK");
+    until("the first AOF is written", || scene.redis.try_cli(&["INFO", "persistence"]).contains("aof_rewrites:1"));
+    let error = scene.sink().restore(&mut store).await.unwrap_err();
+    assert!(matches!(error, Error::Redis(RedisError::SettingsChanged { name: "appendonly", .. })), "{error:?}");
 }
 
 #[tokio::test]

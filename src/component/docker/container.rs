@@ -5,7 +5,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bollard::models::{
-    ContainerInspectResponse, ContainerStateStatusEnum, HostConfig, MountPoint, NetworkSettings, RestartPolicyNameEnum,
+    ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum, HostConfig,
+    MountPoint, NetworkSettings, RestartPolicyNameEnum,
 };
 
 use crate::component::secret::Secret;
@@ -32,6 +33,20 @@ pub struct Container {
     pub networks: Vec<Network>,
     /// What happens when its process ends.
     pub restart_policy: RestartPolicy,
+}
+
+/// A container as the daemon lists it: enough to choose one. Unlike inspecting, listing never waits for a
+/// container whose files are being read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRow {
+    /// The full id, 64 hex digits.
+    pub id: String,
+    /// The exact name, no leading slash.
+    pub name: String,
+    /// All labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it runs.
+    pub state: ContainerState,
 }
 
 /// Whether a container runs.
@@ -127,6 +142,24 @@ impl Container {
             networks: networks_of(networks),
             restart_policy: policy_of(found.host_config),
         }
+    }
+}
+
+impl ContainerRow {
+    pub(super) fn from_listed(row: ContainerSummary) -> Option<Self> {
+        let names = row.names.unwrap_or_default();
+        // Links of old kind add names with another container's in front.
+        let name = names.iter().map(|name| name.trim_start_matches('/')).find(|name| !name.contains('/'))?;
+        let state = match row.state {
+            Some(ContainerSummaryStateEnum::CREATED) => ContainerState::Created,
+            Some(ContainerSummaryStateEnum::RUNNING) => ContainerState::Running,
+            Some(ContainerSummaryStateEnum::PAUSED) => ContainerState::Paused,
+            Some(ContainerSummaryStateEnum::RESTARTING) => ContainerState::Restarting,
+            Some(ContainerSummaryStateEnum::EXITED) => ContainerState::Exited,
+            _ => ContainerState::Unusable,
+        };
+        let labels = row.labels.unwrap_or_default().into_iter().collect();
+        Some(Self { id: row.id?, name: name.to_owned(), labels, state })
     }
 }
 

@@ -132,11 +132,10 @@ impl ExecCommand {
 impl Docker {
     /// Starts a command in a running container. Returns once it runs or is known not to have been started.
     pub async fn exec(&self, container: &str, command: ExecCommand) -> Result<Exec, Error> {
+        assert!(!command.argv.is_empty(), "a command has a program");
         check_name(container)?;
-        let names = Names {
-            container: container.to_owned(),
-            program: command.argv.first().cloned().unwrap_or_else(|| "nothing".to_owned()),
-        };
+        let names =
+            Names { container: container.to_owned(), program: command.argv.first().cloned().unwrap_or_default() };
         let docker = self.clone();
         // On a task of its own: if the caller stops waiting, what was started is still seen, and killed.
         let starting = tokio::spawn(async move {

@@ -3,6 +3,10 @@
 //! Both read `--config=/dev/fd/3`: a shell takes the config from its standard input (or, for a dump in a
 //! container, which has none, from a variable that it unsets), opens it as descriptor 3 and becomes the
 //! tool. So no password is ever an argument, in the tool's environment, in a file or in Docker's events.
+//!
+//! In a container the shell above a dump, which writes the end mark behind it, keeps that variable as long
+//! as the dump takes. Those who can read it there (root and its own user) can read the server's own
+//! environment as well, which has the same password.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,9 +18,10 @@ use zeroize::Zeroizing;
 
 use super::Error;
 use super::process::{Child, Fed, exit};
-use super::server::Server;
+use super::server::{Address, Login, Server};
 use crate::component::docker::{self, Docker, ExecCommand};
 use crate::component::secret::Secret;
+use crate::component::stack;
 use crate::component::{ByteStream, Error as ComponentError};
 
 /// The program that dumps.
@@ -59,6 +64,25 @@ pub struct Tools {
 }
 
 impl Tools {
+    /// Returns the tools for a server as the stack was resolved: in its container, or on this host (in
+    /// `directory`, else from `PATH`) where it was given by address. `None` where it is in a container and
+    /// there is no daemon.
+    pub fn found(mongodb: &stack::Mongodb, docker: Option<&Docker>, directory: Option<PathBuf>) -> Option<Self> {
+        let login = mongodb.password.as_ref().map(|password| Login {
+            username: mongodb.user.value.clone(),
+            password: password.value.duplicate(),
+            auth_database: "admin".to_owned(),
+        });
+        let (place, address) = match &mongodb.place {
+            stack::Place::Container(found) => {
+                let place = Place::Container { docker: docker?.clone(), container: found.value.name.clone() };
+                (place, Address::Local)
+            }
+            stack::Place::Address(uri) => (Place::Host { directory }, Address::Uri(uri.value.duplicate())),
+        };
+        Some(Self { place, server: Server { address, login, selection_timeout_secs: None } })
+    }
+
     /// Returns where they run, for messages.
     pub(super) fn place(&self) -> String {
         match &self.place {

@@ -251,6 +251,25 @@ pub enum Error {
         /// Whether the files of before the restore are in place again.
         rolled_back: bool,
     },
+    /// The server loaded something else than the restored file.
+    #[error("the server loaded {got} keys, the file has {expected}")]
+    LoadedOther {
+        /// Keys of the file.
+        expected: u64,
+        /// Keys that it loaded, expired ones included.
+        got: u64,
+    },
+    /// The server came up with other settings than it had been running with (`CONFIG SET` without
+    /// `CONFIG REWRITE`): it did not load the restored file.
+    #[error("redis came up with {name} {got}, it had been running with {expected}")]
+    SettingsChanged {
+        /// The setting.
+        name: &'static str,
+        /// Before the restore.
+        expected: String,
+        /// Now.
+        got: String,
+    },
     /// Fewer keys than the file holds are there after the restart.
     #[error("database {database}: expected at least {expected} keys, got {got}")]
     KeysMissing {

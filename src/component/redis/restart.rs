@@ -15,7 +15,7 @@ use crate::component::docker::{ContainerState, Docker};
 /// Redis may write its data once more when it is told to stop.
 const STOP_GRACE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(250);
-/// A container seen down or restarting so often in a row does not come up any more.
+/// A container seen down or restarting so often after its start does not come up any more.
 const DOWN_POLLS_MAX: u32 = 20;
 
 /// A container that is, or may be, stopped. Dropped, it is started in the background, and its journal
@@ -82,10 +82,8 @@ pub(super) async fn ready(
     let deadline = Instant::now() + limit;
     let mut down = 0;
     while Instant::now() < deadline && down < DOWN_POLLS_MAX {
-        match docker.inspect(container).await?.state {
-            ContainerState::Running => down = 0,
-            _ => down += 1,
-        }
+        // not in a row: one that falls at every start is seen running in between
+        down += u32::from(docker.inspect(container).await?.state != ContainerState::Running);
         match loaded(access).await {
             Ok(Some(server)) => return Ok(Some(server)),
             Ok(None) => {}
@@ -104,24 +102,41 @@ async fn loaded(access: &Access) -> Result<Option<Server>, Error> {
     Ok((!loading).then_some(server))
 }
 
-/// Compares the keys that are there with those of the file; returns notes and warnings.
+/// Compares what the server loaded, and the keys that are there, with the file; returns notes and warnings.
 pub(super) async fn compare(server: &mut Server, verdict: &Verdict) -> Result<(Vec<String>, Vec<String>), Error> {
     if verdict.unknown.is_some() {
         return Ok((vec!["redis loaded the file; its keys could not be counted beforehand".to_owned()], Vec::new()));
     }
+    let persistence = server.info("persistence").await?;
+    let loaded = persistence.number("rdb_last_load_keys_loaded").zip(persistence.number("rdb_last_load_keys_expired"));
     let keyspace = server.info("keyspace").await?.keyspace();
-    judge(&keyspace, verdict)
+    judge(loaded, &keyspace, verdict)
 }
 
-/// Keys that expire may be gone by now; more keys than the file has mean that clients write already
-/// (or the health check, its `ping` in database 0).
-fn judge(present: &BTreeMap<u64, u64>, verdict: &Verdict) -> Result<(Vec<String>, Vec<String>), Error> {
+/// `loaded` (kept and expired keys of the last load, Redis 7.0) is exact. Without it the keys that are
+/// there are all there is to go by: those that expire may be gone, and more than the file has mean that
+/// clients write already (or the health check, its `ping` in database 0).
+fn judge(
+    loaded: Option<(u64, u64)>,
+    present: &BTreeMap<u64, u64>,
+    verdict: &Verdict,
+) -> Result<(Vec<String>, Vec<String>), Error> {
     let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    let expected: u64 = verdict.databases.values().map(|keys| keys.total).sum();
+    if let Some((kept, expired)) = loaded {
+        if kept + expired != expected {
+            return Err(Error::LoadedOther { expected, got: kept + expired });
+        }
+        notes.push(format!("redis loaded {kept} keys of the file, {expired} had expired"));
+    }
     for (database, keys) in &verdict.databases {
         let got = present.get(database).copied().unwrap_or(0);
         let expected = keys.total - keys.expiring;
-        if got < expected {
+        if got < expected && loaded.is_none() {
             return Err(Error::KeysMissing { database: *database, expected, got });
+        }
+        if got < expected {
+            warnings.push(format!("db{database} has {got} keys, the snapshot {}: clients removed some", keys.total));
         }
         notes.push(format!(
             "db{database}: {got} keys, {} in the snapshot, {} of them expiring",
@@ -157,11 +172,18 @@ mod tests {
     #[test]
     fn missing_keys_are_an_error_and_expired_or_additional_ones_are_not() {
         let file = verdict(&[(0, Keys { total: 10, expiring: 3 }), (2, Keys { total: 1, expiring: 0 })]);
-        let judged = |db0, db2| judge(&[(0, db0), (2, db2)].into(), &file);
+        let judged = |db0, db2| judge(None, &[(0, db0), (2, db2)].into(), &file);
         assert!(judged(7, 1).unwrap().1.is_empty());
         assert!(judged(11, 1).unwrap().1.is_empty());
         assert_eq!(judged(12, 1).unwrap().1.len(), 1);
         assert!(matches!(judged(6, 1), Err(Error::KeysMissing { database: 0, expected: 7, got: 6 })));
-        assert!(matches!(judge(&[(0, 10)].into(), &file), Err(Error::KeysMissing { database: 2, .. })));
+        assert!(matches!(judge(None, &[(0, 10)].into(), &file), Err(Error::KeysMissing { database: 2, .. })));
+    }
+    #[test]
+    fn what_was_loaded_decides_where_the_server_tells_it() {
+        let file = verdict(&[(0, Keys { total: 10, expiring: 3 })]);
+        assert_eq!(judge(Some((9, 1)), &[(0, 2)].into(), &file).unwrap().1.len(), 1);
+        let error = judge(Some((9, 0)), &[(0, 10)].into(), &file).unwrap_err();
+        assert!(matches!(error, Error::LoadedOther { expected: 10, got: 9 }));
     }
 }

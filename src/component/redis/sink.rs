@@ -121,6 +121,7 @@ impl RedisSink {
         let (docker, container) = (&target.docker, target.container.as_str());
         let server = ready(docker, container, &self.access, self.options.ready_limit).await?;
         let mut server = server.ok_or_else(|| self.not_ready(false))?;
+        same_settings(&target.settings, &Settings::read(&mut server).await?)?;
         let (notes, mut warnings) = compare(&mut server, &verdict).await?;
         warnings.extend(target.warnings);
         Ok(Restored { bytes: len, notes, warnings })
@@ -346,6 +347,21 @@ impl Sink for RedisSink {
 fn dump(stored: &dyn Stored) -> Result<StoredStream, ComponentError> {
     let found = stored.streams().into_iter().find(|stream| stream.name == STREAM);
     found.ok_or_else(|| ComponentError::NoSuchStream { stream: STREAM.to_owned() })
+}
+
+/// Settings that decide what is loaded at a start may have been changed in the running server only.
+fn same_settings(before: &Settings, now: &Settings) -> Result<(), Error> {
+    let pairs = [
+        ("appendonly", before.aof.to_string(), now.aof.to_string()),
+        ("dir", before.dir.clone(), now.dir.clone()),
+        ("dbfilename", before.dbfilename.clone(), now.dbfilename.clone()),
+        ("appenddirname", before.append_dir.clone(), now.append_dir.clone()),
+        ("appendfilename", before.append_prefix.clone(), now.append_prefix.clone()),
+    ];
+    match pairs.into_iter().find(|(_, before, now)| before != now) {
+        None => Ok(()),
+        Some((name, expected, got)) => Err(Error::SettingsChanged { name, expected, got }),
+    }
 }
 
 fn manifest_name(settings: &Settings) -> String {

@@ -43,7 +43,7 @@ pub(super) struct Head {
 }
 
 /// Reads an answer.
-pub(super) fn read_head(answer: &HeadObjectOutput, place: Place) -> Result<Head, Error> {
+pub(super) fn read_head(answer: &HeadObjectOutput, place: Box<Place>) -> Result<Head, Error> {
     let len = answer.content_length().and_then(|len| u64::try_from(len).ok());
     let len = len.ok_or(Error::Answer { place, field: "content length" })?;
     let mut attributes = Attributes::new();

@@ -368,7 +368,7 @@ impl Server {
     }
 
     /// Returns the typed error of a failed request.
-    pub(super) fn classify<E>(&self, error: SdkError<E>, place: Place) -> Error
+    pub(super) fn classify<E>(&self, error: SdkError<E>, place: Box<Place>) -> Error
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
@@ -396,8 +396,9 @@ impl Server {
     }
 }
 
-pub(super) fn place(operation: &'static str, bucket: Option<&str>, key: Option<&str>) -> Place {
-    Place { operation, bucket: bucket.map(str::to_owned), key: key.map(str::to_owned) }
+pub(super) fn place(operation: &'static str, bucket: Option<&str>, key: Option<&str>) -> Box<Place> {
+    // Boxed, so that results stay small: an error is rare.
+    Box::new(Place { operation, bucket: bucket.map(str::to_owned), key: key.map(str::to_owned) })
 }
 
 /// Returns the HTTP status of the answer, 0 where none came.

@@ -185,7 +185,7 @@ impl Reader {
         format!("{}/{} {race} during the capture", self.bucket, key.escape_debug())
     }
 
-    fn place(&self, operation: &'static str, key: &str) -> Place {
+    fn place(&self, operation: &'static str, key: &str) -> Box<Place> {
         place(operation, Some(&self.bucket), Some(key))
     }
 }
@@ -251,7 +251,7 @@ impl Body {
         }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> Box<Place> {
         place("GetObject", Some(&self.bucket), Some(&self.key))
     }
 }

@@ -69,7 +69,7 @@ pub enum Error {
     #[error("{place}: the server refused the credentials ({code})")]
     Credentials {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// The server's error code.
         code: String,
     },
@@ -77,25 +77,25 @@ pub enum Error {
     #[error("{place}: access denied")]
     AccessDenied {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
     },
     /// The clocks of this host and of the server are too far apart.
     #[error("{place}: the clocks of this host and of the server differ too much")]
     ClockSkew {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
     },
     /// There is no such bucket.
     #[error("{place}: no such bucket")]
     NoSuchBucket {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
     },
     /// No answer came.
     #[error("{place}: {endpoint} is unreachable: {reason}")]
     Unreachable {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// The server's address.
         endpoint: String,
         /// What the connection said.
@@ -105,7 +105,7 @@ pub enum Error {
     #[error("{place}: the server is too busy (status {status})")]
     Throttled {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// The HTTP status.
         status: u16,
     },
@@ -113,13 +113,13 @@ pub enum Error {
     #[error("{place}: not supported by the server")]
     NotSupported {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
     },
     /// The server refused or failed.
     #[error("{place}: failed with status {status}: {code}: {message}")]
     Failed {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// The HTTP status, 0 where there was none.
         status: u16,
         /// The server's error code.
@@ -131,7 +131,7 @@ pub enum Error {
     #[error("{place}: the answer has no usable {field}")]
     Answer {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// The missing or malformed part.
         field: &'static str,
     },
@@ -155,7 +155,7 @@ pub enum Error {
     #[error("{place}: the body has {got} bytes, expected {expected}")]
     BodyLength {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// Bytes announced.
         expected: u64,
         /// Bytes received (at least).
@@ -165,7 +165,7 @@ pub enum Error {
     #[error("{place}: the body broke off at byte {at} of {expected}: {reason}")]
     BodyBroken {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// Bytes received.
         at: u64,
         /// Bytes announced.
@@ -177,13 +177,13 @@ pub enum Error {
     #[error("{place}: the object changed while it was being read")]
     Changed {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
     },
     /// The object is listed but was another one at every attempt.
     #[error("{place}: the object could not be read in one state in {attempts} attempts")]
     NeverStill {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// How often it was tried.
         attempts: u32,
     },
@@ -213,7 +213,7 @@ pub enum Error {
     #[error("{place}: the uploaded object has {got} bytes, expected {expected}")]
     UploadNotWhole {
         /// What was asked.
-        place: Place,
+        place: Box<Place>,
         /// Bytes sent.
         expected: u64,
         /// Bytes the server has.

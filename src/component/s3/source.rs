@@ -187,13 +187,25 @@ impl Pass<'_> {
                 break;
             }
             let wanted = filter.is_empty() || filter.contains(&stored);
-            if wanted && self.server.has_bucket(&stored).await? {
+            if wanted && self.still_exists(&stored).await? {
                 self.warnings.push(format!("bucket {stored} exists but was missing from the list of buckets"));
                 return Ok(Some(stored));
             }
             self.skip_bucket(&stored).await?;
         }
         Ok(names.pop_front())
+    }
+
+    /// Asks by name for a bucket that the previous snapshot has and the list of buckets has not.
+    async fn still_exists(&mut self, bucket: &str) -> Result<bool, Error> {
+        match self.server.has_bucket(bucket).await {
+            // Where names are shared by everybody, somebody else may have it by now.
+            Err(Error::AccessDenied { .. }) => {
+                self.warnings.push(format!("bucket {bucket} is not listed any more and may not be read: left out"));
+                Ok(false)
+            }
+            other => other,
+        }
     }
 
     /// Passes over the previous rows of a bucket that is no more.

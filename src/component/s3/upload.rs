@@ -41,7 +41,7 @@ impl From<Error> for Trouble {
 }
 
 /// Reads content of a known length into memory; the caller bounds the length.
-pub(super) async fn gather(mut body: ByteStream, place: Place, len: u64) -> Result<Bytes, component::Error> {
+pub(super) async fn gather(mut body: ByteStream, place: Box<Place>, len: u64) -> Result<Bytes, component::Error> {
     let capacity = usize::try_from(len).unwrap_or(usize::MAX);
     let mut bytes = BytesMut::with_capacity(capacity);
     while let Some(run) = body.next().await {
@@ -256,7 +256,7 @@ impl Writer {
         tagging_header(attributes).filter(|_| !self.server.tags_unsupported())
     }
 
-    pub(super) fn place(&self, operation: &'static str, key: &str) -> Place {
+    pub(super) fn place(&self, operation: &'static str, key: &str) -> Box<Place> {
         place(operation, Some(&self.bucket), Some(key))
     }
 }

@@ -4,67 +4,52 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::{Error, Found, Mongodb, Origin, Place, Redis, Rustfs, Service, Settings, StackOptions};
-use crate::component::docker::{Container, Daemon, Docker};
+use crate::component::docker::{Container, ContainerRow, Daemon, Docker};
 use crate::component::secret::Secret;
 
 /// The label that names the stack, `${APP_NAME}-${ENV}`.
 const STACK_LABEL: &str = "orkestra.stack";
 /// The label in which Compose names the service.
 const SERVICE_LABEL: &str = "com.docker.compose.service";
-/// What all containers of older releases begin with; they had no environments.
-const OLD_APP_NAME: &str = "orkestra";
 const S3_PORT: u16 = 9000;
 
-/// Returns the names that a service's container can have: this release's and, for the default application,
-/// that of older ones.
-pub fn container_names(service: Service, app_name: &str, environment: &str) -> (String, Option<String>) {
-    let old = (app_name == OLD_APP_NAME).then(|| format!("{OLD_APP_NAME}-{service}"));
-    (format!("{app_name}-{service}-{environment}"), old)
+/// Returns the names that a service's container can have: this release's and that of older ones, which had
+/// no environments.
+pub fn container_names(service: Service, app_name: &str, environment: &str) -> (String, String) {
+    (format!("{app_name}-{service}-{environment}"), format!("{app_name}-{service}"))
 }
 
-/// Returns the place in `containers` of the one that is the service, and how it was found: by flag (exact
+/// Returns the container that is the service, and how it was found: by flag (exact
 /// name or full id), exact name, labels, name of older releases. The first of these ways that finds any
 /// decides; one that finds two is an error. Stopped containers count.
-pub fn find_container(
+pub fn find_container<'a>(
     service: Service,
     flag: Option<&str>,
     app_name: &str,
     environment: &str,
-    containers: &[Container],
-) -> Result<Found<usize>, Error> {
+    containers: &'a [ContainerRow],
+) -> Result<Found<&'a ContainerRow>, Error> {
     let stack = format!("{app_name}-{environment}");
     let (name, old_name) = container_names(service, app_name, environment);
     if let Some(flag) = flag {
-        let place = containers.iter().position(|container| container.name == flag || container.id == flag);
-        let expected = || Error::NoContainer { service, expected: vec![flag.to_owned()] };
-        return Ok(Found { value: place.ok_or_else(expected)?, origin: Origin::Flag(container_flag(service)) });
+        let found = only(service, containers, |row| row.name == flag || row.id == flag)?;
+        let missing = || Error::NoContainer { service, expected: vec![flag.to_owned()] };
+        return Ok(Found { value: found.ok_or_else(missing)?, origin: Origin::Flag(container_flag(service)) });
     }
-    let has = |container: &Container, label: &str, value: &str| container.labels.get(label).is_some_and(|v| v == value);
-    let by_name = only(service, containers, |container| container.name == name)?;
-    let by_labels = || {
-        only(service, containers, |container| {
-            has(container, STACK_LABEL, &stack) && has(container, SERVICE_LABEL, service.name())
-        })
-    };
-    let by_old_name = || {
-        // One that says that it belongs to another stack does.
-        only(service, containers, |container| {
-            old_name.as_ref() == Some(&container.name)
-                && container.labels.get(STACK_LABEL).is_none_or(|label| *label == stack)
-        })
-    };
-    if let Some(value) = by_name {
+    let has = |row: &ContainerRow, label: &str, value: &str| row.labels.get(label).is_some_and(|found| found == value);
+    let labelled = |row: &ContainerRow| has(row, STACK_LABEL, &stack) && has(row, SERVICE_LABEL, service.name());
+    // One that says that it belongs to another stack does.
+    let old =
+        |row: &ContainerRow| row.name == old_name && row.labels.get(STACK_LABEL).is_none_or(|label| *label == stack);
+    if let Some(value) = only(service, containers, |row| row.name == name)? {
         Ok(Found { value, origin: Origin::Name })
-    } else if let Some(value) = by_labels()? {
+    } else if let Some(value) = only(service, containers, labelled)? {
         Ok(Found { value, origin: Origin::Labels })
-    } else if let Some(value) = by_old_name()? {
+    } else if let Some(value) = only(service, containers, old)? {
         Ok(Found { value, origin: Origin::OldName })
     } else {
         let labels = format!("labels {STACK_LABEL}={stack} and {SERVICE_LABEL}={service}");
-        Err(Error::NoContainer {
-            service,
-            expected: [Some(name), Some(labels), old_name].into_iter().flatten().collect(),
-        })
+        Err(Error::NoContainer { service, expected: vec![name, labels, old_name] })
     }
 }
 
@@ -76,14 +61,18 @@ fn container_flag(service: Service) -> &'static str {
     }
 }
 
-fn only(service: Service, containers: &[Container], fits: impl Fn(&Container) -> bool) -> Result<Option<usize>, Error> {
-    let found: Vec<(usize, &Container)> = containers.iter().enumerate().filter(|(_, c)| fits(c)).collect();
+fn only(
+    service: Service,
+    containers: &[ContainerRow],
+    fits: impl Fn(&ContainerRow) -> bool,
+) -> Result<Option<&ContainerRow>, Error> {
+    let found: Vec<&ContainerRow> = containers.iter().filter(|row| fits(row)).collect();
     match found.as_slice() {
         [] => Ok(None),
-        [(place, _)] => Ok(Some(*place)),
+        [row] => Ok(Some(*row)),
         several => Err(Error::Ambiguous {
             service,
-            candidates: several.iter().map(|(_, c)| format!("{} ({})", c.name, c.state)).collect(),
+            candidates: several.iter().map(|row| format!("{} ({})", row.name, row.state)).collect(),
         }),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::services::s3_endpoint;
 use super::{Error, Found, Origin, Place, Service, Settings, StackOptions, find_container, locate, services, show};
-use crate::component::docker::{Container, ContainerState, Network, PublishedPort, RestartPolicy};
+use crate::component::docker::{Container, ContainerRow, ContainerState, Network, PublishedPort, RestartPolicy};
 use crate::component::dotenv::{self, Dotenv};
 use crate::component::secret::Secret;
 
@@ -24,23 +24,28 @@ fn container(name: &str, labels: &[(&str, &str)]) -> Container {
     }
 }
 
-fn labelled(name: &str, stack: &str, service: &str) -> Container {
-    container(name, &[("orkestra.stack", stack), ("com.docker.compose.service", service)])
+fn row(name: &str, labels: &[(&str, &str)]) -> ContainerRow {
+    let Container { id, name, labels, state, .. } = container(name, labels);
+    ContainerRow { id, name, labels, state }
 }
 
-fn find(flag: Option<&str>, app: &str, env: &str, containers: &[Container]) -> Result<(String, Origin), Error> {
+fn labelled(name: &str, stack: &str, service: &str) -> ContainerRow {
+    row(name, &[("orkestra.stack", stack), ("com.docker.compose.service", service)])
+}
+
+fn find(flag: Option<&str>, app: &str, env: &str, containers: &[ContainerRow]) -> Result<(String, Origin), Error> {
     let found = find_container(Service::Redis, flag, app, env, containers)?;
-    Ok((containers[found.value].name.clone(), found.origin))
+    Ok((found.value.name.clone(), found.origin))
 }
 
 #[test]
 fn container_is_found_by_flag_then_name_then_labels_then_old_name() {
     let all = [
-        container("orkestra-redis", &[]),
+        row("orkestra-redis", &[]),
         labelled("weird", "orkestra-development", "redis"),
-        container("orkestra-redis-development", &[]),
-        container("orkestra-redis-development-2", &[]),
-        container("mine", &[]),
+        row("orkestra-redis-development", &[]),
+        row("orkestra-redis-development-2", &[]),
+        row("mine", &[]),
     ];
     let found = |flag, first: usize| find(flag, "orkestra", "development", &all[..first]).unwrap();
     assert_eq!(found(Some("mine"), 5), ("mine".to_owned(), Origin::Flag("--redis-container")));
@@ -54,15 +59,15 @@ fn container_is_found_by_flag_then_name_then_labels_then_old_name() {
 #[test]
 fn missing_container_is_an_error_that_lists_what_was_expected() {
     let others = [
-        container("orkestra-redis", &[]),
+        row("orkestra-redis", &[]),
         labelled("x", "orkestra-production", "redis"),
         labelled("y", "shop-staging", "mongodb"),
     ];
     let error = find(None, "shop", "staging", &others).unwrap_err();
     let expected = "no container of redis was found, expected shop-redis-staging or labels \
-                    orkestra.stack=shop-staging and com.docker.compose.service=redis";
+                    orkestra.stack=shop-staging and com.docker.compose.service=redis or shop-redis";
     assert_eq!(error.to_string(), expected);
-    // The name of older releases is nobody's but the default application's, and not one's that says otherwise.
+    // A name of older releases counts for nothing where labels say otherwise.
     let foreign = [labelled("orkestra-redis", "orkestra-production", "redis")];
     let error = find(None, "orkestra", "development", &foreign).unwrap_err();
     assert!(error.to_string().ends_with(" or orkestra-redis"), "{error}");
@@ -72,7 +77,7 @@ fn missing_container_is_an_error_that_lists_what_was_expected() {
 fn two_candidates_are_an_error_that_names_them() {
     let mut stopped = labelled("b", "orkestra-development", "redis");
     stopped.state = ContainerState::Exited;
-    let both = [labelled("a", "orkestra-development", "redis"), stopped, container("orkestra-redis", &[])];
+    let both = [labelled("a", "orkestra-development", "redis"), stopped, row("orkestra-redis", &[])];
     let error = find(None, "orkestra", "development", &both).unwrap_err();
     assert_eq!(error.to_string(), "several containers could be redis: a (running), b (exited)");
 }
@@ -121,7 +126,7 @@ fn first_of_several_variables_counts_wherever_it_is() {
 
 #[test]
 fn name_that_no_container_can_have_is_refused() {
-    for bad in ["/root/.shinit", "a b", "-a", "a/../b"] {
+    for bad in ["/etc/shinit", "a b", "-a", "a/../b"] {
         let environment = env(&[("ENV", bad)]);
         let error = Settings::new(&environment, None, None).environment(None).unwrap_err();
         assert!(matches!(error, Error::BadValue { .. }), "{bad}: {error}");

@@ -1,10 +1,12 @@
-//! What several tests need: repositories, stores in memory, servers, daemons.
+//! What several tests need: repositories, deterministic content, stand-ins of components and servers.
 
-pub(crate) mod docker;
-pub(crate) mod memory_store;
-pub(crate) mod minio;
-pub(crate) mod mock_daemon;
-pub(crate) mod mongodb;
-pub(crate) mod redis;
-pub(crate) mod repository;
-pub(crate) mod s3_fault;
+pub mod docker;
+pub mod memory_store;
+pub mod minio;
+pub mod mock_daemon;
+pub mod mongodb;
+pub mod night;
+pub mod redis;
+pub mod repository;
+pub mod s3_fault;
+pub mod sources;

@@ -2,6 +2,7 @@
 //! Strict: a request that it does not know is remembered and fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -57,6 +58,8 @@ pub(crate) struct Faults {
     pub(crate) hide_buckets: BTreeSet<String>,
     /// Finds no condition fulfilled, whatever the etag.
     pub(crate) refuse_conditions: bool,
+    /// Answers every question about whether a bucket exists with 403.
+    pub(crate) refuse_bucket_heads: bool,
     /// Knows no object tags.
     pub(crate) no_tags: bool,
     /// Answers every k-th GET of an object (counted from 1) with 500.
@@ -249,6 +252,7 @@ fn answer(world: &mut World, request: &Request) -> Response {
     *world.counts.entry(operation).or_default() += 1;
     match operation {
         "ListBuckets" => list_buckets(world),
+        "HeadBucket" if world.faults.refuse_bucket_heads => Response::new(403, Vec::new()),
         "HeadBucket" if world.buckets.contains_key(bucket) => Response::new(200, Vec::new()),
         "HeadBucket" => Response::new(404, Vec::new()),
         "ListObjectsV2" => list_objects(world, bucket, request),
@@ -288,8 +292,7 @@ fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response 
     assert!(max <= 1000, "more than 1000 keys confuse servers");
     let mut page_len = max.min(world.page_len.max(1));
     let visible: Vec<(&String, &Object)> = objects
-        .iter()
-        .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
+        .range((after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded))
         .filter(|(key, _)| key.starts_with(&prefix))
         .filter(|(key, _)| !prefix.is_empty() || !world.faults.omit.contains(&format!("{bucket}/{key}")))
         .take(page_len + 1)

@@ -105,7 +105,10 @@ class Dump:
             return 0
         oplog = [self.oplog_intent()] if "--oplog" in self.options else []
         self.mux = self.open()
-        self.write_prelude(parallel, intents + oplog)
+        try:
+            self.write_prelude(parallel, intents + oplog)
+        except OSError as error:
+            raise o.Failed(f"Failed: error writing archive prelude: {os.strerror(error.errno).lower()}") from error
         with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
             errors = [error for error in pool.map(self.dump_one, intents) if error]
         errors += [error for error in map(self.dump_one, oplog) if error]

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 import unittest
 
 import bson
@@ -207,6 +206,12 @@ class RoundTrips(Server):
         done = self.tool("mongodump", "--archive", "--oplog", "--db=basic")
         self.assertEqual(done.returncode, 1)
         self.assertIn(b"--oplog mode only supported on full dumps", done.stderr)
+
+    def test_a_dump_that_cannot_be_written_fails(self):
+        self.restored(stored("basic-one-collection.archive.zst"), "--drop")
+        done = self.tool("mongodump", "--archive=/dev/full", "--db=basic")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"Failed: error writing archive prelude: no space left on device", done.stderr)
 
     def test_more_open_namespaces_than_workers_end_the_restore(self):
         names = [f"c{k}" for k in range(6)]

@@ -4,10 +4,11 @@ import argparse
 import json
 import pathlib
 import shlex
+import signal
 import sys
 import time
 
-from . import day, docker, seed, services, state
+from . import day, seed, services, state
 from .layout import RUNS, Run, StackError
 
 SHOWN_DIFFERENCES = 60
@@ -38,6 +39,8 @@ def parser():
     compare.add_argument("second", type=pathlib.Path)
     compare.add_argument("--only", action="append", choices=state.PARTS, help="may be given several times")
     compare.add_argument("--map-db", metavar="FROM=TO", help="compare database FROM of the first with TO of the second")
+    compare.add_argument("--allow-added", action="store_true",
+                         help="count collections and objects that only the second has, instead of reporting them")
     return top
 
 
@@ -80,7 +83,7 @@ def up(run):
 
 def compare(options):
     first, second = (json.loads(path.read_text()) for path in (options.first, options.second))
-    lines, differences = state.compare(first, second, options.only or state.PARTS, options.map_db)
+    lines, differences = state.compare(first, second, options.only or state.PARTS, options.map_db, options.allow_added)
     for line in differences[:SHOWN_DIFFERENCES]:
         print(f"differs: {line}")
     if len(differences) > SHOWN_DIFFERENCES:
@@ -92,9 +95,11 @@ def compare(options):
 
 
 if __name__ == "__main__":
+    # As an exception, so that what was half started is taken down.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         sys.exit(main(sys.argv[1:]))
-    except (StackError, docker.StackError) as error:
+    except StackError as error:
         print(f"stack: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:

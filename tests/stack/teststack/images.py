@@ -22,10 +22,11 @@ SHELL = ("sh", "cat", "ls", "id", "env", "stat", "head", "tail", "wc", "sleep", 
 IMAGE_DIR = ROOT / "tests" / "stack" / "image"
 STAND_INS = ROOT / "tests" / "stack" / "mongotools"
 TOOLS = ("mongodump", "mongorestore")
-# Never run by a server: tests, editors, caches.
-NOT_COPIED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3", "__pycache__",
+# Never run by a server: tests, editors, packages of the host's side. The compiled modules do come along: without them
+# every start compiles a thousand files.
+NOT_COPIED = {"test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip", "lib2to3",
               "site-packages", "dist-packages", "pip", "setuptools", "boto3", "botocore", "s3transfer"}
-RECIPE = 4
+RECIPE = 5
 
 
 def find_tools():

@@ -34,12 +34,17 @@ def up(run):
         print("stack: mongodump and mongorestore are not here (PATH, ORKVAULT_MONGO_TOOLS): using stand-ins of our own",
               flush=True)
     ensure_daemon()
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        tags = dict(zip(SERVICES, pool.map(lambda service: images.ensure(service, run.tools_dir), SERVICES)))
-    name_things(run)
-    for container in run.containers.values():
-        if docker("ps", "--all", "--quiet", "--filter", f"name=^/{container}$"):
-            raise StackError(f"a container of the name {container} is there already")
+    try:
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            tags = dict(zip(SERVICES, pool.map(lambda service: images.ensure(service, run.tools_dir), SERVICES)))
+        name_things(run)
+        for container in run.containers.values():
+            if docker("ps", "--all", "--quiet", "--filter", f"name=^/{container}$"):
+                raise StackError(f"a container of the name {container} is there already")
+    except BaseException:
+        shutil.rmtree(run.home, ignore_errors=True)
+        stop_daemon()
+        raise
     run.save()
     try:
         start(run, tags)

@@ -11,6 +11,8 @@ import bson.json_util
 from . import clients
 
 PARTS = ("mongodb", "redis", "rustfs", "secrets")
+# Where a restore may leave what came after the snapshot.
+MERGED = ("mongodb", "rustfs")
 NOT_OURS = {"admin", "local", "config"}
 # Orkestra's health check writes it every ten seconds where Redis has no password.
 HEALTH_CHECK_KEY = b"ping"
@@ -146,19 +148,33 @@ def printable(key):
         return "base64:" + base64.b64encode(key).decode()
 
 
-def compare(first, second, parts, map_db):
-    """Returns what was compared, in lines, and every difference, in lines."""
+def compare(first, second, parts, map_db=None, allow_added=False):
+    """Returns what was compared, in lines, and every difference, in lines.
+
+    With `allow_added`, collections, buckets and objects that only the second state has are counted, not reported: a
+    restore that merges leaves them where they are.
+    """
     lines, differences = [], []
     for part in parts:
         one, other = first[part], second[part]
         if part == "mongodb" and map_db:
             source, target = map_db.split("=", 1)
             one, other = {map_db: one.get(source, {})}, {map_db: other.get(target, {})}
-        before = len(differences)
-        differences += differ(part, one, other)
-        verdict = "equal" if len(differences) == before else "NOT equal"
+        added = 0
+        if allow_added and part in MERGED:
+            other, added = without_added(one, other)
+        found = differ(part, one, other)
+        differences += found
+        verdict = "NOT equal" if found else "equal" + (f", and {added} that came later are still there" if added else "")
         lines.append(f"compared {part}: {describe(part, one)}: {verdict}")
     return lines, differences
+
+
+def without_added(one, other):
+    """Returns the other side without the collections or objects that the one does not have, and how many those are."""
+    kept = {outer: {name: value for name, value in inner.items() if name in one[outer]}
+            for outer, inner in other.items() if outer in one}
+    return kept, sum(map(len, other.values())) - sum(map(len, kept.values()))
 
 
 def differ(path, one, other):
