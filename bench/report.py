@@ -5,6 +5,8 @@ from statistics import median
 
 MIB = 1024 * 1024
 JOBS = ["first night", "next night", "restore", "check"]
+# The jobs for which orkvault derives a key from a passphrase.
+DERIVING = ["restore", "check"]
 TITLES = {
     "first night": "first night",
     "next night": "next night",
@@ -63,23 +65,33 @@ def best(figures, peers, pick):
 
 
 def rows():
-    """Returns the rows of the table: title, what it takes from a tool, how it is written."""
+    """Returns the rows of the table: title, what it takes from a tool, what from its best peer, how it is written."""
     table = []
+
+    def add(title, write, pick, peer_pick=None):
+        table.append((title, pick, peer_pick or pick, write))
+
+    def time(job):
+        return lambda figure: figure.time(job)
+
+    def peak(job):
+        return lambda figure: figure.peak(job)
+
     for job in JOBS:
-        table.append((f"{TITLES[job]}, s", lambda figure, job=job: figure.time(job), seconds))
+        add(f"{TITLES[job]}, s", seconds, time(job))
         if job == "first night":
-            table.append(("first night, stored MiB", lambda figure: middle(figure.first_bytes), mebibytes))
+            add("first night, stored MiB", mebibytes, lambda figure: middle(figure.first_bytes))
         if job == "next night":
-            table.append(("next night, growth MiB", lambda figure: middle(figure.growth_bytes), mebibytes))
-        if job in ("restore", "check"):
-            title = f"{TITLES[job]}, net of key derivation, s"
+            add("next night, growth MiB", mebibytes, lambda figure: middle(figure.growth_bytes))
+        if job in DERIVING:
             # A peer's key derivation is not known apart: its whole time stands beside our net time.
-            table.append((title, lambda figure, job=job: figure.net_time(job), seconds))
+            title = f"{TITLES[job]}, net of key derivation, s"
+            add(title, seconds, lambda figure, job=job: figure.net_time(job), time(job))
     for job in JOBS:
-        table.append((f"peak memory, {job}, MiB", lambda figure, job=job: figure.peak(job), mebibytes))
-    for job in ("restore", "check"):
+        add(f"peak memory, {job}, MiB", mebibytes, peak(job))
+    for job in DERIVING:
         title = f"peak memory, {job}, after key derivation, MiB"
-        table.append((title, lambda figure, job=job: figure.net_peaks.get(job), mebibytes))
+        add(title, mebibytes, lambda figure, job=job: figure.net_peaks.get(job), peak(job))
     return table
 
 
@@ -96,31 +108,30 @@ def table(figures, problems, reference, peers, own, tools):
     heads = [f"{name} {figures[name].version}" if name in figures else name for name in tools]
     lines = [f"| | zstd -3 -T2 | {' | '.join(heads)} | best peer | {own} / best peer |"]
     lines.append("|---|" + "---|" * (len(tools) + 3))
-    for title, pick, write in rows():
+    first_night = {
+        "first night, s": seconds(median(reference.secs)),
+        "first night, stored MiB": mebibytes(reference.bytes),
+    }
+    for title, pick, peer_pick, write in rows():
         cells = []
         for name in tools:
             value = pick(figures[name]) if name in figures else None
-            missing = "–" if name not in problems else "missing" if problems[name].startswith("missing") else "failed"
+            missing = why_not(problems.get(name))
             cells.append(write(value) if value is not None else missing)
-        # A row about our key derivation has no peer of its own; the whole time of the peer stands there.
-        base_pick = base_of(title, pick)
-        value, name = best(figures, peers, base_pick)
+        value, name = best(figures, peers, peer_pick)
         ours = pick(figures[own]) if own in figures else None
         share = ratio(ours, value)
-        first = {"first night, s": seconds(median(reference.secs)), "first night, stored MiB": mebibytes(reference.bytes)}
         winner = f"{name} {write(value)}" if name else "–"
-        cells = [first.get(title, ""), *cells, winner, f"{share:.3f}" if share is not None else "–"]
+        cells = [first_night.get(title, ""), *cells, winner, f"{share:.3f}" if share is not None else "–"]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return lines
 
 
-def base_of(title, pick):
-    for job in JOBS:
-        if title == f"{TITLES[job]}, net of key derivation, s":
-            return lambda figure: figure.time(job)
-        if title == f"peak memory, {job}, after key derivation, MiB":
-            return lambda figure: figure.peak(job)
-    return pick
+def why_not(problem):
+    """Returns what stands where a figure is missing."""
+    if problem is None:
+        return "–"
+    return "missing" if problem.startswith("missing") else "failed"
 
 
 def goals(figures, reference, peers, own):
@@ -148,7 +159,8 @@ def goals(figures, reference, peers, own):
     _, fastest = best(figures, peers, time("first night"))
     stored = ratio(middle(ours.first_bytes), middle(figures[fastest].first_bytes)) if ours and fastest else None
     add("first night: bytes / those of the fastest peer", 1.08, stored)
-    add("first night: time / `zstd -3 -T2`", 1.40, ratio(ours.time("first night"), median(reference.secs)) if ours else None)
+    of_zstd = ratio(ours.time("first night"), median(reference.secs)) if ours else None
+    add("first night: time / `zstd -3 -T2`", 1.40, of_zstd)
     add("next night: time / best peer's", 0.20, of_best(time("next night")))
     add("next night: growth / best peer's", 1 / 40, of_best(growth))
     chain = figures.get("duplicity")
@@ -159,7 +171,7 @@ def goals(figures, reference, peers, own):
         add(f"{job}: time net of key derivation / best peer's", limit, net)
     add("restore: time / best peer's", 0.80, of_best(time("restore")))
     for job in JOBS:
-        peak = ours and (ours.net_peaks.get(job) if job in ("restore", "check") else ours.peak(job))
+        peak = ours and (ours.net_peaks.get(job) if job in DERIVING else ours.peak(job))
         add(f"{job}: peak memory beside key derivation, MiB", 128, peak / MIB if peak else None)
     return found
 

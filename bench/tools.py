@@ -208,9 +208,8 @@ class Orkvault(Tool):
     def install(peers):
         # Always built: a binary of yesterday must not be what is measured.
         peers.call(["cargo", "build", "--release", "--locked", "--bin", "orkvault"], cwd=peers.top)
-        metadata = subprocess.run(
-            ["cargo", "metadata", "--format-version", "1", "--no-deps"], cwd=peers.top, stdout=subprocess.PIPE, check=True
-        )
+        ask = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
+        metadata = subprocess.run(ask, cwd=peers.top, stdout=subprocess.PIPE, check=True)
         binary = Path(json.loads(metadata.stdout)["target_directory"]) / "release/orkvault"
         # Until the command line is there the program starts and knows no command.
         if subprocess.run([binary, "init", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).stdout == b"":
@@ -320,7 +319,8 @@ class Peers:
 def sysconfig_multiarch():
     """Returns Debian's name of this architecture."""
     try:
-        listing = subprocess.run(["dpkg-architecture", "-qDEB_HOST_MULTIARCH"], stdout=subprocess.PIPE, text=True, check=True)
+        ask = ["dpkg-architecture", "-qDEB_HOST_MULTIARCH"]
+        listing = subprocess.run(ask, stdout=subprocess.PIPE, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return f"{os.uname().machine}-linux-gnu"
     return listing.stdout.strip()
