@@ -142,7 +142,7 @@ class Borg(Tool):
         self.command = command
 
     def init(self):
-        self.run(*self.command, "init", "--encryption", "repokey-blake2", self.repository)
+        self.run(*self.command, "init", "--encryption", "repokey", self.repository)
 
     def backup(self, night):
         options = ["--compression", f"zstd,{LEVEL}", "--stdin-name", STREAM]
