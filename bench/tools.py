@@ -98,6 +98,8 @@ class Rustic(Tool):
             build = {"CARGO_TARGET_DIR": str(peers.root / "rustic-build")}
             install = ["cargo", "install", "rustic-rs", "--version", "^0.11", "--locked", "--root", peers.root]
             peers.call(install, build)
+            # Gigabytes, and of no more use.
+            shutil.rmtree(build["CARGO_TARGET_DIR"], ignore_errors=True)
         return [binary]
 
     def __init__(self, command, work):
@@ -111,7 +113,9 @@ class Rustic(Tool):
         self.run(*self.command, "init", "--set-compression", LEVEL)
 
     def backup(self, night):
-        return [*self.command, "backup", "--stdin-filename", STREAM, "-"]
+        # Without --force 0.11.4 takes standard input for unchanged when its name is, and stores the last night
+        # again (rustic-rs/rustic#1793). Chunks are deduplicated all the same.
+        return [*self.command, "backup", "--force", "--stdin-filename", STREAM, "-"]
 
     def restore(self):
         return [*self.command, "dump", f"latest:{STREAM}"]
