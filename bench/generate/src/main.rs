@@ -1,8 +1,8 @@
 //! Writes the nightly dumps of a database that never was, as mongodump archives, for the benchmark.
 //!
 //! Night 1 is the whole database. Each further night follows from the one before: 1 % of the documents of some
-//! collections are rewritten where they lie, 1 % are appended to others, 0.2 % of all are deleted. The same
-//! options give the same bytes on every machine.
+//! collections are rewritten where they lie and 0.2 % deleted, 1 % are appended to others. The same options give the
+//! same bytes on every machine.
 
 mod archive;
 mod database;
