@@ -60,14 +60,14 @@ impl ChunkSizes {
     /// `fastcdc` crate demands, and the chunk limit.
     pub fn check(&self) -> Result<(), Error> {
         let invalid = |found: u32| Err(Error::Invalid { what: "chunk size", found: u64::from(found) });
-        if self.min < 64 || self.min > 1 << 20 || self.min % 2 != 0 {
+        if self.min < 64 || self.min > 1 << 20 || !self.min.is_multiple_of(2) {
             return invalid(self.min);
         }
         if self.average < 256 || self.average > 1 << 22 || !self.average.is_power_of_two() || self.average <= self.min {
             return invalid(self.average);
         }
         let max = u64::from(self.max);
-        if self.max < 1024 || max > limits::CHUNK_BYTES_MAX || self.max % 2 != 0 || self.max <= self.average {
+        if self.max < 1024 || max > limits::CHUNK_BYTES_MAX || !self.max.is_multiple_of(2) || self.max <= self.average {
             return invalid(self.max);
         }
         if u64::from(self.whole_below) > limits::CHUNK_BYTES_MAX {
