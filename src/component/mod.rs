@@ -80,9 +80,8 @@ impl Error {
     /// Returns what kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store { .. } | Self::Stored { .. } => ErrorKind::Failed,
+            Self::Store { .. } | Self::Stored { .. } | Self::EntryLength { .. } => ErrorKind::Failed,
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
-            Self::EntryLength { .. } => ErrorKind::Failed,
             Self::Docker(error) => error.kind(),
             Self::Stack(error) => error.kind(),
             Self::Mongodb(error) => error.kind(),

@@ -118,7 +118,17 @@ impl Capture for DataCapture<'_> {
 
     async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
         let Some(previous) = &mut self.previous else { return Ok(None) };
-        let Some((entry, content)) = previous.next_entry().await? else { return Ok(None) };
+        let (entry, content) = match previous.next_entry().await {
+            Ok(Some(row)) => row,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                // The table only saves work: without it everything is read.
+                let reason = super::snapshot::reason(&error);
+                self.progress.warn(&format!("the previous entry table cannot be read, so everything is: {reason}"));
+                self.previous = None;
+                return Ok(None);
+            }
+        };
         // What the repository has lost meanwhile is read again.
         let content = match content {
             Some(content) => {

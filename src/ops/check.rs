@@ -3,15 +3,14 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::StreamExt as _;
 
 use super::restore::check_structure;
 use super::snapshot::reason;
 use super::{Error, Progress, select};
-use crate::backend::Listed;
 use crate::format::id::{PackId, SnapshotId};
 use crate::format::manifest::ComponentStatus;
-use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
+use crate::format::object::{Namespace, ObjectKey};
 use crate::repo::{LoadedSnapshot, PackScan, Reader, Repository};
 
 /// Packs that are read at the same time: each is held in memory.
@@ -98,23 +97,21 @@ impl Check<'_> {
     }
 
     async fn list(&mut self) -> Result<(), Error> {
-        let backend = self.repository.backend();
-        let mut listing = backend.list(ObjectPrefix::All);
-        while let Some(listed) = listing.try_next().await.map_err(crate::repo::Error::from)? {
-            match listed {
-                Listed::Object(info) => {
-                    self.objects.insert(info.key, info.len);
-                }
-                Listed::Leftover { name, len, .. } => {
-                    self.outcome.notes.push(format!("{name}: {len} bytes left by a run that was cut off"));
-                }
-                Listed::Stranger { name, .. } => self.find(name, "no orkvault stores such an object"),
-            }
+        let found = self.repository.inventory().await?;
+        for (name, len) in found.leftovers {
+            self.outcome.notes.push(format!("{name}: {len} bytes left by a run that was cut off"));
         }
+        for name in found.strangers {
+            self.find(name, "no orkvault stores such an object");
+        }
+        self.objects = found.objects;
         Ok(())
     }
 
     async fn slots(&mut self) {
+        if !self.objects.contains_key(&ObjectKey::Config) {
+            self.find(ObjectKey::Config, "is missing");
+        }
         for (key, error) in self.repository.check_slots_and_config(self.objects.keys().copied()).await {
             self.find(key, reason(&error));
         }

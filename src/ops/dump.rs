@@ -45,7 +45,7 @@ async fn secret(
 ) -> Result<Option<ContentStream>, Error> {
     use crate::component::Stored as _;
     let mut stored = super::restore::open_secrets(repository, snapshot).await?;
-    let wrap = |source| Error::Component { component: SECRETS.to_owned(), source };
+    let wrap = |source| Error::Component { component: SECRETS.to_owned(), source: Box::new(source) };
     while let Some((entry, content)) = stored.next_entry().await.map_err(wrap)? {
         if entry.key == name.as_bytes()
             && let Some(content) = content

@@ -26,7 +26,7 @@ pub enum Error {
         /// Its name.
         component: String,
         /// Why.
-        source: component::Error,
+        source: Box<component::Error>,
     },
     /// No snapshot fits.
     #[error("the repository has no {wanted}")]
@@ -70,7 +70,7 @@ pub enum Error {
         /// The component, stream or entry.
         what: String,
         /// Why.
-        source: repo::Error,
+        source: Box<repo::Error>,
     },
 }
 

@@ -60,7 +60,7 @@ pub async fn plan(
         progress.step(&format!("planning {component}"), None);
         let record = complete_component(snapshot, &component)?.clone();
         let mut stored = open_stored(repository, snapshot, &component, record).await?;
-        let wrap = |source| Error::Component { component: component.clone(), source };
+        let wrap = |source| Error::Component { component: component.clone(), source: Box::new(source) };
         let plan = sink.plan(stored.as_mut()).await.map_err(wrap)?;
         items.push(RestoreItem { target: sink.describe(), component, plan, sink, stored });
     }
@@ -80,7 +80,7 @@ async fn open_stored(
     check_structure(&reader, &record).await.map_err(|(what, source)| Error::NotWhole {
         snapshot: snapshot.id,
         what: format!("{component}/{what}"),
-        source,
+        source: Box::new(source),
     })?;
     Ok(Box::new(DataStored::open(reader, record).await?))
 }
@@ -142,7 +142,7 @@ impl Restore {
         let mut bytes = 0;
         for item in &mut self.items {
             progress.step(&format!("verifying {}", item.component), None);
-            let wrap = |source| Error::Component { component: item.component.clone(), source };
+            let wrap = |source| Error::Component { component: item.component.clone(), source: Box::new(source) };
             for stream in item.stored.streams() {
                 let content = item.stored.open(&stream.name).await.map_err(wrap)?;
                 bytes += drain(content, progress).await.map_err(wrap)?;
@@ -168,7 +168,8 @@ impl Restore {
         for item in &mut self.items {
             progress.step(&format!("restoring {}", item.component), None);
             let restored = item.sink.restore(item.stored.as_mut()).await;
-            let restored = restored.map_err(|source| Error::Component { component: item.component.clone(), source })?;
+            let restored = restored
+                .map_err(|source| Error::Component { component: item.component.clone(), source: Box::new(source) })?;
             progress.advance(restored.bytes);
             done(&item.component, &restored);
         }

@@ -24,7 +24,7 @@ pub use error::{CacheError, Error};
 pub use index::{Index, Place, Segment};
 pub use init::{InitOptions, InitSecrets, Initialized, init};
 pub use keyring::Keyring;
-pub use open::{Access, OpenOptions, Repository};
+pub use open::{Access, Inventory, OpenOptions, Repository};
 pub use reader::{ContentStream, Reader};
 pub use scan::{PackScan, ScannedPack};
 pub use segment::Compression;

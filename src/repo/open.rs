@@ -1,6 +1,6 @@
 //! Opens a repository: config, key slot, index.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -60,6 +60,17 @@ pub struct OpenOptions {
     pub cache: Option<PathBuf>,
     /// Random bytes.
     pub entropy: Arc<dyn Entropy>,
+}
+
+/// Everything that lies in a backend.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// Objects and their lengths.
+    pub objects: HashMap<ObjectKey, u64>,
+    /// What puts left behind that never ended, with its length.
+    pub leftovers: Vec<(String, u64)>,
+    /// Names that no orkvault put there.
+    pub strangers: Vec<String>,
 }
 
 /// An open repository.
@@ -180,6 +191,20 @@ impl Repository {
             }
         }
         Ok(objects)
+    }
+
+    /// Lists everything that is there, also what is no object.
+    pub async fn inventory(&self) -> Result<Inventory, Error> {
+        let mut found = Inventory::default();
+        let mut listing = self.backend.list(ObjectPrefix::All);
+        while let Some(listed) = listing.try_next().await? {
+            match listed {
+                Listed::Object(info) => drop(found.objects.insert(info.key, info.len)),
+                Listed::Leftover { name, len, .. } => found.leftovers.push((name, len)),
+                Listed::Stranger { name, .. } => found.strangers.push(name),
+            }
+        }
+        Ok(found)
     }
 
     /// Returns the backend.

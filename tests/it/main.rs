@@ -41,6 +41,8 @@ mod redis_address;
 #[cfg(test)]
 mod redis_container;
 #[cfg(test)]
+mod snapshots;
+#[cfg(test)]
 mod streams;
 #[cfg(test)]
 mod support;

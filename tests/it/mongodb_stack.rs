@@ -238,8 +238,8 @@ async fn a_container_killed_during_the_dump_or_the_restore_is_neither() {
         let beside = Beside::start(&stack, call);
         // A tool of that container that stops halfway, so that the container dies at a known point.
         let tools = beside.tools(&docker, &stack);
-        let half = "printf '#!/bin/sh\\nprintf started >&2; sleep 600\\n' >/tmp/half; chmod 755 /tmp/half
-            for tool in mongodump mongorestore; do cp /tmp/half \"$(command -v $tool)\"; done";
+        let half = "printf '#!/bin/sh\\nprintf started >&2; sleep 600\\n' >half; chmod 755 half
+            for tool in mongodump mongorestore; do cp half \"$(command -v $tool)\"; done";
         cli(&["exec", &beside.name, "sh", "-c", half]);
         let killer = {
             let name = beside.name.clone();

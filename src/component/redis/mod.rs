@@ -261,10 +261,8 @@ pub enum Error {
     },
     /// The server came up with other settings than it had been running with (`CONFIG SET` without
     /// `CONFIG REWRITE`): it did not load the restored file.
-    #[error("{place} came up with {name} {got}, it had been running with {expected}")]
+    #[error("redis came up with {name} {got}, it had been running with {expected}")]
     SettingsChanged {
-        /// The server.
-        place: String,
         /// The setting.
         name: &'static str,
         /// Before the restore.

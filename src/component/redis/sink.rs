@@ -121,7 +121,7 @@ impl RedisSink {
         let (docker, container) = (&target.docker, target.container.as_str());
         let server = ready(docker, container, &self.access, self.options.ready_limit).await?;
         let mut server = server.ok_or_else(|| self.not_ready(false))?;
-        same_settings(&target.settings, &Settings::read(&mut server).await?, &self.access)?;
+        same_settings(&target.settings, &Settings::read(&mut server).await?)?;
         let (notes, mut warnings) = compare(&mut server, &verdict).await?;
         warnings.extend(target.warnings);
         Ok(Restored { bytes: len, notes, warnings })
@@ -350,7 +350,7 @@ fn dump(stored: &dyn Stored) -> Result<StoredStream, ComponentError> {
 }
 
 /// Settings that decide what is loaded at a start may have been changed in the running server only.
-fn same_settings(before: &Settings, now: &Settings, access: &Access) -> Result<(), Error> {
+fn same_settings(before: &Settings, now: &Settings) -> Result<(), Error> {
     let pairs = [
         ("appendonly", before.aof.to_string(), now.aof.to_string()),
         ("dir", before.dir.clone(), now.dir.clone()),
@@ -360,7 +360,7 @@ fn same_settings(before: &Settings, now: &Settings, access: &Access) -> Result<(
     ];
     match pairs.into_iter().find(|(_, before, now)| before != now) {
         None => Ok(()),
-        Some((name, expected, got)) => Err(Error::SettingsChanged { place: access.shown(), name, expected, got }),
+        Some((name, expected, got)) => Err(Error::SettingsChanged { name, expected, got }),
     }
 }
 
