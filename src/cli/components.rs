@@ -22,8 +22,6 @@ pub(crate) const OF_STACK: [&str; 4] = ["mongodb", "redis", "rustfs", SECRETS];
 const REDIS_PORT: u16 = 6379;
 /// How long a restored Redis may take to load its data.
 const REDIS_READY_LIMIT: Duration = Duration::from_secs(30 * 60);
-/// How long mongodump and mongorestore look for the server.
-const MONGODB_SELECTION_SECS: u32 = 15;
 
 fn service(component: &str) -> Option<Service> {
     match component {
@@ -134,7 +132,7 @@ pub(crate) fn source(
     name: &str,
     options: CaptureOptions,
 ) -> Result<Box<dyn Source>, Error> {
-    let wrap = |error| Error::Component(error);
+    let wrap = |error: component::Error| Error::from(error);
     Ok(match name {
         "mongodb" => {
             let (tools, database) = mongodb_tools(settings, stack);
@@ -178,7 +176,7 @@ pub(crate) fn sink(
     facts: &BTreeMap<String, String>,
     choice: SinkChoice,
 ) -> Result<Box<dyn Sink>, Error> {
-    let wrap = |error| Error::Component(error);
+    let wrap = |error: component::Error| Error::from(error);
     Ok(match name {
         "mongodb" => {
             let (tools, database) = mongodb_tools(settings, stack);
@@ -232,7 +230,7 @@ fn mongodb_tools(settings: &Settings, stack: &Stack) -> (mongodb::Tools, String)
         password: password.value.duplicate(),
         auth_database: "admin".to_owned(),
     });
-    let server = mongodb::Server { address, login, selection_timeout_secs: Some(MONGODB_SELECTION_SECS) };
+    let server = mongodb::Server { address, login, selection_timeout_secs: None };
     (mongodb::Tools { place, server }, found.database.value.clone())
 }
 

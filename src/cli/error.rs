@@ -10,16 +10,16 @@ use crate::{backend, component, crypto, ops, repo};
 pub(crate) enum Error {
     /// A use case failed.
     #[error(transparent)]
-    Ops(#[from] ops::Error),
+    Ops(Box<ops::Error>),
     /// The repository failed.
     #[error(transparent)]
-    Repo(#[from] repo::Error),
+    Repo(Box<repo::Error>),
     /// The place of the repository failed.
     #[error(transparent)]
-    Backend(#[from] backend::Error),
+    Backend(Box<backend::Error>),
     /// The stack or a component failed.
     #[error(transparent)]
-    Component(#[from] component::Error),
+    Component(Box<component::Error>),
     /// A key could not be used.
     #[error("{what} cannot be used")]
     Key {
@@ -166,7 +166,7 @@ pub(crate) enum Error {
     #[error("no snapshot was made")]
     NothingCaptured {
         /// Why.
-        source: component::Error,
+        source: Box<component::Error>,
     },
     /// SIGINT or SIGTERM.
     #[error("interrupted by {signal}")]
@@ -194,3 +194,15 @@ impl Error {
         matches!(self, Self::StdoutCut { .. } | Self::ContentCut { .. } | Self::Stdout { .. })
     }
 }
+
+// Boxed: a result that carries one is passed through every function of the shell.
+macro_rules! boxed {
+    ($($variant:ident($room:ident)),*) => {$(
+        impl From<$room::Error> for Error {
+            fn from(error: $room::Error) -> Self {
+                Self::$variant(Box::new(error))
+            }
+        }
+    )*};
+}
+boxed!(Ops(ops), Repo(repo), Backend(backend), Component(component));

@@ -28,14 +28,25 @@ const fn plain(exit: Exit) -> Judgement {
 #[must_use]
 pub(crate) fn judge(error: &Error) -> Judgement {
     match error {
-        Error::Ops(ops::Error::Component { source, .. }) | Error::Component(source) => of_component(source),
+        Error::Component(source) => of_component(source),
+        Error::Ops(error) => match error.as_ref() {
+            ops::Error::Component { source, .. } => of_component(source),
+            ops::Error::NoSnapshot { .. } | ops::Error::AmbiguousSnapshot { .. } => {
+                judged(Exit::Failed, "`orkvault snapshots` lists what there is")
+            }
+            ops::Error::NoComponent { .. } | ops::Error::NoStream { .. } => {
+                judged(Exit::Failed, "`orkvault show` and `orkvault ls` list what the snapshot has")
+            }
+            ops::Error::Repo(_) | ops::Error::NotWhole { .. } => of_chain(error.as_ref()),
+        },
         Error::NothingCaptured { source } => {
             let hint = of_component(source).hint;
             let exit =
                 if source.kind() == ErrorKind::Unavailable { Exit::Incomplete } else { of_component(source).exit };
             Judgement { exit, hint: hint.or(Some("name the components that this stack has with -c")) }
         }
-        Error::Ops(_) | Error::Repo(_) | Error::Backend(_) => of_chain(error),
+        Error::Repo(error) => of_chain(error.as_ref()),
+        Error::Backend(error) => of_backend(error).unwrap_or_else(|| plain(Exit::Failed)),
         Error::ContentCut { source, .. } => Judgement {
             exit: judge(source).exit,
             hint: judge(source).hint.or(Some("do not use what was written; `orkvault check --read-data` says more")),
@@ -81,13 +92,7 @@ fn of_shell(error: &Error) -> Judgement {
 }
 
 /// Finds the first error of the lower rooms that says what to do.
-fn of_chain(error: &Error) -> Judgement {
-    if let Error::Ops(ops::Error::NoSnapshot { .. } | ops::Error::AmbiguousSnapshot { .. }) = error {
-        return judged(Exit::Failed, "`orkvault snapshots` lists what there is");
-    }
-    if let Error::Ops(ops::Error::NoComponent { .. } | ops::Error::NoStream { .. }) = error {
-        return judged(Exit::Failed, "`orkvault show` and `orkvault ls` list what the snapshot has");
-    }
+fn of_chain(error: &(dyn StdError + 'static)) -> Judgement {
     let mut link: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(found) = link {
         if let Some(judgement) = of_link(found) {
@@ -99,14 +104,6 @@ fn of_chain(error: &Error) -> Judgement {
 }
 
 fn of_link(link: &(dyn StdError + 'static)) -> Option<Judgement> {
-    if let Some(error) = link.downcast_ref::<Error>() {
-        return match error {
-            Error::Ops(error) => of_link(error),
-            Error::Repo(error) => of_repo(error),
-            Error::Backend(error) => of_backend(error),
-            _ => None,
-        };
-    }
     if let Some(ops::Error::Repo(error)) = link.downcast_ref::<ops::Error>() {
         return of_repo(error);
     }
@@ -249,12 +246,12 @@ mod tests {
 
     #[test]
     fn the_kinds_of_component_errors_have_codes() {
-        let stack = |error| Error::Component(component::Error::Stack(error));
+        let stack = |error| Error::from(component::Error::Stack(error));
         let service = component::stack::Service::Redis;
         let missing = component::stack::Error::NoContainer { service, expected: vec!["a".to_owned()] };
         assert_eq!(judge(&stack(missing)).exit, Exit::Failed);
         let missing = component::stack::Error::NoContainer { service, expected: vec!["a".to_owned()] };
-        assert_eq!(judge(&Error::NothingCaptured { source: missing.into() }).exit, Exit::Incomplete);
+        assert_eq!(judge(&Error::NothingCaptured { source: Box::new(missing.into()) }).exit, Exit::Incomplete);
         let ambiguous = component::stack::Error::Ambiguous { service, candidates: Vec::new() };
         assert_eq!(judge(&stack(ambiguous)).exit, Exit::Usage);
     }

@@ -33,9 +33,9 @@ async fn damaged_before_it_opens(settings: &Settings, error: Error) -> Result<Re
     let Error::Repo(source) = &error else { return Err(error) };
     let mut outcome = CheckOutcome::default();
     let finding = |object: String, problem| Finding { object, problem, affects: vec!["everything".to_owned()] };
-    match source {
+    match source.as_ref() {
         repo::Error::Damaged { object, .. } | repo::Error::Object { object, .. } => {
-            outcome.findings.push(finding(object.clone(), reason(source)));
+            outcome.findings.push(finding(object.clone(), reason(source.as_ref())));
         }
         repo::Error::WrongKey { .. } | repo::Error::NoSlot { .. } => {}
         _ => return Err(error),

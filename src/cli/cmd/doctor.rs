@@ -12,6 +12,7 @@ use crate::cli::hints::judge;
 use crate::cli::keys::{self, Input};
 use crate::cli::output::Report;
 use crate::cli::resolve::Settings;
+use crate::component;
 use crate::component::mongodb::EmptyArchive;
 use crate::component::redis::{RedisSource, journal};
 use crate::component::stack::Stack;
@@ -121,7 +122,7 @@ fn directories(settings: &Settings, findings: &mut Findings) {
             let text = format!("{}: the next snapshot or restore starts them", pending.len());
             findings.warn("stopped containers", text);
         }
-        Err(error) => findings.fail("stopped containers", &Error::Component(error.into())),
+        Err(error) => findings.fail("stopped containers", &component::Error::from(error).into()),
     }
 }
 
@@ -161,7 +162,7 @@ async fn component(settings: &Settings, stack: &Stack, name: &str, findings: &mu
     match source.probe().await {
         Ok(()) => findings.ok(name, source.describe()),
         Err(error) => {
-            findings.fail(name, &Error::Component(error));
+            findings.fail(name, &error.into());
             if name == "rustfs" {
                 keys_of_the_running_server(stack, findings);
             }

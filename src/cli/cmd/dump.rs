@@ -104,6 +104,7 @@ async fn copy(mut content: ContentStream, mut to: File, path: Option<PathBuf>) -
     let (written, to) = writing.await.map_err(|_| Error::Bug)??;
     match read {
         Ok(()) => Ok((written, to)),
+        Err(source) if written == 0 => Err(source),
         Err(source) => Err(Error::ContentCut { written, source: Box::new(source) }),
     }
 }

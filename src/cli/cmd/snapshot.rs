@@ -13,7 +13,7 @@ use crate::cli::components::{self, CaptureOptions};
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
 use crate::cli::output::{Report, error_line, raw_stdin};
-use crate::cli::progress::{HostClock, TerminalProgress, size};
+use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
 use crate::cli::{journal, keys};
 use crate::component::Source;
@@ -36,7 +36,12 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     let stack = components::resolve(settings, &of_stack).await.map_err(nothing_captured)?;
     journal::resume(settings, stack.docker.as_ref().map(|(docker, _)| docker)).await?;
     let sources = sources(settings, args, &stack, &wanted, from).await?;
-    show(&stack, &sources);
+    for warning in &stack.warnings {
+        error_line(&format!("warning: {warning}"));
+    }
+    if settings.show != Show::Warnings {
+        show(&stack, &sources);
+    }
     if !args.yes && !of_stack.is_empty() && keys::can_ask() && keys::ask_line("go on? [y/N]")? != "y" {
         return Err(Error::NotConfirmed { what: "the snapshot" });
     }
@@ -139,9 +144,6 @@ fn show(stack: &Stack, sources: &[Box<dyn Source>]) {
     }
     for source in sources {
         error_line(&format!("{:<10} {}", source.component(), source.describe()));
-    }
-    for warning in &stack.warnings {
-        error_line(&format!("warning: {warning}"));
     }
 }
 
