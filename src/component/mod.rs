@@ -82,7 +82,6 @@ impl Error {
         match self {
             Self::Store { .. } | Self::Stored { .. } | Self::EntryLength { .. } => ErrorKind::Failed,
             Self::NoSuchStream { .. } => ErrorKind::Unavailable,
-            Self::EntryLength { .. } => ErrorKind::Failed,
             Self::Docker(error) => error.kind(),
             Self::Stack(error) => error.kind(),
             Self::Mongodb(error) => error.kind(),
