@@ -237,6 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn the_document_shows_every_key_and_no_other() {
+        let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md")).unwrap();
+        let (_, example) = document.split_once("```toml\n").unwrap();
+        let (example, _) = example.split_once("```").unwrap();
+        let config = read(example).unwrap();
+        // Every key is set to something: what stays unset is missing in the document.
+        let shown = format!("{config:?}");
+        assert!(!shown.contains("None"), "{shown}");
+        assert_eq!(config.directory[0].exclude.len(), 1);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line_and_without_the_line_itself() {
         for (text, line) in [
             ("repository = \"a\"\nrepositroy = \"canary\"\n", 2),

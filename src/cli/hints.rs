@@ -107,7 +107,9 @@ fn of_link(link: &(dyn StdError + 'static)) -> Option<Judgement> {
     if let Some(ops::Error::Repo(error)) = link.downcast_ref::<ops::Error>() {
         return of_repo(error);
     }
-    if let Some(error) = link.downcast_ref::<repo::Error>() {
+    // A source that is boxed is seen as the box.
+    let boxed = || link.downcast_ref::<Box<repo::Error>>().map(Box::as_ref);
+    if let Some(error) = link.downcast_ref::<repo::Error>().or_else(boxed) {
         return of_repo(error);
     }
     link.downcast_ref::<crypto::Error>().and_then(of_crypto)
@@ -236,11 +238,11 @@ mod tests {
         let stored = || component::Error::Stored { what: "a".to_owned(), source: Box::new(not_capable()) };
         assert_eq!(exit_of(stored()), Exit::WrongKey);
         assert_eq!(
-            exit_of(ops::Error::Component { component: "mongodb".to_owned(), source: stored() }),
+            exit_of(ops::Error::Component { component: "mongodb".to_owned(), source: Box::new(stored()) }),
             Exit::WrongKey
         );
         let snapshot = crate::format::id::SnapshotId::from_bytes([7; 32]);
-        let whole = ops::Error::NotWhole { snapshot, what: "mongodb".to_owned(), source: not_capable() };
+        let whole = ops::Error::NotWhole { snapshot, what: "mongodb".to_owned(), source: Box::new(not_capable()) };
         assert_eq!(exit_of(whole), Exit::WrongKey);
     }
 

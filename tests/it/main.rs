@@ -11,6 +11,10 @@ mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
 #[cfg(test)]
+mod cli_commands;
+#[cfg(test)]
+mod cli_refusals;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;

@@ -51,9 +51,14 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
             ways: "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE, or leave secrets out with -c",
         });
     }
-    let mut lock = None;
+    let (mut lock, mut new_dir) = (None, None);
     let (sinks, stack) = match &args.target_dir {
-        Some(dir) => (exports(&snapshot, &names, dir)?, None),
+        Some(dir) => {
+            if !args.dry_run {
+                new_dir = Some(NewDir::make(dir)?);
+            }
+            (exports(args, &snapshot, &names, dir)?, None)
+        }
         None => {
             let of_stack: BTreeSet<String> = names.iter().cloned().collect();
             let stack = components::resolve(settings, &of_stack).await?;
@@ -72,7 +77,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
     show(settings, &snapshot, stack.as_ref(), &restore);
     confirm(args)?;
     let done = carry_out(settings, args, restore).await?;
-    drop(lock);
+    drop((lock, new_dir));
     Ok(report(args, &snapshot, stack.as_ref(), &opened, &done, started))
 }
 
@@ -124,19 +129,40 @@ fn empty(dir: &Path) -> Result<(), Error> {
     }
 }
 
-fn exports(snapshot: &LoadedSnapshot, names: &[String], dir: &Path) -> Result<Vec<Box<dyn Sink>>, Error> {
+/// The target directory, which goes away again where nothing was written into it.
+struct NewDir<'a>(&'a Path);
+
+impl<'a> NewDir<'a> {
+    fn make(path: &'a Path) -> Result<Self, Error> {
+        make_private(path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for NewDir<'_> {
+    fn drop(&mut self) {
+        // Removes an empty directory only.
+        let _ = std::fs::remove_dir(self.0);
+    }
+}
+
+fn exports(
+    args: &RestoreArgs,
+    snapshot: &LoadedSnapshot,
+    names: &[String],
+    dir: &Path,
+) -> Result<Vec<Box<dyn Sink>>, Error> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     for name in names {
         let record = complete_component(snapshot, name)?;
-        let is_tree = !OF_STACK.contains(&name.as_str()) && record.entries.is_some();
+        // A dry run has no directory yet, which a tree is planned into; the other plan says the same.
+        let is_tree = !args.dry_run && !OF_STACK.contains(&name.as_str()) && record.entries.is_some();
         sinks.push(if is_tree {
             Box::new(DirectorySink::new(name.clone(), dir.join(name)))
         } else {
             Box::new(ExportSink::new(name.clone(), dir.to_owned()))
         });
     }
-    // Directories are planned into: their parent must be there. It is new and empty either way.
-    make_private(dir)?;
     Ok(sinks)
 }
 

@@ -1,0 +1,203 @@
+//! What each command does when all is well, for people and as JSON.
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::Value;
+
+use crate::support::cli::{DATA_PASSPHRASE, SECRETS_PASSPHRASE, Vault, archive, write_mode};
+
+fn mode(path: &std::path::Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn a_dump_comes_back_byte_for_byte_from_standard_output_from_a_file_and_from_a_directory() {
+    let vault = Vault::with_dump();
+    let dumped = vault.run_data(["dump", "latest", "mongodb/mongo.archive"]).expect(0);
+    assert!(dumped.stdout == archive(), "{} bytes", dumped.stdout.len());
+
+    let output = vault.path("archive");
+    let output_text = output.to_str().unwrap();
+    let ran = vault.run_data(["dump", "latest", "mongodb/mongo.archive", "--output", output_text, "--json"]).expect(0);
+    assert_eq!(ran.json()["bytes"], archive().len());
+    assert!(ran.json()["key_derivation_secs"].as_f64().is_some_and(|secs| secs > 0.0));
+    assert!(std::fs::read(&output).unwrap() == archive());
+    assert_eq!(mode(&output), 0o600);
+    vault.run_data(["dump", "latest", "mongodb/mongo.archive", "--output", output_text]).expect(13);
+
+    let target = vault.path("target");
+    let target_text = target.to_str().unwrap();
+    let dry = vault.run_data(["restore", "-n", "-c", "mongodb", "--target-dir", target_text]).expect(0);
+    assert!(dry.text().contains("nothing was changed"), "{}", dry.text());
+    assert!(!target.exists());
+    vault.run_data(["restore", "-y", "-c", "mongodb", "--target-dir", target_text]).expect(0);
+    assert!(std::fs::read(target.join("mongodb/mongo.archive")).unwrap() == archive());
+    assert_eq!((mode(&target), mode(&target.join("mongodb/mongo.archive"))), (0o700, 0o600));
+    vault.run_data(["restore", "-y", "-c", "mongodb", "--target-dir", target_text]).expect(13);
+}
+
+#[test]
+fn every_command_writes_one_json_document() {
+    let vault = Vault::empty();
+    let passphrases = ["--passphrase-file", "../data.pass", "--secrets-passphrase-file", "../secrets.pass"];
+    let made = vault.run(["init", "--json", "--kdf-low-memory"].into_iter().chain(passphrases)).expect(0).json();
+    assert_eq!(made["repository_id"].as_str().unwrap().len(), 64);
+    assert_eq!(mode(&vault.path("writer.key")), 0o600);
+
+    let id_file = vault.path("id");
+    let arguments =
+        ["snapshot", "--json", "--from", "mongodb=-", "--tag", "night", "--id-file", id_file.to_str().unwrap()];
+    let snapshot = vault.run_fed(arguments, &archive()).expect(0).json();
+    let id = snapshot["snapshot"].as_str().unwrap();
+    assert_eq!(std::fs::read_to_string(&id_file).unwrap().trim(), id);
+    assert_eq!(snapshot["status"], "complete");
+    assert_eq!(snapshot["bytes_read"], archive().len());
+
+    let listed = vault.run(["snapshots", "--json"]).expect(0).json();
+    assert_eq!(listed["latest"], id);
+    assert_eq!(listed["snapshots"][0]["tags"][0], "night");
+    let none = vault.run(["snapshots", "--json", "--tag", "day"]).expect(0).json();
+    assert_eq!(none["snapshots"], Value::Array(Vec::new()));
+
+    let shown = vault.run(["show", "--json", &id[..8]]).expect(0).json();
+    assert_eq!(shown["manifest"]["schema"], "orkestra-backup/v1");
+    assert_eq!(shown["manifest"]["components"][0], "mongodb");
+
+    let inside = vault.run(["ls", "--json", "latest"]).expect(0).json();
+    let names = inside["components"]["mongodb"]["catalogue"].as_array().unwrap();
+    assert!(names.iter().any(|row| row["name"] == "basic.users" && row["records"] == 50), "{names:?}");
+    let inside = vault.run(["ls", "--json", "latest", "mongodb"]).expect(0).json();
+    assert_eq!(inside["streams"][0]["bytes"], archive().len());
+    assert_eq!(inside["entries"], Value::Array(Vec::new()));
+
+    // Content is on standard output: the document is the last line of standard error.
+    let dumped = vault.run_data(["dump", "--json", "latest", "mongodb/mongo.archive"]).expect(0);
+    assert!(dumped.stdout == archive());
+    let facts: Value = serde_json::from_str(dumped.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(facts["snapshot"], id);
+
+    let checked = vault.run_data(["check", "--json", "--read-data"]).expect(0).json();
+    assert_eq!(checked["findings"], Value::Array(Vec::new()));
+    assert!(checked["key_derivation_secs"].as_f64().is_some_and(|secs| secs > 0.0));
+    assert!(checked["bytes_opened"].as_u64().unwrap() >= archive().len() as u64);
+    let checked = vault.run(["check", "--json"]).expect(0).json();
+    assert_eq!(checked["key_derivation_secs"], Value::Null);
+
+    let target = vault.path("target");
+    let arguments = ["restore", "--json", "-y", "-c", "mongodb", "--target-dir", target.to_str().unwrap()];
+    let restored = vault.run_data(arguments).expect(0).json();
+    assert_eq!(restored["restored"][0]["bytes"], archive().len());
+    assert_eq!(restored["bytes_verified"], archive().len());
+
+    let doctor = vault.run(["doctor", "--json", "--docker-host", "unix:///nowhere.sock"]).expect(1).json();
+    assert_eq!(doctor["is_fit"], false);
+    let script = vault.run(["completions", "bash", "--json"]).expect(0).json();
+    assert!(script["script"].as_str().unwrap().contains("_orkvault"));
+    let man = vault.run(["man", vault.path("man").to_str().unwrap(), "--json"]).expect(0).json();
+    assert!(man["pages"].as_array().unwrap().len() > 10);
+}
+
+#[test]
+fn secrets_and_directories_are_captured_and_come_back_without_servers() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let spool = vault.path("spool");
+    std::fs::create_dir_all(spool.join("in")).unwrap();
+    std::fs::write(spool.join("in/a.csv"), b"a,b\n").unwrap();
+    let config = format!("[[directory]]\nname = \"spool\"\npath = {:?}\n", spool.to_str().unwrap());
+    write_mode(&stack.join("orkvault.toml"), config.as_bytes(), 0o600);
+    let stack_text = stack.to_str().unwrap();
+    vault.run(["snapshot", "-c", "secrets,spool", "--yes", "--stack-dir", stack_text]).expect(0);
+
+    let env = std::fs::read(stack.join("docker/.env")).unwrap();
+    let dumped = vault.run_all(["dump", "latest", "secrets/.env"]).expect(0);
+    assert_eq!(dumped.stdout, env);
+    assert_eq!(vault.run_data(["dump", "latest", "spool/in/a.csv"]).expect(0).stdout, b"a,b\n");
+
+    write_mode(&stack.join("docker/.env"), b"ENV=staging\nLATER=1\n", 0o600);
+    std::fs::remove_file(stack.join("docker/keys/jwt-private.pem")).unwrap();
+    std::fs::write(spool.join("in/a.csv"), b"changed").unwrap();
+    let ran = vault.run_all(["restore", "--yes", "--stack-dir", stack_text]).expect(0);
+    assert!(ran.stderr.contains("replaces"), "{}", ran.stderr);
+    assert_eq!(std::fs::read(stack.join("docker/.env")).unwrap(), env);
+    assert_eq!(std::fs::read(stack.join("docker/keys/jwt-private.pem")).unwrap(), b"canary-key\n");
+    assert_eq!(std::fs::read(spool.join("in/a.csv")).unwrap(), b"a,b\n");
+
+    let target = vault.path("target");
+    vault.run_all(["restore", "--yes", "--target-dir", target.to_str().unwrap()]).expect(0);
+    assert_eq!(std::fs::read(target.join("secrets/.env")).unwrap(), env);
+    assert_eq!(std::fs::read(target.join("spool/in/a.csv")).unwrap(), b"a,b\n");
+}
+
+#[test]
+fn names_from_a_tenant_do_nothing_to_a_terminal() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let spool = vault.path("spool");
+    std::fs::create_dir_all(&spool).unwrap();
+    for name in [&b"a\x1b[2Jb"[..], b"c\nd", b"e\xff", "f\u{202e}g".as_bytes()] {
+        std::fs::write(spool.join(std::ffi::OsStr::from_bytes(name)), b"x").unwrap();
+    }
+    let config = format!("[[directory]]\nname = \"spool\"\npath = {:?}\n", spool.to_str().unwrap());
+    write_mode(&stack.join("orkvault.toml"), config.as_bytes(), 0o600);
+    let stack_text = stack.to_str().unwrap();
+    let snapshot = ["snapshot", "-c", "spool", "--yes", "--stack-dir", stack_text, "--tag", "t\x1b[31m\u{202e}"];
+    let mut said = vec![vault.run(snapshot).expect(0)];
+    said.push(vault.run(["ls", "latest", "spool"]).expect(0));
+    assert!(said[1].text().contains("spool/a\\u{1b}[2Jb\n"), "{}", said[1].text());
+    assert!(
+        said[1].text().contains("spool/c\\nd\n") && said[1].text().contains("spool/e\\xff\n"),
+        "{}",
+        said[1].text()
+    );
+    said.push(vault.run(["snapshots"]).expect(0));
+    said.push(vault.run(["show", "latest"]).expect(0));
+    said.push(vault.run_data(["dump", "latest", "spool/\x1b[2J"]).expect(1));
+    for ran in said {
+        let all = format!("{}{}", ran.text(), ran.stderr);
+        assert!(!all.contains(['\x1b', '\u{202e}']), "{all:?}");
+    }
+    let rows = vault.run(["ls", "latest", "spool", "--json"]).expect(0).json();
+    let rows = rows["entries"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["key"] == "a\u{1b}[2Jb"), "{rows:?}");
+    assert!(rows.iter().any(|row| row["key_hex"] == "65ff"), "{rows:?}");
+}
+
+#[test]
+fn no_secret_is_ever_said_or_stored_in_the_clear() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let stack_text = stack.to_str().unwrap();
+    let writer_key = std::fs::read_to_string(vault.path("writer.key")).unwrap();
+    let writer_key = writer_key.trim().rsplit(':').next().unwrap().to_owned();
+    let target = vault.path("target");
+    let runs: [&[&str]; 9] = [
+        &["snapshot", "-c", "secrets", "--yes", "-v", "--stack-dir", stack_text],
+        &["snapshots"],
+        &["show", "latest"],
+        &["ls", "latest"],
+        &["ls", "latest", "secrets"],
+        &["check", "--read-data"],
+        &["restore", "-n", "-v", "-c", "secrets", "--stack-dir", stack_text],
+        &["doctor", "--stack-dir", stack_text, "--docker-host", "unix:///nowhere.sock"],
+        &["restore", "-y", "--target-dir", target.to_str().unwrap()],
+    ];
+    for arguments in runs {
+        for json in [None, Some("--json")] {
+            if target.exists() {
+                std::fs::remove_dir_all(&target).unwrap();
+            }
+            let ran = vault.run_all(arguments.iter().copied().chain(json));
+            assert!(matches!(ran.code, 0 | 1), "{arguments:?}: {}", ran.stderr);
+            let all = format!("{}{}", ran.text(), ran.stderr);
+            assert!(!all.contains("canary") && !all.contains(&writer_key), "{arguments:?}: {all}");
+        }
+    }
+    for path in vault.objects("") {
+        let bytes = std::fs::read(&path).unwrap();
+        for secret in [DATA_PASSPHRASE, SECRETS_PASSPHRASE, "canary-kms", "canary-key", "MONGO_ROOT", "jwt-private"] {
+            assert!(!bytes.windows(secret.len()).any(|window| window == secret.as_bytes()), "{}", path.display());
+        }
+    }
+}

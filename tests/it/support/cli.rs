@@ -1,0 +1,184 @@
+//! The built program, with a repository of its own in a temporary directory.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+pub const DATA_PASSPHRASE: &str = "canary-data-passphrase";
+pub const SECRETS_PASSPHRASE: &str = "canary-secrets-passphrase";
+
+/// A directory with everything that a run needs, and nothing of this machine's user.
+pub struct Vault {
+    dir: tempfile::TempDir,
+}
+
+/// How a run ended.
+pub struct Ran {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Ran {
+    fn new(output: Output) -> Self {
+        let code = output.status.code().expect("the program exits and is not killed");
+        Self { code, stdout: output.stdout, stderr: String::from_utf8(output.stderr).expect("messages are UTF-8") }
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8(self.stdout.clone()).expect("results are UTF-8")
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}\n{}", String::from_utf8_lossy(&self.stdout), self.stderr))
+    }
+
+    /// Panics with what was said where the code is another one.
+    #[track_caller]
+    pub fn expect(self, code: i32) -> Self {
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        let stdout: String = stdout.chars().take(2000).collect();
+        assert_eq!(self.code, code, "stdout: {stdout}\nstderr: {}", self.stderr);
+        self
+    }
+}
+
+pub fn write_mode(path: &Path, bytes: &[u8], mode: u32) {
+    std::fs::write(path, bytes).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// The archive that a real mongodump made of database `basic`.
+pub fn archive() -> Vec<u8> {
+    zstd::decode_all(std::fs::File::open(data("basic.archive.zst")).unwrap()).unwrap()
+}
+
+pub fn data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/mongodump").join(name)
+}
+
+impl Vault {
+    /// Files, no repository.
+    pub fn empty() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let vault = Self { dir };
+        write_mode(&vault.path("data.pass"), format!("{DATA_PASSPHRASE}\n").as_bytes(), 0o600);
+        write_mode(&vault.path("secrets.pass"), format!("{SECRETS_PASSPHRASE}\n").as_bytes(), 0o600);
+        std::fs::create_dir(vault.path("work")).unwrap();
+        vault
+    }
+
+    /// A repository without snapshots.
+    pub fn made() -> Self {
+        let vault = Self::empty();
+        let ran = vault.run([
+            "init",
+            "--kdf-low-memory",
+            "--passphrase-file",
+            "../data.pass",
+            "--secrets-passphrase-file",
+            "../secrets.pass",
+        ]);
+        ran.expect(0);
+        vault
+    }
+
+    /// A repository with one snapshot of `mongodb`.
+    pub fn with_dump() -> Self {
+        let vault = Self::made();
+        vault.run_fed(["snapshot", "--from", "mongodb=-"], &archive()).expect(0);
+        vault
+    }
+
+    /// A stack of files, without servers: `.env` and a key. Returns its directory.
+    pub fn stack(&self, environment: &str) -> PathBuf {
+        let dir = self.path("stack");
+        std::fs::create_dir_all(dir.join("docker/keys")).unwrap();
+        let env = format!("APP_NAME=ovcli\nENV={environment}\nMONGO_ROOT_PASSWORD=canary-mongo\nKMS=canary-kms\n");
+        write_mode(&dir.join("docker/.env"), env.as_bytes(), 0o600);
+        write_mode(&dir.join("docker/keys/jwt-private.pem"), b"canary-key\n", 0o600);
+        dir
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The program in the directory `work`, with the repository and the writer key by environment.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_orkvault"));
+        command
+            .args(arguments)
+            .current_dir(self.path("work"))
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", self.dir.path())
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            .env("XDG_STATE_HOME", self.path("state"))
+            .env("ORKVAULT_REPOSITORY", self.path("repository"))
+            .env("ORKVAULT_WRITER_KEY_FILE", self.path("writer.key"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    pub fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        Ran::new(self.command(arguments).output().expect("the program starts"))
+    }
+
+    /// With the data passphrase.
+    pub fn run_data<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        let mut command = self.command(arguments);
+        command.env("ORKVAULT_PASSPHRASE_FILE", self.path("data.pass"));
+        Ran::new(command.output().expect("the program starts"))
+    }
+
+    /// With both passphrases.
+    pub fn run_all<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Ran {
+        let mut command = self.command(arguments);
+        command.env("ORKVAULT_PASSPHRASE_FILE", self.path("data.pass"));
+        command.env("ORKVAULT_SECRETS_PASSPHRASE_FILE", self.path("secrets.pass"));
+        Ran::new(command.output().expect("the program starts"))
+    }
+
+    /// With this standard input.
+    pub fn run_fed<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, input: &[u8]) -> Ran {
+        let mut child = self.spawn(arguments);
+        let mut stdin = child.stdin.take().expect("it is piped");
+        let input = input.to_vec();
+        // A program that fails early does not read everything: that is not this thread's failure.
+        let feeding = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("the program ends");
+        feeding.join().expect("feeding does not panic");
+        Ran::new(output)
+    }
+
+    /// Starts the program with a pipe as standard input.
+    pub fn spawn<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Child {
+        self.command(arguments).stdin(Stdio::piped()).spawn().expect("the program starts")
+    }
+
+    /// Files of the repository whose path contains `part`, sorted.
+    pub fn objects(&self, part: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut left = vec![self.path("repository")];
+        while let Some(dir) = left.pop() {
+            for entry in std::fs::read_dir(dir).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    left.push(path);
+                } else if path.to_str().unwrap().contains(part) {
+                    found.push(path);
+                }
+            }
+        }
+        found.sort();
+        found
+    }
+}
