@@ -12,8 +12,9 @@ from pathlib import Path
 from blake3 import blake3
 
 import orkvault_reader
+from layouts import parse_page, parse_row, parse_rows, row_size
 from orkvault_reader import CONTENT_PACK, DATA, META_PACK, SECRETS, Repository
-from primitives import Refused, hchacha20, varint
+from primitives import Cursor, Refused, hchacha20, varint
 
 REPOS = Path(__file__).resolve().parent.parent / "repos" / "v1"
 SMALL = REPOS / "small"
@@ -133,6 +134,7 @@ class Refuses(unittest.TestCase):
         return describe(open_all(self.copy, **options))
 
     def test_a_flipped_byte_anywhere(self):
+        self.enterContext(contextlib.redirect_stderr(io.StringIO()))
         objects = [path for path in sorted(self.copy.rglob("*")) if path.is_file()]
         self.assertGreater(len(objects), 12)
         for path in objects:
@@ -144,6 +146,15 @@ class Refuses(unittest.TestCase):
                         self.read_all()
             path.write_bytes(data)
         self.read_all()
+
+    def test_a_damaged_slot_only_where_there_is_no_other(self):
+        slot = max((self.copy / "keys").iterdir(), key=lambda path: path.stat().st_size)  # the writer's
+        slot.write_bytes(slot.read_bytes()[:-1] + b"!")
+        with contextlib.redirect_stderr(io.StringIO()) as warned:
+            self.assertEqual(describe(open_all(self.copy)), json.loads(beside("expected.json")))
+            with self.assertRaisesRegex(Refused, "no whole key slot"):
+                Repository(self.copy, writer_line=beside("writer-key"))
+        self.assertIn("is damaged", warned.getvalue())
 
     def test_an_object_that_is_gone_or_cut_off(self):
         for folder in ("data/packs", "data/index", "secrets/bundles"):
@@ -174,6 +185,7 @@ class Refuses(unittest.TestCase):
         (folder / name).write_bytes(data)
 
     def test_a_changed_byte_under_a_right_checksum(self):
+        self.enterContext(contextlib.redirect_stderr(io.StringIO()))
         pristine = self.copy.parent / "pristine"
         shutil.copytree(self.copy, pristine)
         # Header, commitment, sealed bytes; of packs the key entry, a segment and the directory.
@@ -250,6 +262,62 @@ class Refuses(unittest.TestCase):
             Repository(self.copy, writer_line=b":".join(line))
 
 
+class GoldenVectors(unittest.TestCase):
+    """What the small repository has none of."""
+
+    def read(self, name):
+        return json.loads((REPOS.parent.parent / "golden" / "v1" / name).read_text())
+
+    def test_recipe_pages(self):
+        pages = self.read("recipes.json")["pages"]
+        self.assertGreater(len(pages), 1)
+        for name, page in pages.items():
+            with self.subTest(page=name):
+                extents = parse_page(bytes.fromhex(page["encoded"]))
+                found = [[chunk.hex(), *numbers] for chunk, *numbers in extents]
+                self.assertEqual(found, page["extents"])
+
+    def test_entry_rows(self):
+        vector = self.read("entries.json")
+        data = bytes.fromhex(vector["table"])
+        # The rows of the vector are in no order; as one piece and byte by byte they are the same.
+        with self.assertRaisesRegex(Refused, "out of order"):
+            list(parse_rows([data]))
+        rows, at = [], 0
+        while at < len(data):
+            size = row_size(data[at:])
+            row = parse_row(data[at + size[0] : at + sum(size)])
+            alone = data[at : at + sum(size)]
+            self.assertEqual(list(parse_rows(alone[place : place + 1] for place in range(len(alone)))), [row])
+            rows, at = [*rows, row], at + sum(size)
+        self.assertEqual({row.form for row in rows}, {0, 1, 2})
+
+    def test_a_page_has_one_encoding(self):
+        def page(lengths, count, *numbers):
+            table = b"".join(bytes([place]) * 32 + varint(length) for place, length in enumerate(lengths))
+            return b"\0" + varint(len(lengths)) + table + varint(count) + b"".join(map(varint, numbers))
+
+        self.assertEqual(len(parse_page(page([100, 100], 1, 2 << 2))), 2)
+        twins = {
+            "runs that should be one": page([100, 100], 2, 1 << 2, 1 << 2),
+            "a start that is stated for nothing": page([100, 100], 1, 2 << 2 | 1, 0),
+            "an empty run": page([100, 100], 2, 2 << 2, 0),
+            "the whole as a range": page([100], 1, 2, 0, 100),
+            "ranges that continue each other": page([100], 2, 2, 0, 50, 2, 50, 20),
+            "an unused chunk": page([100, 100], 1, 1 << 2),
+            "another order of use": page([100, 100], 2, 1 << 2 | 1, 1, 1 << 2 | 1, 0),
+            "no extents": page([], 0),
+            "an unknown operation": page([100], 1, 1 << 2 | 3),
+            "beyond the chunk": page([100], 1, 2, 50, 51),
+            "beyond the table": page([100], 1, 2 << 2),
+            "an empty range": page([100], 1, 2, 50, 0),
+            "an empty chunk": page([0], 1, 1 << 2),
+        }
+        for name, data in twins.items():
+            with self.subTest(name=name), self.assertRaises(Refused):
+                parse_page(data)
+
+
 class Primitives(unittest.TestCase):
     def test_hchacha20_is_that_of_the_draft(self):
         nonce = bytes.fromhex("000000090000004a0000000031415927")
@@ -258,12 +326,12 @@ class Primitives(unittest.TestCase):
 
     def test_numbers_have_one_encoding(self):
         for value in (0, 1, 127, 128, 300, (1 << 64) - 1):
-            cursor = orkvault_reader.Cursor(varint(value), "number")
+            cursor = Cursor(varint(value), "number")
             self.assertEqual(cursor.varint(), value)
             cursor.end()
         for bad in (b"", b"\x80", b"\x80\x00", b"\xff\x00", b"\xff" * 10, b"\x80" * 9 + b"\x02"):
             with self.subTest(bad=bad), self.assertRaises(Refused):
-                orkvault_reader.Cursor(bad, "number").varint()
+                Cursor(bad, "number").varint()
 
 
 if __name__ == "__main__":
