@@ -16,6 +16,9 @@ def parse_slot(data, repository, what):
     cursor = Cursor(without_checksum(data, 65536, what), what)
     cursor.magic(b"ORKVSLOT")
     kind, capability, memory, passes, lanes = cursor.u8(), cursor.u8(), cursor.u32(), cursor.u32(), cursor.u32()
+    is_cheap = 19456 <= memory <= 2097152 and 1 <= passes <= 16 and 1 <= lanes <= 16 and memory * passes <= 8388608
+    require(is_cheap if kind == 1 else kind == 2 and memory == passes == lanes == 0, f"{what}: no derivation to try")
+    require(1 <= capability <= 3, f"{what} has capability {capability}")
     salt = cursor.take(32)
     require(cursor.take(32) == repository, f"{what} is of another repository")
     cursor.u64()
@@ -30,11 +33,8 @@ def parse_slot(data, repository, what):
 def open_slot(slot, secret, what):
     """Opens a slot with a passphrase or raw key (5.5)."""
     if slot.kind == 1:
-        require(19456 <= slot.memory <= 2097152 and 1 <= slot.passes <= 16 and 1 <= slot.lanes <= 16
-                and slot.memory * slot.passes <= 8388608, f"{what} is too costly or too cheap")
         key = hash_secret_raw(secret, slot.salt, slot.passes, slot.memory, slot.lanes, 32, Type.ID, 0x13)
     else:
-        require(slot.kind == 2 and slot.memory == slot.passes == slot.lanes == 0, f"{what} is of an unknown kind")
         key = derive(LABEL + "raw slot key", secret + slot.salt)
     require(same(commit(key, slot.header), slot.commitment), f"{what}: wrong passphrase or key, or a changed slot")
     return open_sealed(key, slot.nonce, slot.header, slot.sealed, what)

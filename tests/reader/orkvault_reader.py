@@ -93,7 +93,10 @@ class Repository:
             self.publics.append(publics)
         for kind in range(4):
             require(cursor.u8() == kind, "config has stream kinds out of order")
-            cursor.take(16)
+            least, average, most, whole_below = (cursor.u32() for _ in range(4))
+            require(64 <= least <= MIB and 256 <= average <= 4 * MIB and 1024 <= most <= 8 * MIB >= whole_below
+                    and least % 2 == most % 2 == average & (average - 1) == 0 and least < average < most,
+                    "config has strange chunk sizes")
         cursor.end()
 
     def read_slots(self):
@@ -202,6 +205,7 @@ class Repository:
         for _ in range(cursor.varint(16384)):
             stored, codec, entry, nonce = cursor.varint(8388672), cursor.u8(), cursor.u8(), cursor.take(24)
             chunks = []
+            require(codec in (0, 1), f"{cursor.what} has codec {codec}")
             for _ in range(cursor.varint(65536)):
                 chunks.append((cursor.take(32), cursor.varint(8388608)))
                 require(chunks[-1][1] >= 1, f"{cursor.what} has an empty chunk")
@@ -357,7 +361,8 @@ class Repository:
     def catalogue(self, table):
         lines = b"".join(self.stream(table["table"], META_PACK))
         require(not lines or lines.endswith(b"\n"), "a catalogue is cut off")
-        out = [fields(canonical_json(line, "catalogue"), "bytes kind name records") for line in lines.split(b"\n")[:-1]]
+        rows = [canonical_json(line, "catalogue") for line in lines.split(b"\n")[:-1]]
+        out = [fields(row, "bytes:number kind:text name:text records:number") for row in rows]
         require(len(out) == table["rows"], "a catalogue has another count of rows")
         return out
 
@@ -369,22 +374,32 @@ class Repository:
         body = self.open_payload(name, 2, namespace, 4 * MIB, bytes.fromhex(name[-64:]))
         manifest = canonical_json(body, name)
         if namespace == SECRETS:
-            fields(manifest, "schema createdAt environment host bundle files writer")
+            fields(manifest, "schema:text createdAt:text environment:text host:text bundle:id files:number writer:id")
             require(manifest["schema"] == "orkvault-secrets/v1", f"{name} has another schema")
             return manifest
-        fields(manifest, "schema createdAt environment host components orkvault")
-        require(manifest["schema"] == "orkestra-backup/v1", f"{name} has another schema")
-        details = fields(manifest["orkvault"], "version tool status finishedAt components writer stats", "secrets tags")
-        require(details["version"] == 1, f"{name} is of another version")
-        fields(details["stats"], "readBytes newBytes storedBytes newChunks knownChunks")
-        fields(details["writer"], "id sequence", "previous")
+        fields(manifest, "schema:text createdAt:text environment:text host:text components:texts orkvault:object")
+        details = fields(
+            manifest["orkvault"], "version:number tool:text status:text finishedAt:text components:object "
+            "writer:object stats:object", "secrets:object tags:texts")
+        require((manifest["schema"], details["version"]) == ("orkestra-backup/v1", 1), f"{name} is of another version")
+        require(details["status"] in ("complete", "incomplete"), f"{name} has a strange status")
+        fields(details["stats"], "readBytes:number newBytes:number storedBytes:number newChunks:number "
+               "knownChunks:number")
+        writer = fields(details["writer"], "id:id sequence:number", "previous:object")
+        if "previous" in writer:
+            fields(writer["previous"], "snapshot:id blake3:id")
+        if "secrets" in details:
+            fields(details["secrets"], "snapshot:id")
         for record in details["components"].values():
-            fields(record, "status startedAt finishedAt",
-                   "reason consistency facts streams entries catalogue warnings")
+            fields(record, "status:text startedAt:text finishedAt:text", "reason:text consistency:text facts:object "
+                   "streams:object entries:object catalogue:object warnings:texts")
+            require(record["status"] in ("complete", "failed", "skipped"), f"{name} has a strange status")
+            facts = record.get("facts", {}).values()
+            require(all(isinstance(fact, str) for fact in facts), f"{name} has strange facts")
             tables = [record[table] for table in ("entries", "catalogue") if table in record]
-            tables = [fields(table, "rows contentBytes table")["table"] for table in tables]
+            tables = [fields(table, "rows:number contentBytes:number table:object")["table"] for table in tables]
             for stream in [*record.get("streams", {}).values(), *tables]:
-                fields(stream, "length blake3 recipe")
+                fields(stream, "length:number blake3:id recipe:id")
         return manifest
 
     def snapshot(self, snapshot, namespace=DATA):

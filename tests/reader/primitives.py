@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+import re
 import struct
 
 import zstandard
@@ -198,9 +199,29 @@ def canonical_json(data, what):
     return value
 
 
+def is_of_kind(value, kind):
+    match kind:
+        case "number":
+            return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 64
+        case "id":
+            return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+        case "text":
+            return isinstance(value, str)
+        case "texts":
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case "object":
+            return isinstance(value, dict)
+
+
 def fields(value, needed, optional=""):
-    """Returns an object of JSON that has all of the needed fields, and none but those and the optional ones."""
+    """Returns an object that has all of the needed fields and none but those and the optional ones (11).
+
+    Both are lists of `name:kind`; an optional one is not there where it would be empty.
+    """
     require(isinstance(value, dict), "JSON has something else where an object belongs")
-    found, needed = set(value), set(needed.split())
-    require(needed <= found <= needed | set(optional.split()), f"JSON has the fields {sorted(found)}")
+    needed, optional = (dict(field.split(":") for field in given.split()) for given in (needed, optional))
+    require(needed.keys() <= value.keys() <= needed.keys() | optional.keys(), f"JSON has the fields {sorted(value)}")
+    for name, found in value.items():
+        require(is_of_kind(found, (needed | optional)[name]), f"JSON has a strange {name}")
+        require(name in needed or found, f"JSON has an empty {name}")
     return value
