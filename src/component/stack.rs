@@ -222,8 +222,14 @@ pub struct StackOptions {
     pub mongodb_uri: Option<Secret>,
     /// `--redis-address`, `host:port`: Redis without Docker.
     pub redis_address: Option<String>,
+    /// `redis.password_file` of the configuration file.
+    pub redis_password: Option<Secret>,
     /// `--s3-endpoint`: the object store without Docker.
     pub s3_endpoint: Option<String>,
+    /// `rustfs.access_key_file` of the configuration file.
+    pub s3_access_key: Option<Secret>,
+    /// `rustfs.secret_key_file` of the configuration file.
+    pub s3_secret_key: Option<Secret>,
     /// `--database`.
     pub database: Option<String>,
 }

@@ -26,7 +26,7 @@ pub use init::{InitOptions, InitSecrets, Initialized, init};
 pub use keyring::Keyring;
 pub use open::{Access, Inventory, OpenOptions, Repository};
 pub use reader::{ContentStream, Reader};
-pub use scan::{PackScan, ScannedPack};
+pub use scan::{PackScan, ScannedPack, check_without_keys};
 pub use segment::Compression;
 pub use snapshots::{LoadedSnapshot, SecretsSnapshot};
 pub use table::{TableReader, TableWriter};

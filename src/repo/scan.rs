@@ -36,6 +36,30 @@ pub struct ScannedPack {
     pub sealed_segments: u64,
 }
 
+/// Checks the config and every key slot of a repository that does not open, as far as that goes without a
+/// key: checksums and structure. Returns what is wrong with which.
+pub async fn check_without_keys(backend: &dyn crate::backend::Backend) -> Result<Vec<(ObjectKey, Error)>, Error> {
+    use futures::TryStreamExt as _;
+    let config = match super::open::read_config(backend).await {
+        Ok((config, _)) => config,
+        Err(error) => return Ok(vec![(ObjectKey::Config, error)]),
+    };
+    let mut wrong = Vec::new();
+    let mut listing = backend.list(crate::format::object::ObjectPrefix::Slots);
+    let mut seen = 0;
+    while let Some(listed) = listing.try_next().await? {
+        let crate::backend::Listed::Object(info) = listed else { continue };
+        seen += 1;
+        limits::check("key slots", seen, limits::SLOTS_MAX)?;
+        if let ObjectKey::Slot(id) = info.key
+            && let Err(error) = super::open::read_slot(backend, id, &config).await
+        {
+            wrong.push((info.key, error));
+        }
+    }
+    Ok(wrong)
+}
+
 impl Repository {
     /// Reads a pack and returns what its own directory says, without the index.
     pub async fn read_pack_directory(&self, pack: PackId, stored_len: u64) -> Result<PackRecord, Error> {
@@ -76,15 +100,7 @@ impl Repository {
             .map_err(|source| Error::Object { object: object(), source })?;
         debug_assert_eq!(plain.len() + DIRECTORY_HEAD_LEN + TAG_LEN, sealed.len());
         let damaged = |source| Error::Damaged { object: object(), source };
-        let mut cursor = Cursor::new("pack directory", &plain);
-        let encoded = cursor.bytes("pack directory", limits::DIRECTORY_BYTES_MAX).map_err(damaged)?;
-        if cursor.rest().iter().any(|byte| *byte != 0) {
-            return Err(damaged(crate::format::Error::NotCanonical { what: "pack directory" }));
-        }
-        let mut cursor = Cursor::new("pack directory", encoded);
-        let directory = Directory::take(&mut cursor).map_err(damaged)?;
-        cursor.end().map_err(damaged)?;
-        Ok(directory)
+        Directory::decode_padded(&plain).map_err(damaged)
     }
 
     /// Scans one pack that the index lists and returns what was found right, or the first thing wrong.

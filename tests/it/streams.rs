@@ -66,3 +66,44 @@ async fn the_writer_reads_recipes_and_no_content() {
     // Tables are structure, which the writer needs to compare tonight with last night.
     assert_eq!(read_all(reader.open(&written[1].record().unwrap())).await.unwrap(), input);
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 24, ..Default::default() })]
+
+    /// Nights of one stream under random edits, with any record ends: every night restores as it was, and
+    /// only one copy of what they share is stored.
+    #[test]
+    fn nights_under_random_edits_come_back_as_they_were(
+        seed in 0_u64..1_000_000,
+        edits in proptest::collection::vec((0_usize..200_000, 0_usize..3_000, 0_usize..3_000), 1..6),
+        step in 50_u32..5_000,
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let made = repository::make().await;
+            let mut content = noise(seed, 200_000);
+            let mut nights = Vec::new();
+            for (at, removed, added) in edits {
+                let at = at.min(content.len());
+                let end = (at + removed).min(content.len());
+                content.splice(at..end, noise(seed + at as u64, added));
+                let repository = made.open_writer().await;
+                let mut writer = Writer::new(&repository, WriterOptions::default()).unwrap();
+                let stream = writer.begin(StreamKind::Dump).await.unwrap();
+                for run in content.chunks(64 * 1024) {
+                    let len = u32::try_from(run.len()).unwrap();
+                    let marks = Marks { records: (step..=len).step_by(step as usize).collect(), blocks: vec![len] };
+                    writer.push(&stream, Bytes::copy_from_slice(run), marks).await.unwrap();
+                }
+                let written = writer.end(stream, 0).await.unwrap();
+                writer.finish().await.unwrap();
+                nights.push((written, content.clone()));
+            }
+            let reader = Reader::new(&made.open_reader().await).unwrap();
+            for (written, content) in nights {
+                let found = read_all(reader.open(&written.record().unwrap())).await.unwrap();
+                assert!(found == content);
+            }
+        });
+    }
+}

@@ -417,6 +417,7 @@ class Repository:
         name = f"secrets/bundles/{manifest['bundle']}"
         outer = Cursor(self.open_object(name, BUNDLE, SECRETS, 8 * MIB, bytes.fromhex(snapshot)), name)
         cursor = Cursor(outer.take(outer.u64()), name)
+        require(len(outer.data) == -(-outer.at // 65536) * 65536, f"{name} has another padding")
         outer.zeros()
         files = []
         for _ in range(cursor.varint(1024)):

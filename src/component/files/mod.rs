@@ -8,6 +8,7 @@ mod attributes;
 mod beneath;
 mod directory_sink;
 mod directory_source;
+mod export;
 mod read;
 mod secrets_sink;
 mod secrets_source;
@@ -15,6 +16,7 @@ mod walk;
 
 pub use directory_sink::DirectorySink;
 pub use directory_source::{DirectoryOptions, DirectorySource};
+pub use export::ExportSink;
 pub use secrets_sink::SecretsSink;
 pub use secrets_source::SecretsSource;
 

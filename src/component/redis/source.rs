@@ -66,6 +66,13 @@ impl RedisSource {
         }
     }
 
+    /// Returns what the operator should hear about the server's setup. Reads no data.
+    pub async fn setup_warnings(&self) -> Result<Vec<String>, Error> {
+        let mut server = Server::open(&self.access).await?;
+        let settings = Settings::read(&mut server).await?;
+        self.warnings(&settings).await
+    }
+
     async fn warnings(&self, settings: &Settings) -> Result<Vec<String>, Error> {
         let mut warnings = Vec::new();
         if let Place::Container { docker, name, .. } = &self.access.place {

@@ -127,7 +127,11 @@ pub(super) fn redis(
             Place::Address(Found { value, origin: Origin::Flag("--redis-address") })
         }
     };
-    Ok(Redis { place, password: settings.first(&["REDIS_PASSWORD"])? })
+    let password = match given(options.redis_password.as_ref(), "redis.password_file") {
+        Some(password) => Some(password),
+        None => settings.first(&["REDIS_PASSWORD"])?,
+    };
+    Ok(Redis { place, password })
 }
 
 pub(super) fn rustfs(
@@ -151,9 +155,20 @@ pub(super) fn rustfs(
         endpoint,
         region: settings.text(None, &["STORAGE_REGION"], "us-east-1")?,
         // Never a literal: keys that nobody set would open nobody's buckets.
-        access_key: required(Service::Rustfs, settings, &["RUSTFS_ROOT_USER", "STORAGE_ACCESS_KEY"])?,
-        secret_key: required(Service::Rustfs, settings, &["RUSTFS_ROOT_PASSWORD", "STORAGE_SECRET_KEY"])?,
+        access_key: match given(options.s3_access_key.as_ref(), "rustfs.access_key_file") {
+            Some(key) => key,
+            None => required(Service::Rustfs, settings, &["RUSTFS_ROOT_USER", "STORAGE_ACCESS_KEY"])?,
+        },
+        secret_key: match given(options.s3_secret_key.as_ref(), "rustfs.secret_key_file") {
+            Some(key) => key,
+            None => required(Service::Rustfs, settings, &["RUSTFS_ROOT_PASSWORD", "STORAGE_SECRET_KEY"])?,
+        },
     })
+}
+
+/// A secret that a file of the operator's holds comes before the stack's own variables.
+fn given(secret: Option<&Secret>, option: &'static str) -> Option<Found<Secret>> {
+    secret.map(|secret| Found { value: secret.duplicate(), origin: Origin::Flag(option) })
 }
 
 fn required(service: Service, settings: &Settings<'_>, names: &[&str]) -> Result<Found<Secret>, Error> {

@@ -1,0 +1,140 @@
+//! Opens the repository with the keys that a command needs, and no others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::Error;
+use super::keys::{self, Input};
+use super::resolve::Settings;
+use crate::backend::{Backend, LocalBackend};
+use crate::crypto::{Passphrase, SystemEntropy};
+use crate::repo::{Access, OpenOptions, Repository};
+
+/// What a command does with the repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Writes: the writer key and nothing else.
+    Write,
+    /// Lists: the writer key, else the data passphrase.
+    List,
+    /// Reads content of these namespaces.
+    Read {
+        /// The data namespace.
+        data: bool,
+        /// The secrets namespace, and a snapshot's manifest, which is in the other one.
+        secrets: bool,
+    },
+    /// Checks structure: as `List`, and the index is not taken from the cache.
+    CheckStructure,
+    /// Checks content: with every key that was given.
+    CheckContent,
+}
+
+/// An open repository.
+pub(crate) struct Opened {
+    /// The repository.
+    pub(crate) repository: Repository,
+    /// How long deriving keys from passphrases took, where any was.
+    pub(crate) key_derivation: Option<Duration>,
+}
+
+impl Opened {
+    /// Returns the seconds of key derivation, for `--json`.
+    #[must_use]
+    pub(crate) fn key_derivation_secs(&self) -> Option<f64> {
+        self.key_derivation.map(|time| time.as_secs_f64())
+    }
+}
+
+/// Opens the repository.
+pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
+    let path = settings.repository()?;
+    // First: a missing repository is told before a passphrase is asked for.
+    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::open(&path).await?);
+    let access = access(settings, need)?;
+    let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
+    let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
+    let cache = if is_check { None } else { settings.cache_dir() };
+    let started = Instant::now();
+    let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
+    let repository = Repository::open(backend, access, options).await?;
+    Ok(Opened { repository, key_derivation: derives.then(|| started.elapsed()) })
+}
+
+fn access(settings: &Settings, need: Need) -> Result<Vec<Access>, Error> {
+    match need {
+        Need::Write => Ok(vec![writer(settings.writer_key()?)?]),
+        Need::List | Need::CheckStructure => Ok(vec![list(settings)?]),
+        Need::Read { data, secrets } => read(settings, data, secrets),
+        Need::CheckContent => {
+            let mut access = Vec::new();
+            if let Some(input) = &settings.writer_key {
+                access.push(writer(input)?);
+            }
+            if let Some(input) = &settings.passphrase {
+                access.push(Access::Data(keys::passphrase(input)?));
+            }
+            if let Some(input) = &settings.secrets_passphrase {
+                access.push(Access::Secrets(keys::passphrase(input)?));
+            }
+            // Secrets alone do not open the index.
+            if !access.iter().any(|access| !matches!(access, Access::Secrets(_))) {
+                access.push(Access::Data(ask("the data passphrase", NO_KEY_WAYS)?));
+            }
+            Ok(access)
+        }
+    }
+}
+
+const NO_KEY_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_FILE, or the writer key with \
+                           --writer-key or ORKVAULT_WRITER_KEY_FILE";
+const DATA_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_FILE";
+const SECRETS_WAYS: &str = "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE";
+
+fn writer(input: &Input) -> Result<Access, Error> {
+    Ok(Access::Writer(keys::writer_key(input)?))
+}
+
+fn ask(what: &'static str, ways: &'static str) -> Result<Passphrase, Error> {
+    if keys::can_ask() { keys::ask_passphrase(what) } else { Err(Error::NotGiven { what, ways }) }
+}
+
+/// Any key that reads manifests; a passphrase that was given on the command line is meant.
+fn list(settings: &Settings) -> Result<Access, Error> {
+    let is_meant = settings.global.passphrase_file.is_some() && settings.global.writer_key.is_none();
+    match (&settings.writer_key, &settings.passphrase) {
+        (Some(input), None) => writer(input),
+        (Some(input), Some(_)) if !is_meant => writer(input),
+        (_, Some(input)) => Ok(Access::Data(keys::passphrase(input)?)),
+        (None, None) => Ok(Access::Data(ask("the data passphrase", NO_KEY_WAYS)?)),
+    }
+}
+
+fn read(settings: &Settings, data: bool, secrets: bool) -> Result<Vec<Access>, Error> {
+    let mut access = Vec::new();
+    let given = |input: &Option<Input>, what, ways| match input {
+        Some(input) => keys::passphrase(input).map(Some),
+        None if keys::can_ask() => ask(what, ways).map(Some),
+        None => Ok(None),
+    };
+    if data {
+        match (given(&settings.passphrase, "the data passphrase", DATA_WAYS)?, &settings.writer_key) {
+            (Some(passphrase), _) => access.push(Access::Data(passphrase)),
+            // It opens no content: the repository says so, and that is the answer.
+            (None, Some(input)) => access.push(writer(input)?),
+            (None, None) => return Err(Error::NotGiven { what: "the data passphrase", ways: DATA_WAYS }),
+        }
+    }
+    if secrets {
+        if access.is_empty() {
+            access.push(list(settings)?);
+        }
+        match given(&settings.secrets_passphrase, "the secrets passphrase", SECRETS_WAYS)? {
+            Some(passphrase) => access.push(Access::Secrets(passphrase)),
+            None if data => return Err(Error::NotGiven { what: "the secrets passphrase", ways: SECRETS_WAYS }),
+            // Whatever was given instead does not open them, which the repository says.
+            None => {}
+        }
+    }
+    Ok(access)
+}

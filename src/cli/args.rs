@@ -1,0 +1,304 @@
+//! The command line as types. Nothing here looks at anything but the arguments.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use super::exit;
+
+/// Encrypted, content-addressed backups of an Orkestra stack.
+#[derive(Debug, Parser)]
+#[command(name = "orkvault", version, about, after_help = exit::table(), max_term_width = 110)]
+pub(crate) struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(crate) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command. None of them takes a secret.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The repository's directory [env: ORKVAULT_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "DIR")]
+    pub(crate) repository: Option<PathBuf>,
+    /// The file of the writer key; - is standard input [env: ORKVAULT_WRITER_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) writer_key: Option<PathBuf>,
+    /// The file of the data passphrase; - is standard input [env: ORKVAULT_PASSPHRASE_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// The file of the secrets passphrase; - is standard input [env: ORKVAULT_SECRETS_PASSPHRASE_FILE]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) secrets_passphrase_file: Option<PathBuf>,
+    /// The configuration; else orkvault.toml in --stack-dir, here, or in the stack found from here [env: ORKVAULT_CONFIG]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the index is kept between runs [env: ORKVAULT_CACHE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Where stopped containers are remembered [env: ORKVAULT_STATE_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) state_dir: Option<PathBuf>,
+    /// Write one JSON document to standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show no progress
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Show everything, not only the first lines
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    /// Which stack is meant.
+    #[command(flatten)]
+    pub(crate) stack: StackArgs,
+}
+
+/// Which stack is meant, where it is not found as it is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Stack")]
+pub(crate) struct StackArgs {
+    /// The stack's directory, which holds docker/.env [env: ORKVAULT_STACK_DIR]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) stack_dir: Option<PathBuf>,
+    /// The Docker daemon's address
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub(crate) docker_host: Option<String>,
+    /// The id or name that the Docker daemon must have
+    #[arg(long, global = true, value_name = "ID")]
+    pub(crate) docker_daemon: Option<String>,
+    /// APP_NAME of the stack
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) app_name: Option<String>,
+    /// ENV of the stack
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) environment: Option<String>,
+    /// The container of MongoDB
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) mongodb_container: Option<String>,
+    /// The container of Redis
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) redis_container: Option<String>,
+    /// The container of the object store
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) rustfs_container: Option<String>,
+    /// A file that holds MongoDB's URI: MongoDB without Docker
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) mongodb_uri_file: Option<PathBuf>,
+    /// Redis without Docker
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(crate) redis_address: Option<String>,
+    /// The object store without Docker
+    #[arg(long, global = true, value_name = "URL")]
+    pub s3_endpoint: Option<String>,
+    /// The MongoDB database to dump, or to restore into
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) database: Option<String>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a repository, its two passphrases and the key of the nightly host
+    Init(InitArgs),
+    /// Capture the stack's components into one snapshot
+    Snapshot(SnapshotArgs),
+    /// List the snapshots
+    Snapshots(SnapshotsArgs),
+    /// Show one snapshot
+    Show(ShowArgs),
+    /// List what is inside a snapshot
+    Ls(LsArgs),
+    /// Write one stream or file of a snapshot to standard output
+    Dump(DumpArgs),
+    /// Put components of a snapshot back; asks before it replaces anything
+    Restore(RestoreArgs),
+    /// Prove that the repository is whole
+    Check(CheckArgs),
+    /// Look at everything that a night needs
+    Doctor,
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages into a directory
+    Man(ManArgs),
+}
+
+/// Options of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// Derive keys from the passphrases with 64 MiB instead of 256 MiB and 1 GiB of memory
+    #[arg(long)]
+    pub(crate) kdf_low_memory: bool,
+}
+
+/// The word that means every component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum All {
+    /// Every component.
+    All,
+}
+
+/// Options of `snapshot`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    /// Every component: mongodb, redis, rustfs, secrets and the configured directories (the default)
+    #[arg(conflicts_with = "components")]
+    pub(crate) all: Option<All>,
+    /// Only these components
+    #[arg(short, long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) components: Vec<String>,
+    /// Take a component from a dump that was made elsewhere: mongodb=FILE, or mongodb=- for standard input
+    #[arg(long, value_name = "COMPONENT=FILE")]
+    pub(crate) from: Vec<String>,
+    /// A label for the snapshot; may be repeated
+    #[arg(short, long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// A database without any collection is good
+    #[arg(long)]
+    pub(crate) allow_empty_database: bool,
+    /// The zstd level
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) compression_level: Option<i32>,
+    /// Read tags and metadata of every object again, and every file
+    #[arg(long)]
+    pub(crate) refresh: bool,
+    /// Write the new snapshot's id into a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) id_file: Option<PathBuf>,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+}
+
+/// Options of `snapshots`.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotsArgs {
+    /// Only those with this label
+    #[arg(short, long, value_name = "TAG")]
+    pub(crate) tag: Option<String>,
+}
+
+/// Options of `show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// `latest`, or the first digits of a snapshot's id
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) id: String,
+}
+
+/// Options of `ls`.
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// `latest`, or the first digits of a snapshot's id
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) id: String,
+    /// Only this component, with every object or file
+    pub(crate) component: Option<String>,
+}
+
+/// Options of `dump`.
+#[derive(Debug, Args)]
+pub(crate) struct DumpArgs {
+    /// `latest`, or the first digits of a snapshot's id
+    #[arg(value_name = "SNAPSHOT")]
+    pub(crate) id: String,
+    /// `mongodb/mongo.archive`, `redis/dump.rdb`, `rustfs/<bucket>/<key>`, `secrets/.env`
+    #[arg(value_name = "COMPONENT/STREAM")]
+    pub(crate) stream: String,
+    /// Write to a new file instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// Options of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    /// `latest` (the newest complete one), or the first digits of a snapshot's id
+    #[arg(long, value_name = "SNAPSHOT", default_value = "latest")]
+    pub(crate) snapshot: String,
+    /// Only these components
+    #[arg(short, long, value_name = "A,B", value_delimiter = ',')]
+    pub(crate) components: Vec<String>,
+    /// Check everything, read and verify every byte, change nothing
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) yes: bool,
+    /// Write files below a new directory instead of into the stack
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["into_env", "exact", "merge"])]
+    pub(crate) target_dir: Option<PathBuf>,
+    /// Do not read every byte before the first change
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) no_verify_first: bool,
+    /// Restore a snapshot of another environment: names the stack's own
+    #[arg(long, value_name = "NAME")]
+    pub(crate) into_env: Option<String>,
+    /// Delete objects in restored buckets that the snapshot does not have
+    #[arg(long, conflicts_with = "merge")]
+    pub(crate) exact: bool,
+    /// Keep what the snapshot does not have (the default)
+    #[arg(long)]
+    pub(crate) merge: bool,
+}
+
+/// Options of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Read, open and compare every byte
+    #[arg(long)]
+    pub(crate) read_data: bool,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// Which shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Options of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Where the pages go
+    pub(crate) dir: PathBuf,
+}
+
+/// Reads the command line.
+pub(crate) fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments)
+}
+
+/// Returns whether `--json` is among the arguments, for errors in the arguments themselves.
+#[must_use]
+pub(crate) fn wants_json(arguments: &[OsString]) -> bool {
+    arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_option_takes_a_secret() {
+        let mut command = Cli::command();
+        command.build();
+        let all = std::iter::once(command.clone()).chain(command.get_subcommands().cloned());
+        for argument in all.flat_map(|command| command.get_arguments().cloned().collect::<Vec<_>>()) {
+            let name = argument.get_id().as_str();
+            let is_secret = ["passphrase", "password", "key", "uri", "token"].iter().any(|word| name.contains(word));
+            let takes_file = argument.get_value_names().is_some_and(|names| names.iter().any(|name| name == "FILE"));
+            assert!(!is_secret || takes_file, "--{name} could take a secret");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `dump`: the bytes of one stream, object or file.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::cli::access::{self, Need};
+use crate::cli::args::DumpArgs;
+use crate::cli::error::Error;
+use crate::cli::output::{Report, raw_stdout, stdout_is_terminal};
+use crate::cli::resolve::Settings;
+use crate::ops::snapshot::SECRETS;
+use crate::ops::{self, select};
+use crate::repo::ContentStream;
+
+/// Pieces that wait for the writing thread; each is at most a segment.
+const PIECES_QUEUED: usize = 4;
+
+/// Writes the stream. Every byte has been authenticated before it is written; one that cannot be ends the run.
+pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, Error> {
+    if args.output.is_none() && stdout_is_terminal() {
+        return Err(Error::StdoutIsTerminal);
+    }
+    let secrets = args.stream == SECRETS || args.stream.starts_with("secrets/");
+    let opened = access::open(settings, Need::Read { data: !secrets, secrets }).await?;
+    let snapshot = select::find(&opened.repository, &args.id).await?;
+    let content = ops::dump::open(&opened.repository, &snapshot, &args.stream).await?;
+    let bytes = match &args.output {
+        Some(path) => to_file(path, content).await?,
+        None => copy(content, raw_stdout()?, None).await?.0,
+    };
+    let json = json!({
+        "snapshot": snapshot.id.to_string(),
+        "stream": args.stream,
+        "bytes": bytes,
+        "output": args.output,
+        "key_derivation_secs": opened.key_derivation_secs(),
+    });
+    let mut report = Report::done(json, Vec::new());
+    report.wrote_content = args.output.is_none();
+    if let Some(path) = &args.output {
+        report.lines.push(format!("{bytes} bytes of {} are in {}", args.stream, path.display()));
+    }
+    Ok(report)
+}
+
+/// Removes a file that is not whole.
+struct Unfinished<'a>(Option<&'a Path>);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            // It may be gone already; there is nobody to tell.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+async fn to_file(path: &Path, content: ContentStream) -> Result<u64, Error> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let fail = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::AlreadyExists => Error::Exists { path: path.to_owned() },
+        _ => Error::File { action: "cannot write", path: path.to_owned(), source },
+    };
+    let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
+    let mut unfinished = Unfinished(Some(path));
+    let (bytes, file) = copy(content, file, Some(path.to_owned())).await?;
+    file.sync_all().map_err(fail)?;
+    unfinished.0 = None;
+    Ok(bytes)
+}
+
+/// Copies content to a file; `path` is its name, none for standard output. The thread that writes may wait
+/// for a slow reader without keeping signals from being heard.
+async fn copy(mut content: ContentStream, mut to: File, path: Option<PathBuf>) -> Result<(u64, File), Error> {
+    let (pieces, mut queue) = mpsc::channel::<Bytes>(PIECES_QUEUED);
+    let writing = tokio::task::spawn_blocking(move || {
+        let mut written = 0_u64;
+        while let Some(piece) = queue.blocking_recv() {
+            to.write_all(&piece).map_err(|source| match &path {
+                Some(path) => Error::File { action: "cannot write", path: path.clone(), source },
+                None => Error::StdoutCut { written, source },
+            })?;
+            written += piece.len() as u64;
+        }
+        Ok::<_, Error>((written, to))
+    });
+    let read = async {
+        while let Some(piece) = content.try_next().await? {
+            if pieces.send(piece).await.is_err() {
+                // The writer has ended, and says why.
+                break;
+            }
+        }
+        Ok::<(), Error>(())
+    };
+    let read = read.await;
+    drop(pieces);
+    let (written, to) = writing.await.map_err(|_| Error::Bug)??;
+    match read {
+        Ok(()) => Ok((written, to)),
+        Err(source) if written == 0 => Err(source),
+        Err(source) => Err(Error::ContentCut { written, source: Box::new(source) }),
+    }
+}

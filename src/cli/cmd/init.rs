@@ -1,0 +1,81 @@
+//! `init`: a new repository, its two passphrases and the key of the nightly host.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use crate::backend::LocalBackend;
+use crate::cli::args::InitArgs;
+use crate::cli::error::Error;
+use crate::cli::keys::{self, Input};
+use crate::cli::output::Report;
+use crate::cli::resolve::Settings;
+use crate::crypto::{Passphrase, SystemEntropy, slot};
+use crate::repo::{InitOptions, InitSecrets, init};
+
+/// Makes the repository. Everything that could be wrong is looked at before anything is made.
+pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, Error> {
+    let location = settings.repository()?;
+    let key_path = key_path(settings)?;
+    let secrets = passphrases(settings)?;
+    let backend = Arc::new(LocalBackend::create(&location).await?);
+    let now_secs = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
+    let mut options = InitOptions::new(now_secs);
+    if args.kdf_low_memory {
+        options.data_kdf = slot::low_memory_kdf();
+        options.secrets_kdf = slot::low_memory_kdf();
+    }
+    let keep =
+        |key: &crate::crypto::writer_key::WriterKey| keys::write_new_private(&key_path, key.to_line().as_bytes());
+    let made = init(backend, &options, secrets, Arc::new(SystemEntropy), keep).await?;
+    let made = made.map_err(|source| Error::File { action: "cannot write", path: key_path.clone(), source })?;
+    let (location, key_path) = (location.display().to_string(), key_path.display().to_string());
+    let json = json!({
+        "repository_id": made.repository.to_string(),
+        "repository": location,
+        "writer_key": key_path,
+    });
+    let lines = vec![
+        format!("made repository {} in {location}", made.repository.short()),
+        format!("the nightly host's key is in {key_path}: it adds snapshots and can read none"),
+        "the two passphrases are nowhere but with you: without them nothing can be restored".to_owned(),
+    ];
+    Ok(Report::done(json, lines))
+}
+
+fn key_path(settings: &Settings) -> Result<PathBuf, Error> {
+    let path = match settings.writer_key()? {
+        Input::File(path) => path.clone(),
+        Input::Stdin => {
+            return Err(Error::BadValue {
+                option: "--writer-key".to_owned(),
+                value: "-".to_owned(),
+                reason: "init writes this file".to_owned(),
+            });
+        }
+    };
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::Exists { path });
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    parent.metadata().map_err(|source| Error::File { action: "cannot write into", path: parent.to_owned(), source })?;
+    Ok(path)
+}
+
+fn passphrases(settings: &Settings) -> Result<InitSecrets, Error> {
+    let new = |input: &Option<Input>, what, ways| -> Result<Passphrase, Error> {
+        let passphrase = match input {
+            Some(input) => keys::passphrase(input)?,
+            None if keys::can_ask() => keys::ask_new_passphrase(what)?,
+            None => return Err(Error::NotGiven { what, ways }),
+        };
+        passphrase.check_strength().map_err(|source| Error::Key { what: what.to_owned(), source })?;
+        Ok(passphrase)
+    };
+    let ways = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_FILE";
+    let data = new(&settings.passphrase, "the data passphrase", ways)?;
+    let ways = "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE";
+    let secrets = new(&settings.secrets_passphrase, "the secrets passphrase", ways)?;
+    if data.is_same(&secrets) { Err(Error::SamePassphrases) } else { Ok(InitSecrets { data, secrets }) }
+}

@@ -1,0 +1,277 @@
+//! `restore`: plan, show, ask, verify, do.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::cli::access::{self, Need, Opened};
+use crate::cli::args::RestoreArgs;
+use crate::cli::components::{self, OF_STACK, SinkChoice};
+use crate::cli::error::Error;
+use crate::cli::journal::RestoreLock;
+use crate::cli::output::{Report, error_line};
+use crate::cli::progress::{TerminalProgress, size};
+use crate::cli::resolve::{Settings, make_private};
+use crate::cli::{journal, keys};
+use crate::component::files::{DirectorySink, ExportSink};
+use crate::component::s3::Extras;
+use crate::component::stack::Stack;
+use crate::component::{Restored, Sink};
+use crate::ops::restore::{Restore, RestoreItem, complete_component, plan};
+use crate::ops::select;
+use crate::ops::snapshot::SECRETS;
+use crate::repo::LoadedSnapshot;
+
+/// Lines of a plan that are shown without `--verbose`.
+const LINES_SHOWN: usize = 10;
+/// What has to be typed.
+const WORD: &str = "restore";
+
+/// Restores. Nothing is changed before everything that is needed was found, checked and confirmed.
+pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Report, Error> {
+    let started = Instant::now();
+    // Before a passphrase is asked for.
+    if !args.dry_run && !args.yes && !keys::can_ask() {
+        return Err(Error::NobodyToAsk { what: "the restore" });
+    }
+    if let Some(dir) = &args.target_dir {
+        empty(dir)?;
+    }
+    let opened = access::open(settings, need(settings, args)).await?;
+    let snapshot = select::find(&opened.repository, &args.snapshot).await?;
+    let names = names(args, &snapshot)?;
+    if names.iter().any(|name| name == SECRETS)
+        && !opened.repository.keyring().can_read(crate::format::object::Namespace::Secrets)
+        && args.components.is_empty()
+    {
+        return Err(Error::NotGiven {
+            what: "the secrets passphrase",
+            ways: "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE, or leave secrets out with -c",
+        });
+    }
+    let mut lock = None;
+    let (sinks, stack) = match &args.target_dir {
+        Some(dir) => (exports(&snapshot, &names, dir)?, None),
+        None => {
+            let of_stack: BTreeSet<String> = names.iter().cloned().collect();
+            let stack = components::resolve(settings, &of_stack).await?;
+            same_environment(args, &snapshot, &stack)?;
+            if !args.dry_run {
+                lock = Some(RestoreLock::take(settings)?);
+                journal::resume_locked(settings, stack.docker.as_ref().map(|(docker, _)| docker)).await?;
+            }
+            (sinks(settings, args, &snapshot, &stack, &names)?, Some(stack))
+        }
+    };
+    let progress = TerminalProgress::new(settings.show);
+    let restore = plan(&opened.repository, &snapshot, sinks, &progress).await;
+    progress.finish();
+    let restore = restore?;
+    show(settings, &snapshot, stack.as_ref(), &restore);
+    confirm(args)?;
+    let done = carry_out(settings, args, restore).await?;
+    drop(lock);
+    Ok(report(args, &snapshot, stack.as_ref(), &opened, &done, started))
+}
+
+fn need(settings: &Settings, args: &RestoreArgs) -> Need {
+    if args.components.is_empty() || args.components.iter().any(|name| name == "all") {
+        return Need::Read { data: true, secrets: settings.secrets_passphrase.is_some() || keys::can_ask() };
+    }
+    let secrets = args.components.iter().any(|name| name == SECRETS);
+    Need::Read { data: args.components.iter().any(|name| name != SECRETS), secrets }
+}
+
+/// What was named; else everything of a snapshot that is complete.
+fn names(args: &RestoreArgs, snapshot: &LoadedSnapshot) -> Result<Vec<String>, Error> {
+    let is_named = !args.components.is_empty() && !args.components.iter().any(|name| name == "all");
+    if !is_named && !select::is_complete(snapshot) {
+        return Err(Error::SnapshotIncomplete { snapshot: snapshot.id.short() });
+    }
+    let names = if is_named { args.components.clone() } else { snapshot.manifest.components.clone() };
+    for name in &names {
+        complete_component(snapshot, name)?;
+    }
+    let distinct: BTreeSet<String> = names.into_iter().collect();
+    Ok(distinct.into_iter().collect())
+}
+
+fn same_environment(args: &RestoreArgs, snapshot: &LoadedSnapshot, stack: &Stack) -> Result<(), Error> {
+    let (found, here) = (&snapshot.manifest.environment, &stack.environment.value);
+    if args.into_env.as_ref().is_some_and(|named| named != here) || (found != here && args.into_env.is_none()) {
+        return Err(Error::OtherEnvironment {
+            snapshot: snapshot.id.short(),
+            found: found.clone(),
+            stack: here.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn empty(dir: &Path) -> Result<(), Error> {
+    match std::fs::read_dir(dir) {
+        Ok(mut entries) => match entries.next() {
+            None => Ok(()),
+            Some(_) => Err(Error::NotEmpty { path: dir.to_owned() }),
+        },
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
+            Err(Error::NotEmpty { path: dir.to_owned() })
+        }
+        Err(source) => Err(Error::File { action: "cannot read", path: dir.to_owned(), source }),
+    }
+}
+
+fn exports(snapshot: &LoadedSnapshot, names: &[String], dir: &Path) -> Result<Vec<Box<dyn Sink>>, Error> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    for name in names {
+        let record = complete_component(snapshot, name)?;
+        let is_tree = !OF_STACK.contains(&name.as_str()) && record.entries.is_some();
+        sinks.push(if is_tree {
+            Box::new(DirectorySink::new(name.clone(), dir.join(name)))
+        } else {
+            Box::new(ExportSink::new(name.clone(), dir.to_owned()))
+        });
+    }
+    // Directories are planned into: their parent must be there. It is new and empty either way.
+    make_private(dir)?;
+    Ok(sinks)
+}
+
+fn sinks(
+    settings: &Settings,
+    args: &RestoreArgs,
+    snapshot: &LoadedSnapshot,
+    stack: &Stack,
+    names: &[String],
+) -> Result<Vec<Box<dyn Sink>>, Error> {
+    let extras = if args.exact { Extras::Delete } else { Extras::Keep };
+    let choice = SinkChoice { extras, now: jiff::Timestamp::now() };
+    let sink = |name: &String| {
+        let record = complete_component(snapshot, name)?;
+        components::sink(settings, stack, name, &record.facts, choice)
+    };
+    names.iter().map(sink).collect()
+}
+
+fn show(settings: &Settings, snapshot: &LoadedSnapshot, stack: Option<&Stack>, restore: &Restore) {
+    let manifest = &snapshot.manifest;
+    error_line(&format!(
+        "snapshot {} of {}, environment {}, host {}",
+        snapshot.id.short(),
+        manifest.created_at,
+        manifest.environment,
+        manifest.host
+    ));
+    for line in stack.iter().flat_map(|stack| stack.lines()) {
+        error_line(&line);
+    }
+    for warning in stack.iter().flat_map(|stack| &stack.warnings) {
+        error_line(&format!("warning: {warning}"));
+    }
+    for RestoreItem { component, target, plan, .. } in &restore.items {
+        error_line(&format!("{component} -> {target}"));
+        for (what, lines) in [("replaces", &plan.replaces), ("creates", &plan.creates), ("warning:", &plan.warnings)] {
+            let shown = if settings.global.verbose || what == "warning:" { usize::MAX } else { LINES_SHOWN };
+            for line in lines.iter().take(shown) {
+                error_line(&format!("  {what} {line}"));
+            }
+            if let Some(more) = lines.len().checked_sub(shown).filter(|more| *more > 0) {
+                error_line(&format!("  {what} {more} more (--verbose shows them)"));
+            }
+        }
+    }
+}
+
+fn confirm(args: &RestoreArgs) -> Result<(), Error> {
+    if args.dry_run || args.yes {
+        return Ok(());
+    }
+    let typed = keys::ask_line(&format!("type `{WORD}` to do this:"))?;
+    if typed == WORD { Ok(()) } else { Err(Error::NotConfirmed { what: "the restore" }) }
+}
+
+/// What came of it.
+struct Carried {
+    plans: Vec<Value>,
+    verified_bytes: Option<u64>,
+    restored: Vec<(String, Restored)>,
+}
+
+async fn carry_out(settings: &Settings, args: &RestoreArgs, mut restore: Restore) -> Result<Carried, Error> {
+    let plans = restore.items.iter().map(plan_json).collect();
+    let progress = TerminalProgress::new(settings.show);
+    let mut carried = Carried { plans, verified_bytes: None, restored: Vec::new() };
+    let outcome = async {
+        if !args.no_verify_first {
+            carried.verified_bytes = Some(restore.verify(&progress).await?);
+        }
+        if args.dry_run {
+            return Ok(());
+        }
+        let restored = &mut carried.restored;
+        restore.apply(&progress, |component, done| restored.push((component.to_owned(), done.clone()))).await
+    };
+    let outcome = outcome.await;
+    progress.finish();
+    if outcome.is_err() {
+        for (component, _) in &carried.restored {
+            error_line(&format!("{component} was restored before the failure"));
+        }
+    }
+    outcome?;
+    Ok(carried)
+}
+
+fn plan_json(item: &RestoreItem) -> Value {
+    json!({
+        "component": item.component,
+        "target": item.target,
+        "replaces": item.plan.replaces,
+        "creates": item.plan.creates,
+        "warnings": item.plan.warnings,
+    })
+}
+
+fn report(
+    args: &RestoreArgs,
+    snapshot: &LoadedSnapshot,
+    stack: Option<&Stack>,
+    opened: &Opened,
+    carried: &Carried,
+    started: Instant,
+) -> Report {
+    let restored: Vec<Value> = carried
+        .restored
+        .iter()
+        .map(|(component, done)| {
+            json!({ "component": component, "bytes": done.bytes, "notes": done.notes, "warnings": done.warnings })
+        })
+        .collect();
+    let json = json!({
+        "snapshot": snapshot.id.to_string(),
+        "dry_run": args.dry_run,
+        "stack": stack.map(Stack::lines),
+        "plan": carried.plans,
+        "bytes_verified": carried.verified_bytes,
+        "restored": restored,
+        "secs": started.elapsed().as_secs_f64(),
+        "key_derivation_secs": opened.key_derivation_secs(),
+    });
+    let mut lines = Vec::new();
+    if let Some(bytes) = carried.verified_bytes {
+        lines.push(format!("{} read and verified", size(bytes)));
+    }
+    for (component, done) in &carried.restored {
+        lines.push(format!("{component}: restored, {} written", size(done.bytes)));
+        lines.extend(done.notes.iter().map(|note| format!("  {note}")));
+        lines.extend(done.warnings.iter().map(|warning| format!("  warning: {warning}")));
+    }
+    lines.push(match args.dry_run {
+        true => "dry run: nothing was changed".to_owned(),
+        false => format!("restored from {} in {:.1} s", snapshot.id.short(), started.elapsed().as_secs_f64()),
+    });
+    Report::done(json, lines)
+}

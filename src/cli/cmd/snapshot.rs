@@ -1,0 +1,195 @@
+//! `snapshot`: every component into one snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::snapshots::component_status;
+use crate::cli::access::{self, Need};
+use crate::cli::args::SnapshotArgs;
+use crate::cli::components::{self, CaptureOptions};
+use crate::cli::error::Error;
+use crate::cli::exit::Exit;
+use crate::cli::output::{Report, error_line, raw_stdin};
+use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
+use crate::cli::resolve::Settings;
+use crate::cli::{journal, keys};
+use crate::component::Source;
+use crate::component::mongodb::{ArchiveFile, EmptyArchive};
+use crate::component::stack::Stack;
+use crate::format::manifest::ComponentStatus;
+use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, snapshot};
+use crate::repo::{Compression, WriterOptions};
+
+/// What names this program in manifests.
+const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
+
+/// Captures and commits. Incomplete is an exit code of its own.
+pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Report, Error> {
+    let started = Instant::now();
+    let from = dumps_made_elsewhere(settings, args)?;
+    let wanted = wanted(settings, args, &from)?;
+    let opened = access::open(settings, Need::Write).await?;
+    let of_stack: BTreeSet<String> = wanted.iter().filter(|name| !from.contains_key(*name)).cloned().collect();
+    let stack = components::resolve(settings, &of_stack).await.map_err(nothing_captured)?;
+    journal::resume(settings, stack.docker.as_ref().map(|(docker, _)| docker)).await?;
+    let sources = sources(settings, args, &stack, &wanted, from).await?;
+    for warning in &stack.warnings {
+        error_line(&format!("warning: {warning}"));
+    }
+    if settings.show != Show::Warnings {
+        show(&stack, &sources);
+    }
+    if !args.yes && !of_stack.is_empty() && keys::can_ask() && keys::ask_line("go on? [y/N]")? != "y" {
+        return Err(Error::NotConfirmed { what: "the snapshot" });
+    }
+    let options = SnapshotOptions {
+        environment: stack.environment.value.clone(),
+        host: settings.host(),
+        tool: TOOL.to_owned(),
+        tags: args.tag.clone(),
+        writer: WriterOptions { compression: compression(settings, args) },
+    };
+    let progress = TerminalProgress::new(settings.show);
+    let outcome = snapshot(&opened.repository, sources, &options, &progress, &HostClock).await;
+    progress.finish();
+    let outcome = outcome?;
+    if let Some(path) = &args.id_file {
+        let fail = |source| Error::File { action: "cannot write", path: path.clone(), source };
+        std::fs::write(path, format!("{}\n", outcome.id)).map_err(fail)?;
+    }
+    Ok(report(&outcome, &stack, started))
+}
+
+fn nothing_captured(error: Error) -> Error {
+    match error {
+        Error::Component(source) => Error::NothingCaptured { source },
+        error => error,
+    }
+}
+
+fn compression(settings: &Settings, args: &SnapshotArgs) -> Compression {
+    match args.compression_level.or(settings.config.compression_level) {
+        Some(level) => Compression { level },
+        None => Compression::default(),
+    }
+}
+
+/// Returns which component comes from which file.
+fn dumps_made_elsewhere(settings: &Settings, args: &SnapshotArgs) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let mut from = BTreeMap::new();
+    for value in &args.from {
+        let bad =
+            |reason: &str| Error::BadValue { option: "--from".to_owned(), value: value.clone(), reason: reason.into() };
+        let (component, path) = value.split_once('=').ok_or_else(|| bad("it is COMPONENT=FILE"))?;
+        if component != "mongodb" {
+            return Err(bad("only mongodb can come from a dump that was made elsewhere"));
+        }
+        if path == "-" {
+            settings.stdin_once(Some("the dump"))?;
+        }
+        if from.insert(component.to_owned(), PathBuf::from(path)).is_some() {
+            return Err(bad("the component is named twice"));
+        }
+    }
+    Ok(from)
+}
+
+/// What was named; with `--from` alone that component alone; else what the configuration says, else all.
+fn wanted(settings: &Settings, args: &SnapshotArgs, from: &BTreeMap<String, PathBuf>) -> Result<Vec<String>, Error> {
+    let mut names = args.components.clone();
+    if args.all.is_some() {
+        names = components::all(settings);
+    } else if names.is_empty() && from.is_empty() {
+        names.clone_from(&settings.config.components);
+        if names.is_empty() {
+            names = components::all(settings);
+        }
+    }
+    names.extend(from.keys().cloned());
+    components::chosen(settings, &names)
+}
+
+async fn sources(
+    settings: &Settings,
+    args: &SnapshotArgs,
+    stack: &Stack,
+    wanted: &[String],
+    from: BTreeMap<String, PathBuf>,
+) -> Result<Vec<Box<dyn Source>>, Error> {
+    let allowed = args.allow_empty_database || settings.config.mongodb.allow_empty;
+    let empty = if allowed { EmptyArchive::Allowed } else { EmptyArchive::Refused };
+    let options = CaptureOptions { empty, refresh: args.refresh, now: jiff::Timestamp::now() };
+    let mut sources: Vec<Box<dyn Source>> = Vec::new();
+    for name in wanted {
+        sources.push(match from.get(name) {
+            Some(path) if path.as_os_str() == "-" => Box::new(ArchiveFile::new("standard input", raw_stdin()?, empty)),
+            Some(path) => {
+                let fail = |source| Error::File { action: "cannot read", path: path.clone(), source };
+                let file = tokio::fs::File::open(path).await.map_err(fail)?;
+                Box::new(ArchiveFile::new(path.display().to_string(), file, empty))
+            }
+            None => components::source(settings, stack, name, options)?,
+        });
+    }
+    Ok(sources)
+}
+
+/// Says what is about to be captured, and how it was found.
+fn show(stack: &Stack, sources: &[Box<dyn Source>]) {
+    for line in stack.lines() {
+        error_line(&line);
+    }
+    for source in sources {
+        error_line(&format!("{:<10} {}", source.component(), source.describe()));
+    }
+}
+
+fn report(outcome: &SnapshotOutcome, stack: &Stack, started: Instant) -> Report {
+    let details = &outcome.manifest.orkvault;
+    let stats = details.stats;
+    let is_complete = details.components.values().all(|record| record.status == ComponentStatus::Complete);
+    let status = if is_complete { "complete" } else { "incomplete" };
+    let component = |record: &crate::format::manifest::ComponentRecord| {
+        json!({
+            "status": component_status(record.status),
+            "reason": record.reason,
+            "warnings": record.warnings,
+            "facts": record.facts,
+        })
+    };
+    let components: BTreeMap<&String, Value> =
+        details.components.iter().map(|(name, record)| (name, component(record))).collect();
+    let json = json!({
+        "snapshot": outcome.id.to_string(),
+        "status": status,
+        "created_at": outcome.manifest.created_at,
+        "environment": outcome.manifest.environment,
+        "components": components,
+        "bytes_read": stats.read_bytes,
+        "bytes_new": stats.new_bytes,
+        "bytes_stored": stats.stored_bytes,
+        "packs_missing": outcome.packs_missing,
+        "secs": started.elapsed().as_secs_f64(),
+        "stack": stack.lines(),
+        "stack_warnings": stack.warnings,
+    });
+    let mut lines = vec![
+        format!("snapshot {} is {status}", outcome.id),
+        format!(
+            "{} read, {} new, {} stored in {:.1} s",
+            size(stats.read_bytes),
+            size(stats.new_bytes),
+            size(stats.stored_bytes),
+            started.elapsed().as_secs_f64()
+        ),
+    ];
+    for (name, record) in &details.components {
+        let reason = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        lines.push(format!("  {name}: {}{reason}", component_status(record.status)));
+    }
+    let exit = if is_complete { Exit::Done } else { Exit::Incomplete };
+    Report { exit, json, lines, wrote_content: false }
+}

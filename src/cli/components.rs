@@ -1,0 +1,311 @@
+//! The stack that is meant, and its components as sources and sinks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::config::AddressingConfig;
+use super::error::Error;
+use super::keys;
+use super::resolve::Settings;
+use crate::component::files::{DirectoryOptions, DirectorySink, DirectorySource, SecretsSink, SecretsSource};
+use crate::component::mongodb::{self, EmptyArchive, MongoSink, MongoSource};
+use crate::component::redis::{self, RedisSink, RedisSource};
+use crate::component::s3::{self, BucketsSink, BucketsSource};
+use crate::component::stack::{Place, Service, Stack, StackOptions};
+use crate::component::{self, Sink, Source};
+use crate::ops::snapshot::SECRETS;
+
+/// The components of every stack, in the order of capture.
+pub(crate) const OF_STACK: [&str; 4] = ["mongodb", "redis", "rustfs", SECRETS];
+/// Redis inside its container.
+const REDIS_PORT: u16 = 6379;
+/// How long a restored Redis may take to load its data.
+const REDIS_READY_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+fn service(component: &str) -> Option<Service> {
+    match component {
+        "mongodb" => Some(Service::Mongodb),
+        "redis" => Some(Service::Redis),
+        "rustfs" => Some(Service::Rustfs),
+        _ => None,
+    }
+}
+
+/// Finds the stack and the services that these components need.
+pub(crate) async fn resolve(settings: &Settings, components: &BTreeSet<String>) -> Result<Stack, Error> {
+    let args = &settings.global.stack;
+    let config = &settings.config;
+    let dir = args.stack_dir.clone().or_else(|| settings.variable("ORKVAULT_STACK_DIR").map(PathBuf::from));
+    let either = |flag: &Option<String>, file: &Option<String>| flag.clone().or_else(|| file.clone());
+    // For these two the environment stands between flag and file: see `with_file_settings`.
+    let uri_file = args.mongodb_uri_file.as_ref().or(config.mongodb.uri_file.as_ref());
+    let mongodb_uri = match (uri_file, &config.mongodb.uri) {
+        (Some(path), _) => Some(keys::secret(path)?),
+        (None, Some(uri)) => Some(component::secret::Secret::new(uri.clone())),
+        (None, None) => None,
+    };
+    let containers = [
+        (Service::Mongodb, either(&args.mongodb_container, &config.mongodb.container)),
+        (Service::Redis, either(&args.redis_container, &config.redis.container)),
+        (Service::Rustfs, either(&args.rustfs_container, &config.rustfs.container)),
+    ];
+    let file = |path: &Option<PathBuf>| path.as_deref().map(keys::secret).transpose();
+    let options = StackOptions {
+        stack_dir: dir.or_else(|| config.stack_dir.clone()),
+        working_dir: settings.working_dir.clone(),
+        env: with_file_settings(settings),
+        app_name: args.app_name.clone(),
+        environment: args.environment.clone(),
+        docker_host: args.docker_host.clone(),
+        daemon: either(&args.docker_daemon, &config.docker.daemon),
+        services: components.iter().filter_map(|name| service(name)).collect(),
+        containers: containers.into_iter().filter_map(|(service, name)| Some((service, name?))).collect(),
+        mongodb_uri,
+        redis_address: either(&args.redis_address, &config.redis.address),
+        redis_password: file(&config.redis.password_file)?,
+        s3_endpoint: either(&args.s3_endpoint, &config.rustfs.endpoint),
+        s3_access_key: file(&config.rustfs.access_key_file)?,
+        s3_secret_key: file(&config.rustfs.secret_key_file)?,
+        database: args.database.clone(),
+    };
+    Ok(Stack::resolve(options).await.map_err(component::Error::from)?)
+}
+
+/// Returns the environment with what `orkvault.toml` says where the environment says nothing.
+fn with_file_settings(settings: &Settings) -> BTreeMap<String, String> {
+    let config = &settings.config;
+    let mut env = settings.env.clone();
+    for (name, value) in [
+        ("APP_NAME", &config.app_name),
+        ("ENV", &config.environment),
+        ("MONGO_DATABASE", &config.mongodb.database),
+        ("STORAGE_REGION", &config.rustfs.region),
+        ("DOCKER_HOST", &config.docker.host),
+    ] {
+        // A context that the environment names comes before the file, too.
+        let is_set = settings.variable(name).is_some()
+            || (name == "DOCKER_HOST" && settings.variable("DOCKER_CONTEXT").is_some());
+        if let (false, Some(value)) = (is_set, value) {
+            env.insert(name.to_owned(), value.clone());
+        }
+    }
+    env
+}
+
+/// Returns the names of every component that this configuration has.
+#[must_use]
+pub(crate) fn all(settings: &Settings) -> Vec<String> {
+    let own = settings.config.directory.iter().map(|directory| directory.name.clone());
+    OF_STACK.iter().map(|name| (*name).to_owned()).chain(own).collect()
+}
+
+/// Checks names against what there is, and returns them in the order of capture, each once.
+pub(crate) fn chosen(settings: &Settings, names: &[String]) -> Result<Vec<String>, Error> {
+    let all = all(settings);
+    if let Some(unknown) = names.iter().find(|name| *name != "all" && !all.contains(name)) {
+        return Err(Error::BadValue {
+            option: "a component".to_owned(),
+            value: unknown.clone(),
+            reason: format!("there are {}", all.join(", ")),
+        });
+    }
+    let has_all = names.iter().any(|name| name == "all");
+    Ok(all.into_iter().filter(|name| has_all || names.contains(name)).collect())
+}
+
+/// How components are captured.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct CaptureOptions {
+    /// Whether a database without any collection is good.
+    pub(crate) empty: EmptyArchive,
+    /// Whether everything is looked at again.
+    pub(crate) refresh: bool,
+    /// Now.
+    pub(crate) now: jiff::Timestamp,
+}
+
+/// Returns the source of a component.
+pub(crate) fn source(
+    settings: &Settings,
+    stack: &Stack,
+    name: &str,
+    options: CaptureOptions,
+) -> Result<Box<dyn Source>, Error> {
+    let wrap = |error: component::Error| Error::from(error);
+    Ok(match name {
+        "mongodb" => {
+            let (tools, database) = mongodb_tools(settings, stack);
+            let mut source = mongodb::SourceOptions::database(database);
+            source.empty = options.empty;
+            source.parallel_collections = settings.config.mongodb.parallel.unwrap_or(source.parallel_collections);
+            Box::new(MongoSource::new(tools, source).map_err(|error| wrap(error.into()))?)
+        }
+        "redis" => {
+            let (access, found_by) = redis_access(settings, stack);
+            Box::new(RedisSource::new(access, found_by))
+        }
+        "rustfs" => {
+            let (access, found_by) = s3_access(settings, stack);
+            let tags = if options.refresh { s3::TagReading::Refresh } else { s3::TagReading::Changed };
+            let source = s3::SourceOptions { buckets: settings.config.rustfs.buckets.clone(), tags };
+            Box::new(BucketsSource::new(&access, source, found_by).map_err(|error| wrap(error.into()))?)
+        }
+        SECRETS => {
+            let (env_file, keys_dir) = secrets_places(stack)?;
+            Box::new(SecretsSource::new(env_file, keys_dir))
+        }
+        name => Box::new(DirectorySource::new(directory_options(settings, stack, name, options)?)),
+    })
+}
+
+/// How components are put back.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SinkChoice {
+    /// What becomes of objects that the snapshot does not have.
+    pub(crate) extras: s3::Extras,
+    /// Now.
+    pub(crate) now: jiff::Timestamp,
+}
+
+/// Returns the sink of a component whose source recorded these facts.
+pub(crate) fn sink(
+    settings: &Settings,
+    stack: &Stack,
+    name: &str,
+    facts: &BTreeMap<String, String>,
+    choice: SinkChoice,
+) -> Result<Box<dyn Sink>, Error> {
+    let wrap = |error: component::Error| Error::from(error);
+    Ok(match name {
+        "mongodb" => {
+            let (tools, database) = mongodb_tools(settings, stack);
+            // A dump of several databases keeps their names, unless one was asked for.
+            let is_one = facts.contains_key("database") || settings.global.stack.database.is_some();
+            let options =
+                mongodb::SinkOptions { database: is_one.then_some(database), ..mongodb::SinkOptions::default() };
+            Box::new(MongoSink::new(tools, options).map_err(|error| wrap(error.into()))?)
+        }
+        "redis" => {
+            let (access, found_by) = redis_access(settings, stack);
+            let options = redis::SinkOptions {
+                state_dir: settings.state_dir(),
+                data_dir: settings.config.redis.data_dir.clone(),
+                ready_limit: REDIS_READY_LIMIT,
+                now_secs: u64::try_from(choice.now.as_second()).unwrap_or(0),
+            };
+            Box::new(RedisSink::new(access, found_by, options))
+        }
+        "rustfs" => {
+            let (access, found_by) = s3_access(settings, stack);
+            let buckets = settings.config.rustfs.buckets.clone();
+            let options = s3::SinkOptions { buckets, extras: choice.extras, ..s3::SinkOptions::default() };
+            Box::new(BucketsSink::new(&access, options, found_by).map_err(|error| wrap(error.into()))?)
+        }
+        SECRETS => {
+            let (env_file, keys_dir) = secrets_places(stack)?;
+            let stamp = choice.now.strftime("%Y%m%dT%H%M%SZ").to_string();
+            Box::new(SecretsSink::new(env_file, keys_dir, stamp))
+        }
+        name => Box::new(DirectorySink::new(name.to_owned(), directory(settings, name)?.path.clone())),
+    })
+}
+
+fn mongodb_tools(settings: &Settings, stack: &Stack) -> (mongodb::Tools, String) {
+    let found = stack.mongodb.as_ref().expect("the stack was resolved for this component");
+    let tools_dir = settings.config.mongodb.tools_dir.clone();
+    let tools_dir = settings.variable("ORKVAULT_MONGO_TOOLS").map(PathBuf::from).or(tools_dir);
+    let (place, address) = match (&found.place, &stack.docker) {
+        (Place::Container(container), Some((docker, _))) => {
+            let place = mongodb::Place::Container { docker: docker.clone(), container: container.value.name.clone() };
+            (place, mongodb::Address::Local)
+        }
+        (Place::Address(uri), _) => {
+            (mongodb::Place::Host { directory: tools_dir }, mongodb::Address::Uri(uri.value.duplicate()))
+        }
+        (Place::Container(_), None) => unreachable!("containers are found by asking a daemon"),
+    };
+    let login = found.password.as_ref().map(|password| mongodb::Login {
+        username: found.user.value.clone(),
+        password: password.value.duplicate(),
+        auth_database: "admin".to_owned(),
+    });
+    let server = mongodb::Server { address, login, selection_timeout_secs: None };
+    (mongodb::Tools { place, server }, found.database.value.clone())
+}
+
+/// Returns how Redis is reached, and how that was found.
+pub(crate) fn redis_access(settings: &Settings, stack: &Stack) -> (redis::Access, String) {
+    let found = stack.redis.as_ref().expect("the stack was resolved for this component");
+    let (place, found_by) = match (&found.place, &stack.docker) {
+        (Place::Container(container), Some((docker, _))) => {
+            let port = settings.config.redis.port.unwrap_or(REDIS_PORT);
+            let name = container.value.name.clone();
+            (redis::Place::Container { docker: docker.clone(), name, port }, container.origin.to_string())
+        }
+        (Place::Address(address), _) => {
+            (redis::Place::Address(address.value.expose().to_owned()), address.origin.to_string())
+        }
+        (Place::Container(_), None) => unreachable!("containers are found by asking a daemon"),
+    };
+    let password = found.password.as_ref().map(|password| password.value.duplicate());
+    (redis::Access { place, user: settings.config.redis.user.clone(), password }, found_by)
+}
+
+fn s3_access(settings: &Settings, stack: &Stack) -> (s3::Access, String) {
+    let found = stack.rustfs.as_ref().expect("the stack was resolved for this component");
+    let access = s3::Access {
+        endpoint: found.endpoint.value.clone(),
+        region: found.region.value.clone(),
+        access_key_id: found.access_key.value.expose().to_owned(),
+        secret_access_key: found.secret_key.value.duplicate(),
+        addressing: match settings.config.rustfs.addressing {
+            AddressingConfig::Path => s3::Addressing::Path,
+            AddressingConfig::VirtualHost => s3::Addressing::VirtualHost,
+        },
+        patience: s3::Patience::default(),
+    };
+    (access, found.endpoint.origin.to_string())
+}
+
+/// Where `.env` and the keys are, or would be.
+fn secrets_places(stack: &Stack) -> Result<(PathBuf, PathBuf), Error> {
+    let location = &stack.location;
+    let below = |path: &str| location.root.as_ref().map(|root| root.value.join(path));
+    let env_file = location.env_file.as_ref().map(|file| file.value.clone()).or_else(|| below("docker/.env"));
+    let env_file = env_file.ok_or(Error::NotGiven {
+        what: "the stack's directory",
+        ways: "give it with --stack-dir, ORKVAULT_STACK_DIR or stack_dir in orkvault.toml",
+    })?;
+    let beside = || env_file.parent().map(|dir| dir.join("keys"));
+    let keys_dir = location.keys_dir.clone().or_else(beside).unwrap_or_else(|| PathBuf::from("keys"));
+    Ok((env_file, keys_dir))
+}
+
+fn directory<'a>(settings: &'a Settings, name: &str) -> Result<&'a super::config::DirectoryConfig, Error> {
+    settings.config.directory.iter().find(|directory| directory.name == name).ok_or_else(|| Error::BadValue {
+        option: "a component".to_owned(),
+        value: name.to_owned(),
+        reason: "orkvault.toml has no such directory; --target-dir restores it anywhere".to_owned(),
+    })
+}
+
+fn directory_options(
+    settings: &Settings,
+    stack: &Stack,
+    name: &str,
+    options: CaptureOptions,
+) -> Result<DirectoryOptions, Error> {
+    let directory = directory(settings, name)?;
+    let mut excluded = directory.exclude.clone();
+    // A backup that holds itself grows for ever.
+    excluded.extend(settings.repository().ok());
+    excluded.extend(stack.location.backups_dir.clone());
+    Ok(DirectoryOptions {
+        name: name.to_owned(),
+        root: directory.path.clone(),
+        excluded,
+        now_ns: options.now.as_nanosecond(),
+        refresh: options.refresh,
+    })
+}

@@ -1,0 +1,256 @@
+//! `orkvault.toml`: what is not on the command line. Unknown keys are errors.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::error::Error;
+
+/// More than this nobody writes by hand.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// The whole file. Paths in it are relative to the directory that it lies in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConfigFile {
+    /// The repository's directory.
+    pub(crate) repository: Option<PathBuf>,
+    /// The file of the writer key.
+    pub(crate) writer_key: Option<PathBuf>,
+    /// The stack's directory.
+    pub(crate) stack_dir: Option<PathBuf>,
+    /// Where the index is kept.
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Where stopped containers are remembered.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// What `snapshot` captures when it is not told.
+    pub(crate) components: Vec<String>,
+    /// APP_NAME of the stack.
+    pub(crate) app_name: Option<String>,
+    /// ENV of the stack.
+    pub(crate) environment: Option<String>,
+    /// This host's name in manifests.
+    pub(crate) host: Option<String>,
+    /// The zstd level.
+    pub(crate) compression_level: Option<i32>,
+    /// The daemon.
+    pub(crate) docker: DockerConfig,
+    /// MongoDB.
+    pub(crate) mongodb: MongodbConfig,
+    /// Redis.
+    pub(crate) redis: RedisConfig,
+    /// The object store.
+    pub(crate) rustfs: RustfsConfig,
+    /// Directories as components of their own.
+    pub(crate) directory: Vec<DirectoryConfig>,
+}
+
+/// `[docker]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DockerConfig {
+    /// Its address.
+    pub(crate) host: Option<String>,
+    /// The id or name that it must have.
+    pub(crate) daemon: Option<String>,
+}
+
+/// `[mongodb]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct MongodbConfig {
+    /// The container's name.
+    pub(crate) container: Option<String>,
+    /// A URI without a password: MongoDB without Docker.
+    pub(crate) uri: Option<String>,
+    /// A file that holds a URI.
+    pub(crate) uri_file: Option<PathBuf>,
+    /// Where mongodump and mongorestore are on this host.
+    pub(crate) tools_dir: Option<PathBuf>,
+    /// The database.
+    pub(crate) database: Option<String>,
+    /// Collections that mongodump reads at once.
+    pub(crate) parallel: Option<u32>,
+    /// A database without any collection is good.
+    pub(crate) allow_empty: bool,
+}
+
+/// `[redis]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RedisConfig {
+    /// The container's name.
+    pub(crate) container: Option<String>,
+    /// `host:port`: Redis without Docker.
+    pub(crate) address: Option<String>,
+    /// The port inside the container.
+    pub(crate) port: Option<u16>,
+    /// The ACL user.
+    pub(crate) user: Option<String>,
+    /// A file that holds the password.
+    pub(crate) password_file: Option<PathBuf>,
+    /// The data directory on this host, for a restore without Docker.
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+/// How object URLs name the bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum AddressingConfig {
+    /// `http://server/bucket/key`
+    #[default]
+    Path,
+    /// `http://bucket.server/key`
+    VirtualHost,
+}
+
+/// `[rustfs]`
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RustfsConfig {
+    /// The container's name.
+    pub(crate) container: Option<String>,
+    /// The server's URL: without Docker.
+    pub(crate) endpoint: Option<String>,
+    /// The region to sign for.
+    pub(crate) region: Option<String>,
+    /// A file that holds the access key.
+    pub(crate) access_key_file: Option<PathBuf>,
+    /// A file that holds the secret key.
+    pub(crate) secret_key_file: Option<PathBuf>,
+    /// How buckets are addressed.
+    pub(crate) addressing: AddressingConfig,
+    /// Only these buckets.
+    pub(crate) buckets: Vec<String>,
+}
+
+/// `[[directory]]`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DirectoryConfig {
+    /// The component's name.
+    pub(crate) name: String,
+    /// The tree's root.
+    pub(crate) path: PathBuf,
+    /// Paths below it, or anywhere, that are left out.
+    #[serde(default)]
+    pub(crate) exclude: Vec<PathBuf>,
+}
+
+/// Names that are components already.
+const RESERVED: [&str; 5] = ["mongodb", "redis", "rustfs", "secrets", "all"];
+
+/// Reads a file that is there. The directory that it lies in is what its paths are relative to.
+pub(crate) fn load(path: &Path) -> Result<ConfigFile, Error> {
+    let bytes = super::keys::read_trusted(path, BYTES_MAX)?;
+    let text = String::from_utf8(bytes).map_err(|_| Error::Config {
+        path: path.to_owned(),
+        line: 1,
+        problem: "it is not UTF-8".to_owned(),
+    })?;
+    let mut config = parse(path, &text)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    config.anchor(dir);
+    Ok(config)
+}
+
+/// Reads the text of a configuration. The file's name is for messages.
+pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
+    let wrong = |line, problem: String| Error::Config { path: path.to_owned(), line, problem };
+    let config: ConfigFile = toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
+        // The message alone: the error's own text repeats the line, which could hold a password.
+        wrong(line, error.message().to_owned())
+    })?;
+    let line_of = |key: &str| text.lines().position(|line| line.trim_start().starts_with(key)).map_or(1, |at| at + 1);
+    for (at, directory) in config.directory.iter().enumerate() {
+        let name = &directory.name;
+        let is_name =
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let is_taken = config.directory.iter().take(at).any(|other| other.name == *name);
+        if !is_name || is_taken || RESERVED.contains(&name.as_str()) {
+            let problem = "a directory's name has letters, digits, - and _, and is no other component's";
+            return Err(wrong(line_of("[[directory]]"), problem.to_owned()));
+        }
+    }
+    if config.mongodb.uri.as_deref().is_some_and(|uri| uri.contains('@')) {
+        return Err(wrong(
+            line_of("uri"),
+            "an address with a user belongs into a private file: use uri_file".to_owned(),
+        ));
+    }
+    if config.compression_level.is_some_and(|level| !(1..=19).contains(&level)) {
+        return Err(wrong(line_of("compression_level"), "the level is between 1 and 19".to_owned()));
+    }
+    Ok(config)
+}
+
+impl ConfigFile {
+    fn anchor(&mut self, dir: &Path) {
+        let fixed = [
+            &mut self.repository,
+            &mut self.writer_key,
+            &mut self.stack_dir,
+            &mut self.cache_dir,
+            &mut self.state_dir,
+            &mut self.mongodb.uri_file,
+            &mut self.mongodb.tools_dir,
+            &mut self.redis.password_file,
+            &mut self.redis.data_dir,
+            &mut self.rustfs.access_key_file,
+            &mut self.rustfs.secret_key_file,
+        ];
+        for path in fixed.into_iter().flatten() {
+            *path = dir.join(&*path);
+        }
+        for directory in &mut self.directory {
+            directory.path = dir.join(&directory.path);
+            for exclude in &mut directory.exclude {
+                *exclude = directory.path.join(&*exclude);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<ConfigFile, Error> {
+        parse(Path::new("orkvault.toml"), text)
+    }
+
+    #[test]
+    fn a_whole_file_is_read_and_its_paths_are_relative_to_it() {
+        let text = "repository = \"vault\"\nwriter_key = \"/etc/orkvault/writer.key\"\ncomponents = [\"mongodb\"]\n\
+            [mongodb]\ndatabase = \"orkestra\"\nparallel = 4\n[redis]\naddress = \"localhost:6379\"\n\
+            [rustfs]\naccess_key_file = \"s3.id\"\naddressing = \"virtual-host\"\n\
+            [[directory]]\nname = \"spool\"\npath = \"data/spool\"\nexclude = [\"tmp\"]\n";
+        let mut config = read(text).unwrap();
+        config.anchor(Path::new("/srv/stack"));
+        assert_eq!(config.repository.as_deref(), Some(Path::new("/srv/stack/vault")));
+        assert_eq!(config.writer_key.as_deref(), Some(Path::new("/etc/orkvault/writer.key")));
+        assert_eq!(config.rustfs.access_key_file.as_deref(), Some(Path::new("/srv/stack/s3.id")));
+        assert_eq!(config.directory[0].exclude, [Path::new("/srv/stack/data/spool/tmp")]);
+        assert_eq!(config.mongodb.parallel, Some(4));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_without_the_line_itself() {
+        for (text, line) in [
+            ("repository = \"a\"\nrepositroy = \"canary\"\n", 2),
+            ("[mongodb]\n\n\nuri = 7 # canary\n", 4),
+            ("[mongodb]\nuri = \"mongodb://user:canary@host/\"\n", 2),
+            ("[[directory]]\nname = \"mongodb\"\npath = \"canary\"\n", 1),
+            ("\n[[directory]]\nname = \"a/b\"\npath = \"canary\"\n", 2),
+            ("compression_level = 20 # canary\n", 1),
+            ("[redis]\npassword = \"canary\"\n", 2),
+        ] {
+            let error = read(text).unwrap_err();
+            let Error::Config { line: found, .. } = &error else { panic!("{error}") };
+            assert_eq!(*found, line, "{error}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+}

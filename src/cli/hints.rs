@@ -1,0 +1,258 @@
+//! From an error to an exit code and to what the operator can do next. The only place with advice.
+
+use std::error::Error as StdError;
+
+use super::error::Error;
+use super::exit::Exit;
+use crate::component::{self, ErrorKind};
+use crate::{backend, crypto, ops, repo};
+
+/// What an error means for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Judgement {
+    /// How the run ends.
+    pub(crate) exit: Exit,
+    /// What to do next.
+    pub(crate) hint: Option<&'static str>,
+}
+
+const fn judged(exit: Exit, hint: &'static str) -> Judgement {
+    Judgement { exit, hint: Some(hint) }
+}
+
+const fn plain(exit: Exit) -> Judgement {
+    Judgement { exit, hint: None }
+}
+
+/// Returns what an error means.
+#[must_use]
+pub(crate) fn judge(error: &Error) -> Judgement {
+    match error {
+        Error::Component(source) => of_component(source),
+        Error::Ops(error) => match error.as_ref() {
+            ops::Error::Component { source, .. } => of_component(source),
+            ops::Error::NoSnapshot { .. } | ops::Error::AmbiguousSnapshot { .. } => {
+                judged(Exit::Failed, "`orkvault snapshots` lists what there is")
+            }
+            ops::Error::NoComponent { .. } | ops::Error::NoStream { .. } => {
+                judged(Exit::Failed, "`orkvault show` and `orkvault ls` list what the snapshot has")
+            }
+            ops::Error::Repo(_) | ops::Error::NotWhole { .. } => of_chain(error.as_ref()),
+        },
+        Error::NothingCaptured { source } => {
+            let hint = of_component(source).hint;
+            let exit =
+                if source.kind() == ErrorKind::Unavailable { Exit::Incomplete } else { of_component(source).exit };
+            Judgement { exit, hint: hint.or(Some("name the components that this stack has with -c")) }
+        }
+        Error::Repo(error) => of_chain(error.as_ref()),
+        Error::Backend(error) => of_backend(error).unwrap_or_else(|| plain(Exit::Failed)),
+        Error::ContentCut { source, .. } => Judgement {
+            exit: judge(source).exit,
+            hint: judge(source).hint.or(Some("do not use what was written; `orkvault check --read-data` says more")),
+        },
+        Error::Key { source, .. } => of_crypto(source).unwrap_or_else(|| plain(Exit::Failed)),
+        _ => of_shell(error),
+    }
+}
+
+/// Errors of the shell itself.
+fn of_shell(error: &Error) -> Judgement {
+    match error {
+        Error::SamePassphrases => {
+            judged(Exit::Refused, "choose two: whoever can read the data must not be able to read the secrets")
+        }
+        Error::TypedDifferently { .. } => judged(Exit::Usage, "try again"),
+        Error::NotGiven { ways, .. } => judged(Exit::Usage, ways),
+        Error::BadValue { .. } | Error::StdinTwice { .. } => judged(Exit::Usage, "see `orkvault help`"),
+        Error::Config { .. } => judged(Exit::Usage, "docs/CONFIGURATION.md lists every key"),
+        Error::File { .. } => plain(Exit::Usage),
+        Error::NotPrivate { .. } => {
+            judged(Exit::Refused, "make it yours alone (chown, chmod 600); if others could read it, its key is known")
+        }
+        Error::Exists { .. } => judged(Exit::Refused, "move it away or name another file; nothing is overwritten"),
+        Error::NotEmpty { .. } => judged(Exit::Refused, "name a directory that does not exist yet"),
+        Error::StdoutIsTerminal => {
+            judged(Exit::Refused, "send it to a file or a program: `orkvault dump ... > FILE`, or use --output FILE")
+        }
+        Error::NobodyToAsk { .. } => judged(Exit::Refused, "--yes does it without asking, --dry-run only shows it"),
+        Error::NotConfirmed { .. } => judged(Exit::Refused, "nothing was changed"),
+        Error::OtherEnvironment { .. } => {
+            judged(Exit::Refused, "if that is meant, name the stack's environment with --into-env")
+        }
+        Error::SnapshotIncomplete { .. } => {
+            judged(Exit::Refused, "name the components that are to be restored with -c, or take another snapshot")
+        }
+        Error::RestoreRuns { .. } => judged(Exit::LeaseHeld, "wait for its end; the lock ends with its process"),
+        Error::Interrupted { .. } => judged(Exit::Interrupted, "what was complete before is untouched; run it again"),
+        Error::StdoutCut { .. } => judged(Exit::Failed, "the program that reads it stopped early"),
+        Error::Bug => judged(Exit::Failed, "please report it with the lines above"),
+        _ => plain(Exit::Failed),
+    }
+}
+
+/// Finds the first error of the lower rooms that says what to do.
+fn of_chain(error: &(dyn StdError + 'static)) -> Judgement {
+    let mut link: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(found) = link {
+        if let Some(judgement) = of_link(found) {
+            return judgement;
+        }
+        link = found.source();
+    }
+    plain(Exit::Failed)
+}
+
+fn of_link(link: &(dyn StdError + 'static)) -> Option<Judgement> {
+    if let Some(ops::Error::Repo(error)) = link.downcast_ref::<ops::Error>() {
+        return of_repo(error);
+    }
+    if let Some(error) = link.downcast_ref::<repo::Error>() {
+        return of_repo(error);
+    }
+    link.downcast_ref::<crypto::Error>().and_then(of_crypto)
+}
+
+fn of_repo(error: &repo::Error) -> Option<Judgement> {
+    match error {
+        repo::Error::Backend(error) => of_backend(error),
+        repo::Error::WrongKey { .. } => Some(judged(
+            Exit::WrongKey,
+            "the passphrase or key is another one, or its slot is damaged: `orkvault check` with another key tells",
+        )),
+        repo::Error::NoSlot { .. } => {
+            Some(judged(Exit::WrongKey, "the key slot was removed or is damaged: use another key or a copy of keys/"))
+        }
+        repo::Error::OtherRepository { .. } => {
+            Some(judged(Exit::WrongKey, "give the writer key that `init` wrote for this repository"))
+        }
+        repo::Error::Crypto(error) | repo::Error::Object { source: error, .. } => of_crypto(error),
+        repo::Error::Damaged { .. }
+        | repo::Error::WrongContent { .. }
+        | repo::Error::ChunkMissing { .. }
+        | repo::Error::ChunkDamaged { .. }
+        | repo::Error::SegmentDamaged { .. }
+        | repo::Error::StreamDamaged => {
+            Some(judged(Exit::Failed, "`orkvault check --read-data` lists what is damaged and what that affects"))
+        }
+        repo::Error::Cache { .. } => {
+            Some(judged(Exit::Failed, "the cache can be removed at any time; --cache-dir names another place"))
+        }
+        _ => None,
+    }
+}
+
+fn of_crypto(error: &crypto::Error) -> Option<Judgement> {
+    match error {
+        crypto::Error::NotCapable { .. } => Some(judged(
+            Exit::WrongKey,
+            "content needs the data passphrase, secrets need the secrets passphrase and one of the other keys",
+        )),
+        crypto::Error::BadWriterKey => Some(judged(Exit::WrongKey, "give the file that `init` wrote")),
+        crypto::Error::PublicKeysChanged | crypto::Error::OtherRepository { .. } => Some(judged(
+            Exit::Refused,
+            "somebody exchanged parts of the repository: nothing must be written to it until it is known who",
+        )),
+        crypto::Error::BadPassphrase { .. } => Some(judged(Exit::Usage, "choose one of at least 8 bytes")),
+        crypto::Error::KdfMemory { .. } => {
+            Some(judged(Exit::Failed, "free memory or restore on a larger host: the passphrase needs that much"))
+        }
+        crypto::Error::CannotOpen { .. } | crypto::Error::Checksum { .. } => {
+            Some(judged(Exit::Failed, "`orkvault check --read-data` lists what is damaged and what that affects"))
+        }
+        _ => None,
+    }
+}
+
+fn of_backend(error: &backend::Error) -> Option<Judgement> {
+    match error {
+        backend::Error::NoRepository { .. } => {
+            Some(judged(Exit::NoRepository, "check the path, or make a repository with `orkvault init`"))
+        }
+        backend::Error::NotEmpty { .. } => {
+            Some(judged(Exit::Refused, "name a directory that does not exist or is empty"))
+        }
+        error => match error.kind() {
+            backend::ErrorKind::Denied => Some(judged(Exit::Failed, "check owner and mode of the repository")),
+            backend::ErrorKind::Full => Some(judged(Exit::Failed, "free space; nothing that was complete is lost")),
+            backend::ErrorKind::Transient => Some(judged(Exit::Failed, "try again")),
+            _ => None,
+        },
+    }
+}
+
+fn of_component(error: &component::Error) -> Judgement {
+    use component::stack;
+    let in_store = |source: &(dyn StdError + Send + Sync + 'static)| of_link(source);
+    let of_source = match error {
+        component::Error::Store { source, .. } | component::Error::Stored { source, .. } => in_store(source.as_ref()),
+        component::Error::Stack(stack::Error::NotAStack { .. }) => {
+            Some(judged(Exit::Usage, "--stack-dir names the directory that holds docker/.env"))
+        }
+        component::Error::Stack(stack::Error::NoContainer { .. }) => {
+            Some(judged(Exit::Failed, "check APP_NAME and ENV, start the stack, or name the container with its flag"))
+        }
+        component::Error::Stack(stack::Error::Ambiguous { .. }) => {
+            Some(judged(Exit::Usage, "name the one that is meant with its --...-container flag"))
+        }
+        component::Error::Stack(stack::Error::Missing { .. }) => {
+            Some(judged(Exit::Usage, "set it in docker/.env or in the environment"))
+        }
+        component::Error::Redis(component::redis::Error::Credentials { .. }) => {
+            Some(judged(Exit::Usage, "REDIS_PASSWORD in docker/.env is not what the running server has"))
+        }
+        component::Error::S3(component::s3::Error::Credentials { .. }) => Some(judged(
+            Exit::Usage,
+            "the keys in docker/.env are not what the running server has; `orkvault doctor` compares them",
+        )),
+        component::Error::Mongodb(component::mongodb::Error::LoginRefused { .. }) => {
+            Some(judged(Exit::Usage, "MONGO_ROOT_USERNAME or MONGO_ROOT_PASSWORD is not what the running server has"))
+        }
+        component::Error::Mongodb(
+            component::mongodb::Error::HalfRestored { .. } | component::mongodb::Error::RestoreUnproven { .. },
+        ) => Some(judged(Exit::Failed, "the database is not whole: find the cause above and restore again")),
+        _ => None,
+    };
+    of_source.unwrap_or_else(|| match error.kind() {
+        ErrorKind::Misconfigured => plain(Exit::Usage),
+        ErrorKind::Refused => plain(Exit::Refused),
+        ErrorKind::Unavailable | ErrorKind::Failed => plain(Exit::Failed),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit_of(error: impl Into<Error>) -> Exit {
+        judge(&error.into()).exit
+    }
+
+    #[test]
+    fn keys_that_cannot_are_told_wherever_they_lie_in_the_chain() {
+        let not_capable = || repo::Error::Crypto(crypto::Error::NotCapable { what: "read content" });
+        assert_eq!(exit_of(not_capable()), Exit::WrongKey);
+        assert_eq!(exit_of(ops::Error::Repo(not_capable())), Exit::WrongKey);
+        let stored = || component::Error::Stored { what: "a".to_owned(), source: Box::new(not_capable()) };
+        assert_eq!(exit_of(stored()), Exit::WrongKey);
+        assert_eq!(
+            exit_of(ops::Error::Component { component: "mongodb".to_owned(), source: stored() }),
+            Exit::WrongKey
+        );
+        let snapshot = crate::format::id::SnapshotId::from_bytes([7; 32]);
+        let whole = ops::Error::NotWhole { snapshot, what: "mongodb".to_owned(), source: not_capable() };
+        assert_eq!(exit_of(whole), Exit::WrongKey);
+    }
+
+    #[test]
+    fn the_kinds_of_component_errors_have_codes() {
+        let stack = |error| Error::from(component::Error::Stack(error));
+        let service = component::stack::Service::Redis;
+        let missing = component::stack::Error::NoContainer { service, expected: vec!["a".to_owned()] };
+        assert_eq!(judge(&stack(missing)).exit, Exit::Failed);
+        let missing = component::stack::Error::NoContainer { service, expected: vec!["a".to_owned()] };
+        assert_eq!(judge(&Error::NothingCaptured { source: Box::new(missing.into()) }).exit, Exit::Incomplete);
+        let ambiguous = component::stack::Error::Ambiguous { service, candidates: Vec::new() };
+        assert_eq!(judge(&stack(ambiguous)).exit, Exit::Usage);
+    }
+}

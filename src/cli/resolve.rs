@@ -1,0 +1,188 @@
+//! From arguments to settings: flag, then environment, then `orkvault.toml`, then what is found.
+
+use std::collections::BTreeMap;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use super::args::Global;
+use super::config::{self, ConfigFile};
+use super::error::Error;
+use super::keys::Input;
+use super::output::Format;
+use super::progress::Show;
+use crate::component::stack;
+
+/// What a run works with.
+pub(crate) struct Settings {
+    /// The options of every command.
+    pub(crate) global: Global,
+    /// The process environment, as far as it is UTF-8.
+    pub(crate) env: BTreeMap<String, String>,
+    /// `orkvault.toml`, or nothing.
+    pub(crate) config: ConfigFile,
+    /// Where it was read.
+    pub(crate) config_path: Option<PathBuf>,
+    /// The working directory.
+    pub(crate) working_dir: PathBuf,
+    /// The writer key.
+    pub(crate) writer_key: Option<Input>,
+    /// The data passphrase.
+    pub(crate) passphrase: Option<Input>,
+    /// The secrets passphrase.
+    pub(crate) secrets_passphrase: Option<Input>,
+    /// How results are written.
+    pub(crate) format: Format,
+    /// How progress is shown.
+    pub(crate) show: Show,
+}
+
+/// Looks at environment, configuration and terminal.
+pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
+    let env: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let working_dir = std::env::current_dir().map_err(|source| Error::File {
+        action: "cannot find",
+        path: PathBuf::from("the working directory"),
+        source,
+    })?;
+    let named = |name: &str| env.get(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let config_path = global.config.clone().or_else(|| named("ORKVAULT_CONFIG"));
+    let config_path = config_path.or_else(|| find_config(&global, &env, &working_dir));
+    let config = config_path.as_deref().map(config::load).transpose()?.unwrap_or_default();
+    let writer_key = global.writer_key.clone().or_else(|| named("ORKVAULT_WRITER_KEY_FILE"));
+    let passphrase = global.passphrase_file.clone().or_else(|| named("ORKVAULT_PASSPHRASE_FILE"));
+    let secrets = global.secrets_passphrase_file.clone().or_else(|| named("ORKVAULT_SECRETS_PASSPHRASE_FILE"));
+    let settings = Settings {
+        format: if global.json { Format::Json } else { Format::Text },
+        show: match (global.quiet, std::io::IsTerminal::is_terminal(&std::io::stderr())) {
+            (true, _) => Show::Warnings,
+            (false, true) => Show::Bar,
+            (false, false) => Show::Lines,
+        },
+        writer_key: writer_key.or_else(|| config.writer_key.clone()).map(Input::new),
+        passphrase: passphrase.map(Input::new),
+        secrets_passphrase: secrets.map(Input::new),
+        global,
+        env,
+        config,
+        config_path,
+        working_dir,
+    };
+    settings.stdin_once(None)?;
+    Ok(settings)
+}
+
+/// Next to the stack that is named, here, next to the stack that is found from here.
+fn find_config(global: &Global, env: &BTreeMap<String, String>, working_dir: &Path) -> Option<PathBuf> {
+    let named = global.stack.stack_dir.clone().or_else(|| env.get("ORKVAULT_STACK_DIR").map(PathBuf::from));
+    let options = stack::StackOptions {
+        stack_dir: named.clone(),
+        working_dir: working_dir.to_owned(),
+        ..stack::StackOptions::default()
+    };
+    let found = stack::locate(&options).ok().and_then(|location| location.root).map(|root| root.value);
+    [named, Some(working_dir.to_owned()), found]
+        .into_iter()
+        .flatten()
+        .map(|dir| dir.join("orkvault.toml"))
+        .find(|path| path.exists())
+}
+
+impl Settings {
+    /// Returns a variable that is set and not empty.
+    #[must_use]
+    pub(crate) fn variable(&self, name: &str) -> Option<&str> {
+        self.env.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+
+    /// Refuses two readers of standard input. `other` is one that only this command has.
+    pub(crate) fn stdin_once(&self, other: Option<&'static str>) -> Result<(), Error> {
+        let is_stdin = |input: &Option<Input>| input == &Some(Input::Stdin);
+        let readers = [
+            is_stdin(&self.writer_key).then_some("the writer key"),
+            is_stdin(&self.passphrase).then_some("the data passphrase"),
+            is_stdin(&self.secrets_passphrase).then_some("the secrets passphrase"),
+            other,
+        ];
+        let mut readers = readers.into_iter().flatten();
+        match (readers.next(), readers.next()) {
+            (Some(first), Some(second)) => Err(Error::StdinTwice { first, second }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the repository's directory.
+    pub(crate) fn repository(&self) -> Result<PathBuf, Error> {
+        let named = self.global.repository.clone();
+        let named = named.or_else(|| self.variable("ORKVAULT_REPOSITORY").map(PathBuf::from));
+        let path = named.or_else(|| self.config.repository.clone()).ok_or(Error::NotGiven {
+            what: "a repository",
+            ways: "give it with -r, ORKVAULT_REPOSITORY or repository in orkvault.toml",
+        })?;
+        if path.to_str().is_some_and(|path| path.starts_with("s3:")) {
+            return Err(Error::BadValue {
+                option: "the repository".to_owned(),
+                value: path.display().to_string(),
+                reason: "repositories are local directories".to_owned(),
+            });
+        }
+        Ok(path)
+    }
+
+    /// Returns the writer key's place, for those who cannot do without.
+    pub(crate) fn writer_key(&self) -> Result<&Input, Error> {
+        self.writer_key.as_ref().ok_or(Error::NotGiven {
+            what: "the writer key",
+            ways: "give it with --writer-key, ORKVAULT_WRITER_KEY_FILE or writer_key in orkvault.toml",
+        })
+    }
+
+    /// Returns the directory of the index cache, made where it is missing; `None` where none can be had: the
+    /// index is then read anew.
+    #[must_use]
+    pub(crate) fn cache_dir(&self) -> Option<PathBuf> {
+        let named = self.global.cache_dir.clone();
+        let named = named.or_else(|| self.variable("ORKVAULT_CACHE_DIR").map(PathBuf::from));
+        let named = named.or_else(|| self.config.cache_dir.clone());
+        let dir = named.or_else(|| self.own_dir("XDG_CACHE_HOME", ".cache", "/var/cache/orkvault"))?;
+        make_private(&dir).ok().map(|()| dir)
+    }
+
+    /// Returns the directory in which stopped containers are remembered. Not made here.
+    #[must_use]
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        let named = self.global.state_dir.clone();
+        let named = named.or_else(|| self.variable("ORKVAULT_STATE_DIR").map(PathBuf::from));
+        let named = named.or_else(|| self.config.state_dir.clone());
+        let own = || self.own_dir("XDG_STATE_HOME", ".local/state", "/var/lib/orkvault");
+        named.or_else(own).unwrap_or_else(|| PathBuf::from("/var/lib/orkvault"))
+    }
+
+    fn own_dir(&self, xdg: &str, in_home: &str, of_root: &str) -> Option<PathBuf> {
+        if let Some(dir) = self.variable(xdg).map(PathBuf::from).filter(|dir| dir.is_absolute()) {
+            return Some(dir.join("orkvault"));
+        }
+        if rustix::process::geteuid().is_root() {
+            return Some(PathBuf::from(of_root));
+        }
+        self.variable("HOME").map(|home| Path::new(home).join(in_home).join("orkvault"))
+    }
+
+    /// Returns this host's name for manifests.
+    #[must_use]
+    pub(crate) fn host(&self) -> String {
+        let named = self.config.host.clone();
+        named.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned())
+    }
+}
+
+/// Makes a directory and those above it with mode 0700.
+pub(crate) fn make_private(dir: &Path) -> Result<(), Error> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|source| Error::File {
+        action: "cannot make",
+        path: dir.to_owned(),
+        source,
+    })
+}
