@@ -35,6 +35,8 @@ mod fuzz_replay;
 #[cfg(test)]
 mod golden;
 #[cfg(test)]
+mod golden_repository;
+#[cfg(test)]
 mod memory_store;
 #[cfg(test)]
 mod mongodb_faults;

@@ -1,0 +1,144 @@
+"""Layouts of docs/FORMAT.md that are read without a repository around them: slots, recipe pages, entry rows."""
+
+import collections
+
+from argon2.low_level import Type, hash_secret_raw
+
+from primitives import LABEL, Cursor, commit, derive, open_sealed, require, same, varint, without_checksum
+
+MIB = 1 << 20
+
+Row = collections.namedtuple("Row", "key attributes length form hash extents root")
+Slot = collections.namedtuple("Slot", "header kind capability memory passes lanes salt commitment nonce sealed")
+
+
+def parse_slot(data, repository, what):
+    cursor = Cursor(without_checksum(data, 65536, what), what)
+    cursor.magic(b"ORKVSLOT")
+    kind, capability, memory, passes, lanes = cursor.u8(), cursor.u8(), cursor.u32(), cursor.u32(), cursor.u32()
+    is_cheap = 19456 <= memory <= 2097152 and 1 <= passes <= 16 and 1 <= lanes <= 16 and memory * passes <= 8388608
+    require(is_cheap if kind == 1 else kind == 2 and memory == passes == lanes == 0, f"{what}: no derivation to try")
+    require(1 <= capability <= 3, f"{what} has capability {capability}")
+    salt = cursor.take(32)
+    require(cursor.take(32) == repository, f"{what} is of another repository")
+    cursor.u64()
+    cursor.text(64)
+    header = cursor.data[: cursor.at]
+    slot = Slot(header, kind, capability, memory, passes, lanes, salt, cursor.take(32), cursor.take(24),
+                cursor.bytes(65536))
+    cursor.end()
+    return slot
+
+
+def open_slot(slot, secret, what):
+    """Opens a slot with a passphrase or raw key (5.5)."""
+    if slot.kind == 1:
+        key = hash_secret_raw(secret, slot.salt, slot.passes, slot.memory, slot.lanes, 32, Type.ID, 0x13)
+    else:
+        key = derive(LABEL + "raw slot key", secret + slot.salt)
+    require(same(commit(key, slot.header), slot.commitment), f"{what}: wrong passphrase or key, or a changed slot")
+    return open_sealed(key, slot.nonce, slot.header, slot.sealed, what)
+
+
+def parse_page(data):
+    """Returns the extents of a recipe page (9.2) as (chunk, chunk length, offset, length)."""
+    cursor = Cursor(data, "recipe page")
+    require(cursor.u8() == 0, "a recipe page has another form")
+    table = [(cursor.take(32), cursor.varint(8388608)) for _ in range(cursor.varint(16384))]
+    following, spans = 0, []
+    operations = cursor.varint(65536)
+    require(operations >= 1 and len(set(chunk for chunk, _ in table)) == len(table), "a recipe page is malformed")
+    for _ in range(operations):
+        number = cursor.varint()
+        kind, value = number & 3, number >> 2
+        require(kind != 3, "a recipe page has an unknown operation")
+        if kind == 2:
+            spans.append((value, cursor.varint(), cursor.varint()))
+            following = value + 1
+        else:
+            start = cursor.varint() if kind == 1 else following
+            require(start + value <= len(table) and len(spans) + value <= 65536, "a recipe page leaves its table")
+            spans += [(place, 0, table[place][1]) for place in range(start, start + value)]
+            following = start + value
+    cursor.end()
+    require(len(spans) <= 65536 and all(span[0] < len(table) for span in spans), "a recipe page leaves its table")
+    require(encode_page(table, spans) == data, "a recipe page is not canonical")
+    extents = [(*table[place], offset, length) for place, offset, length in spans]
+    check_extents(extents)
+    return extents
+
+
+def encode_page(table, spans):
+    """Returns the one encoding of a recipe page whose table is in order of first use."""
+    operations, count, following, at = b"", 0, 0, 0
+    while at < len(spans):
+        start, offset, length = spans[at]
+        run = 0
+        while at + run < len(spans) and spans[at + run] == (start + run, 0, table[min(start + run, len(table) - 1)][1]):
+            run += 1
+        if run:
+            operations += varint(run << 2) if start == following else varint(run << 2 | 1) + varint(start)
+            following = start + run
+        else:
+            operations += varint(start << 2 | 2) + varint(offset) + varint(length)
+            following = start + 1
+        at, count = at + max(run, 1), count + 1
+    used = list(dict.fromkeys(start for start, _, _ in spans))
+    require(used == list(range(len(table))), "the table of a recipe page is not in order of use")
+    rows = b"".join(chunk + varint(length) for chunk, length in table)
+    return b"\0" + varint(len(table)) + rows + varint(count) + operations
+
+
+def check_extents(extents):
+    for chunk_length, offset, length in (extent[1:] for extent in extents):
+        require(length >= 1 and offset + length <= chunk_length <= 8388608, "an extent leaves its chunk")
+    for left, right in zip(extents, extents[1:]):
+        require((left[0], left[2] + left[3]) != (right[0], right[2]), "two extents should be one")
+
+
+def parse_rows(pieces):
+    """Yields the rows of an entry table that comes in pieces (10)."""
+    buffer, before = b"", None
+    for data in pieces:
+        buffer += data
+        while (size := row_size(buffer)) is not None and sum(size) <= len(buffer):
+            row = parse_row(buffer[size[0] : sum(size)])
+            require(before is None or before < row.key, "an entry table is out of order")
+            buffer, before = buffer[sum(size) :], row.key
+            yield row
+    require(not buffer, "an entry table is cut off")
+
+
+def row_size(buffer):
+    """Returns the bytes of the length in front of a row and that length, or None where there is too little yet."""
+    if not buffer or (len(buffer) < 3 and all(byte >= 0x80 for byte in buffer)):
+        return None
+    cursor = Cursor(buffer, "entry table")
+    size = cursor.varint(MIB)
+    return cursor.at, size
+
+
+def read_attributes(cursor):
+    attributes, before = {}, None
+    for _ in range(cursor.varint(256)):
+        name = cursor.text(1024)
+        # The order of code points is that of UTF-8 bytes.
+        require(before is None or before < name, f"{cursor.what} has attributes out of order")
+        before, attributes[name] = name, cursor.bytes(262144)
+    return attributes
+
+
+def parse_row(data):
+    cursor = Cursor(data, "entry row")
+    key, attributes, length, form = cursor.bytes(8192), read_attributes(cursor), cursor.varint(1 << 56), cursor.u8()
+    require(form <= 2 and (form or not length), "an entry row is malformed")
+    expected = cursor.take(32) if form else None
+    extents = []
+    if form == 1:
+        count = cursor.varint(16)
+        extents = [(cursor.take(32), cursor.varint(), cursor.varint(), cursor.varint()) for _ in range(count)]
+        check_extents(extents)
+        require(sum(extent[3] for extent in extents) == length, "an entry row has extents of another length")
+    root = cursor.take(32) if form == 2 else None
+    cursor.end()
+    return Row(key, attributes, length, form, expected, extents, root)
