@@ -393,7 +393,7 @@ fn extents_stay_within_their_chunks() {
         (&[1 << 2 | 2, 0, 1], "of no chunk"),
         (&[2 << 2], "a run beyond the table"),
         (&[1 << 2 | 1, u64::MAX], "a start beyond the table"),
-        (&[u64::MAX & !3], "a run without end"),
+        (&[!3], "a run without end"),
     ] {
         assert!(RecipePage::decode(&page_bytes(&[(1, 100)], 1, numbers)).is_err(), "{why}");
     }
