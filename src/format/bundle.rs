@@ -21,6 +21,19 @@ pub struct SecretFile {
     pub content: Option<Vec<u8>>,
 }
 
+/// Returns a length that the encoded files do not exceed: a buffer of that capacity is not moved while they
+/// are appended, so that no copy stays behind.
+#[must_use]
+pub fn encoded_len_most(files: &[SecretFile]) -> usize {
+    // Lengths and counts take at most ten bytes each.
+    let attribute = |(name, value): (&String, &Vec<u8>)| 20 + name.len() + value.len();
+    let file = |file: &SecretFile| {
+        let attributes: usize = file.attributes.iter().map(attribute).sum();
+        31 + file.key.len() + attributes + file.content.as_ref().map_or(0, Vec::len)
+    };
+    10 + files.iter().map(file).sum::<usize>()
+}
+
 /// Appends the files. Keys must ascend; the caller wipes the bytes after sealing.
 pub fn encode(files: &[SecretFile], out: &mut Vec<u8>) {
     push_varint(out, files.len() as u64);

@@ -18,12 +18,16 @@ use crate::crypto::hash::StreamHasher;
 use crate::crypto::keys::{ChunkIdKey, NamespaceKeys};
 use crate::format::config::{Config, StreamKind};
 use crate::format::id::{ChunkId, ContentHash};
+use crate::format::limits;
 use crate::format::manifest::Stats;
 use crate::format::pack::{ChunkRecord, PackKind};
 use crate::format::recipe::{Extent, RecipePage};
 
 /// Plain bytes at which a segment is full: where the compression ratio stops improving (design, section 4).
 const SEGMENT_BYTES_TARGET: usize = 1024 * 1024;
+/// Chunks at which a segment is full however small they are: bounds what one lookup in the index brings along.
+const SEGMENT_CHUNKS_TARGET: usize = 4096;
+const _: () = assert!(SEGMENT_CHUNKS_TARGET as u64 <= limits::SEGMENT_CHUNKS_MAX);
 /// Bytes that are gathered before they are cut: a thread then works on more than a few chunks at a time.
 const WINDOW_BYTES: usize = 1024 * 1024;
 /// Buffers on their way to the thread that hashes the stream.
@@ -257,7 +261,9 @@ impl Engine {
 
 impl Lane {
     fn add(&mut self, record: ChunkRecord, bytes: &[u8], jobs: &PackJobs) -> Result<(), Error> {
-        if !self.segment.is_empty() && self.segment.len() + bytes.len() > SEGMENT_BYTES_TARGET {
+        let is_full =
+            self.segment.len() + bytes.len() > SEGMENT_BYTES_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_TARGET;
+        if is_full {
             self.flush(jobs)?;
         }
         if self.segment.capacity() == 0 {

@@ -8,7 +8,6 @@ use super::Error;
 use super::keyring::Keyring;
 use crate::crypto::hash;
 use crate::crypto::pack::PackSealer;
-use crate::format::cursor::push_varint;
 use crate::format::envelope::{Codec, TAG_LEN};
 use crate::format::id::PackId;
 use crate::format::index::PackRecord;
@@ -22,6 +21,8 @@ use crate::format::padme::padded_len;
 pub(super) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
 /// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
 const SEGMENTS_TARGET: usize = 4096;
+/// Chunks after which a pack is closed: bounds the directory of packs full of tiny chunks to about 4 MiB.
+const CHUNKS_TARGET: usize = 128 * 1024;
 
 const _: () = assert!(PACK_BYTES_TARGET as u64 + limits::SEGMENT_STORED_BYTES_MAX < limits::PACK_BYTES_MAX);
 
@@ -49,6 +50,8 @@ struct Open {
     sealer: PackSealer,
     header: Vec<u8>,
     directory: Directory,
+    /// Chunks in the directory.
+    chunks: usize,
     body: Vec<Bytes>,
     len: usize,
     hasher: hash::StreamHasher,
@@ -74,6 +77,7 @@ impl PackWriter {
             Some(open) => {
                 open.len + segment.bytes.len() + TAG_LEN > PACK_BYTES_TARGET
                     || open.directory.segments.len() >= SEGMENTS_TARGET
+                    || open.chunks + segment.chunks.len() > CHUNKS_TARGET
             }
             None => false,
         };
@@ -106,12 +110,14 @@ impl Open {
             body: vec![Bytes::from(header.clone())],
             header,
             directory: Directory::default(),
+            chunks: 0,
             hasher,
         })
     }
 
     fn add(&mut self, segment: EncodedSegment) {
         let plain_len = segment.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
+        self.chunks += segment.chunks.len();
         let counter = self.directory.segments.len() as u64;
         let (nonce, sealed) = self.sealer.seal_segment(counter, segment.codec.code(), plain_len, &segment.bytes);
         self.directory.segments.push(SegmentRecord {
@@ -131,11 +137,8 @@ impl Open {
     }
 
     fn finish(mut self, keyring: &Keyring, kind: PackKind) -> Result<Pack, Error> {
-        let mut plain = directory_payload(&self.directory);
+        let plain = self.directory.encode_padded();
         let entropy = keyring.entropy.as_ref();
-        // The directory is padded for itself: its length is in the clear at the end of the pack.
-        let padded = usize::try_from(padded_len(plain.len() as u64)).expect("directories are small");
-        plain.resize(padded, 0);
         let sealed = self.sealer.seal_directory(&self.header, &plain, entropy)?;
         debug_assert_eq!(sealed.len(), DIRECTORY_HEAD_LEN + plain.len() + TAG_LEN);
         let without_padding = self.len + sealed.len() + DIRECTORY_TAIL_LEN;
@@ -154,14 +157,4 @@ impl Open {
         };
         Ok(Pack { record, body: self.body })
     }
-}
-
-/// Returns the directory's plain bytes: its length, then itself. Zeros follow.
-fn directory_payload(directory: &Directory) -> Vec<u8> {
-    let mut encoded = Vec::new();
-    directory.encode(&mut encoded);
-    let mut plain = Vec::with_capacity(encoded.len() + 10);
-    push_varint(&mut plain, encoded.len() as u64);
-    plain.extend_from_slice(&encoded);
-    plain
 }

@@ -100,15 +100,7 @@ impl Repository {
             .map_err(|source| Error::Object { object: object(), source })?;
         debug_assert_eq!(plain.len() + DIRECTORY_HEAD_LEN + TAG_LEN, sealed.len());
         let damaged = |source| Error::Damaged { object: object(), source };
-        let mut cursor = Cursor::new("pack directory", &plain);
-        let encoded = cursor.bytes("pack directory", limits::DIRECTORY_BYTES_MAX).map_err(damaged)?;
-        if cursor.rest().iter().any(|byte| *byte != 0) {
-            return Err(damaged(crate::format::Error::NotCanonical { what: "pack directory" }));
-        }
-        let mut cursor = Cursor::new("pack directory", encoded);
-        let directory = Directory::take(&mut cursor).map_err(damaged)?;
-        cursor.end().map_err(damaged)?;
-        Ok(directory)
+        Directory::decode_padded(&plain).map_err(damaged)
     }
 
     /// Scans one pack that the index lists and returns what was found right, or the first thing wrong.

@@ -18,9 +18,6 @@ use crate::format::limits;
 use crate::format::manifest::{self, Manifest, SecretsManifest};
 use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
 
-/// Secrets are padded to steps of this: equal lengths of values then never show.
-const BUNDLE_STEP: usize = 64 * 1024;
-
 /// A snapshot of the data namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoadedSnapshot {
@@ -97,17 +94,14 @@ impl Repository {
 
     /// Seals secret files into a bundle bound to a secrets snapshot and puts it.
     pub async fn put_bundle(&self, snapshot: SnapshotId, files: &[SecretFile]) -> Result<BundleId, Error> {
-        let mut encoded = Vec::new();
+        let mut encoded = Vec::with_capacity(bundle::encoded_len_most(files));
         bundle::encode(files, &mut encoded);
         let encoded = SecretBytes::new(encoded);
         limits::check("secrets bundle", encoded.expose().len() as u64, limits::BUNDLE_BYTES_MAX)?;
         limits::check("files of a secrets bundle", files.len() as u64, limits::BUNDLE_FILES_MAX)?;
-        let len = encoded.expose().len();
         // In one allocation: a growing vector would leave copies behind.
-        let mut plain = Vec::with_capacity((8 + len).next_multiple_of(BUNDLE_STEP));
-        plain.extend_from_slice(&(len as u64).to_le_bytes());
-        plain.extend_from_slice(encoded.expose());
-        plain.resize(plain.capacity().min((8 + len).next_multiple_of(BUNDLE_STEP)), 0);
+        let mut plain = Vec::with_capacity(bundle::padded_len(encoded.expose().len()));
+        bundle::pad(encoded.expose(), &mut plain);
         let plain = SecretBytes::new(plain);
         let keyring = self.keyring();
         let binding = Binding { repository: keyring.repository, object: *snapshot.as_bytes() };
@@ -137,9 +131,6 @@ impl Repository {
         let plain = open_bundle(keyring.namespace(Namespace::Secrets)?, &binding, &stored)
             .map_err(|source| Error::Object { object: object(), source })?;
         let damaged = |source| Error::Damaged { object: object(), source };
-        let mut cursor = crate::format::cursor::Cursor::new("secrets bundle", plain.expose());
-        let len = limits::check("secrets bundle", cursor.u64().map_err(damaged)?, limits::BUNDLE_BYTES_MAX);
-        let len = usize::try_from(len.map_err(damaged)?).unwrap_or(usize::MAX);
-        bundle::decode(cursor.take(len).map_err(damaged)?).map_err(damaged)
+        bundle::unpad(plain.expose()).and_then(bundle::decode).map_err(damaged)
     }
 }

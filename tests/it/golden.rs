@@ -582,16 +582,18 @@ fn named_tests(document: &str) -> Vec<&str> {
 }
 
 #[test]
-fn every_test_that_the_document_names_exists() {
-    let document = std::fs::read_to_string(at("docs/FORMAT.md")).unwrap();
+fn every_test_that_the_documents_name_exists() {
     let mut texts = Vec::new();
     sources(&at("src"), &mut texts);
     sources(&at("tests"), &mut texts);
-    let names = named_tests(&document);
-    assert!(names.len() > 30, "only {} promises name their test", names.len());
-    for name in names {
-        let declared = format!("fn {name}(");
-        assert!(texts.iter().any(|text| text.contains(&declared)), "there is no test {name}");
+    for document in ["docs/FORMAT.md", "docs/THREATS.md"] {
+        let text = std::fs::read_to_string(at(document)).unwrap();
+        let names = named_tests(&text);
+        assert!(names.len() > 15, "only {} promises of {document} name their test", names.len());
+        for name in names {
+            let declared = format!("fn {name}(");
+            assert!(texts.iter().any(|text| text.contains(&declared)), "{document}: there is no test {name}");
+        }
     }
 }
 

@@ -51,3 +51,5 @@ mod streams;
 #[cfg(test)]
 mod support;
 mod tidy;
+#[cfg(test)]
+mod tiny_chunks;

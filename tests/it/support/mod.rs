@@ -1,6 +1,6 @@
 //! What several tests need: repositories, deterministic content, stand-ins of components and servers.
 
-pub(crate) mod cli;
+pub mod cli;
 pub mod docker;
 pub mod memory_store;
 pub mod minio;
