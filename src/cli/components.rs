@@ -12,7 +12,7 @@ use crate::component::files::{DirectoryOptions, DirectorySink, DirectorySource, 
 use crate::component::mongodb::{self, EmptyArchive, MongoSink, MongoSource};
 use crate::component::redis::{self, RedisSink, RedisSource};
 use crate::component::s3::{self, BucketsSink, BucketsSource};
-use crate::component::stack::{Place, Service, Stack, StackOptions};
+use crate::component::stack::{self, Place, Service, Stack, StackOptions};
 use crate::component::{self, Sink, Source};
 use crate::ops::snapshot::SECRETS;
 
@@ -38,7 +38,6 @@ pub(crate) async fn resolve(settings: &Settings, components: &BTreeSet<String>) 
     let config = &settings.config;
     let dir = args.stack_dir.clone().or_else(|| settings.variable("ORKVAULT_STACK_DIR").map(PathBuf::from));
     let either = |flag: &Option<String>, file: &Option<String>| flag.clone().or_else(|| file.clone());
-    // For these two the environment stands between flag and file: see `with_file_settings`.
     let uri_file = args.mongodb_uri_file.as_ref().or(config.mongodb.uri_file.as_ref());
     let mongodb_uri = match (uri_file, &config.mongodb.uri) {
         (Some(path), _) => Some(keys::secret(path)?),
@@ -54,7 +53,8 @@ pub(crate) async fn resolve(settings: &Settings, components: &BTreeSet<String>) 
     let options = StackOptions {
         stack_dir: dir.or_else(|| config.stack_dir.clone()),
         working_dir: settings.working_dir.clone(),
-        env: with_file_settings(settings),
+        env: env_with_daemon(settings),
+        configured: configured(settings),
         app_name: args.app_name.clone(),
         environment: args.environment.clone(),
         docker_host: args.docker_host.clone(),
@@ -72,23 +72,24 @@ pub(crate) async fn resolve(settings: &Settings, components: &BTreeSet<String>) 
     Ok(Stack::resolve(options).await.map_err(component::Error::from)?)
 }
 
-/// Returns the environment with what `orkvault.toml` says where the environment says nothing.
-fn with_file_settings(settings: &Settings) -> BTreeMap<String, String> {
+/// Returns what `orkvault.toml` says instead of variables.
+fn configured(settings: &Settings) -> stack::Configured {
     let config = &settings.config;
+    let rows = [
+        ("APP_NAME", "app_name in orkvault.toml", &config.app_name),
+        ("ENV", "environment in orkvault.toml", &config.environment),
+        ("MONGO_DATABASE", "mongodb.database in orkvault.toml", &config.mongodb.database),
+        ("STORAGE_REGION", "rustfs.region in orkvault.toml", &config.rustfs.region),
+    ];
+    rows.into_iter().filter_map(|(variable, key, value)| Some((variable, (key, value.clone()?)))).collect()
+}
+
+/// Returns the environment, with the configured daemon where it names none.
+pub(crate) fn env_with_daemon(settings: &Settings) -> BTreeMap<String, String> {
     let mut env = settings.env.clone();
-    for (name, value) in [
-        ("APP_NAME", &config.app_name),
-        ("ENV", &config.environment),
-        ("MONGO_DATABASE", &config.mongodb.database),
-        ("STORAGE_REGION", &config.rustfs.region),
-        ("DOCKER_HOST", &config.docker.host),
-    ] {
-        // A context that the environment names comes before the file, too.
-        let is_set = settings.variable(name).is_some()
-            || (name == "DOCKER_HOST" && settings.variable("DOCKER_CONTEXT").is_some());
-        if let (false, Some(value)) = (is_set, value) {
-            env.insert(name.to_owned(), value.clone());
-        }
+    let is_named = ["DOCKER_HOST", "DOCKER_CONTEXT"].iter().any(|name| settings.variable(name).is_some());
+    if let (false, Some(host)) = (is_named, &settings.config.docker.host) {
+        env.insert("DOCKER_HOST".to_owned(), host.clone());
     }
     env
 }

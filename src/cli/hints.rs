@@ -84,7 +84,9 @@ fn of_shell(error: &Error) -> Judgement {
             judged(Exit::Refused, "name the components that are to be restored with -c, or take another snapshot")
         }
         Error::RestoreRuns { .. } => judged(Exit::LeaseHeld, "wait for its end; the lock ends with its process"),
-        Error::Interrupted { .. } => judged(Exit::Interrupted, "what was complete before is untouched; run it again"),
+        Error::Interrupted { .. } => {
+            judged(Exit::Interrupted, "complete snapshots are untouched; a restore that was cut off must be run again")
+        }
         Error::StdoutCut { .. } => judged(Exit::Failed, "the program that reads it stopped early"),
         Error::Bug => judged(Exit::Failed, "please report it with the lines above"),
         _ => plain(Exit::Failed),

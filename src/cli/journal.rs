@@ -62,7 +62,10 @@ pub(crate) async fn resume_locked(settings: &Settings, docker: Option<&Docker>) 
         Some(docker) => docker,
         None => {
             let host = settings.global.stack.docker_host.as_deref();
-            let endpoint = Endpoint::resolve(EndpointOptions { docker_host: host, env: &settings.env });
+            let endpoint = Endpoint::resolve(EndpointOptions {
+                docker_host: host,
+                env: &super::components::env_with_daemon(settings),
+            });
             own = Docker::connect(&endpoint.map_err(component::Error::from)?).map_err(component::Error::from)?;
             &own
         }

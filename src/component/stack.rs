@@ -20,7 +20,7 @@ use super::secret::Secret;
 
 pub use locate::{Location, locate};
 pub use services::{container_names, find_container};
-pub use settings::Settings;
+pub use settings::{Configured, Settings};
 
 /// Why it is not clear which stack is meant, or why it cannot be reached.
 #[derive(Debug, thiserror::Error)]
@@ -206,6 +206,8 @@ pub struct StackOptions {
     pub working_dir: PathBuf,
     /// The process environment.
     pub env: BTreeMap<String, String>,
+    /// What the configuration file says instead of variables.
+    pub configured: Configured,
     /// `--app-name`.
     pub app_name: Option<String>,
     /// `--environment`.
@@ -326,6 +328,7 @@ impl Stack {
         let dotenv = read_dotenv(&location)?;
         let warnings = warnings_of(&location, dotenv.as_ref());
         let settings = Settings::new(&options.env, location.env_file.as_ref(), dotenv.as_ref());
+        let settings = settings.configured(&options.configured);
         let app_name = settings.app_name(options.app_name.as_deref())?;
         let environment = settings.environment(options.environment.as_deref())?;
 

@@ -349,3 +349,22 @@ fn a_signal_ends_a_snapshot_cleanly() {
         assert_eq!(checked["notes"], serde_json::Value::Array(Vec::new()));
     }
 }
+
+#[test]
+fn the_stack_that_was_resolved_is_shown_with_how_each_part_was_found() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let stack_text = stack.to_str().unwrap().to_owned();
+    let snapshot = |variable: Option<&str>, flag: &[&str]| {
+        let arguments = ["snapshot", "-c", "secrets", "--yes", "--stack-dir", &stack_text];
+        let mut command = vault.command(arguments.iter().chain(flag));
+        command.envs(variable.map(|value| ("ENV", value)));
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    assert!(snapshot(None, &[]).contains("ovcli-staging (APP_NAME: APP_NAME on line 1 of the env file"));
+    write_mode(&stack.join("orkvault.toml"), b"environment = \"configured\"\n", 0o600);
+    assert!(snapshot(None, &[]).contains("ovcli-configured"));
+    assert!(snapshot(None, &[]).contains("ENV: environment in orkvault.toml"));
+    assert!(snapshot(Some("variable"), &[]).contains("ENV: ENV in the environment"));
+    assert!(snapshot(Some("variable"), &["--environment", "flag"]).contains("ovcli-flag"));
+}

@@ -11,8 +11,12 @@ use crate::component::secret::Secret;
 #[derive(Clone, Copy)]
 pub struct Settings<'a> {
     env: &'a BTreeMap<String, String>,
+    configured: Option<&'a Configured>,
     file: Option<(&'a PathBuf, &'a Dotenv)>,
 }
+
+/// What a configuration file says instead of variables: by variable, the key's name and its value.
+pub type Configured = BTreeMap<&'static str, (&'static str, String)>;
 
 impl<'a> Settings<'a> {
     /// Returns settings over a process environment and a parsed file.
@@ -21,7 +25,13 @@ impl<'a> Settings<'a> {
         path: Option<&'a Found<PathBuf>>,
         dotenv: Option<&'a Dotenv>,
     ) -> Self {
-        Self { env, file: path.map(|found| &found.value).zip(dotenv) }
+        Self { env, configured: None, file: path.map(|found| &found.value).zip(dotenv) }
+    }
+
+    /// Also looks into a configuration file: behind the environment, before the variables' file.
+    #[must_use]
+    pub fn configured(self, configured: &'a Configured) -> Self {
+        Self { configured: Some(configured), ..self }
     }
 
     /// Returns the first of these variables that is set and not empty, each looked up in the environment and
@@ -31,6 +41,9 @@ impl<'a> Settings<'a> {
             if let Some(value) = self.env.get(*name).filter(|value| !value.is_empty()) {
                 let origin = Origin::Environment((*name).to_owned());
                 return Ok(Some(Found { value: Secret::new(value.as_str()), origin }));
+            }
+            if let Some((key, value)) = self.configured.and_then(|configured| configured.get(name)) {
+                return Ok(Some(Found { value: Secret::new(value.as_str()), origin: Origin::Flag(key) }));
             }
             let Some((path, dotenv)) = self.file else { continue };
             let found = dotenv.get(name).map_err(|source| Error::Dotenv { path: path.clone(), source })?;
