@@ -50,7 +50,7 @@ pub async fn plan(
     mut sinks: Vec<Box<dyn Sink>>,
     progress: &dyn Progress,
 ) -> Result<Restore, Error> {
-    repository.load_index().await?;
+    super::load_index(repository, progress).await?;
     // A pack that is gone must be noticed before the first destructive step.
     repository.set_missing_packs_aside().await?;
     sinks.sort_by_key(|sink| sink.component() == SECRETS);

@@ -1,6 +1,7 @@
 //! Lists snapshots, and finds the one that is meant.
 
-use super::Error;
+use super::snapshot::reason;
+use super::{Error, Progress};
 use crate::format::id::SnapshotId;
 use crate::format::manifest::SnapshotStatus;
 use crate::format::object::Namespace;
@@ -14,6 +15,20 @@ pub async fn load_all(repository: &Repository) -> Result<Vec<LoadedSnapshot>, Er
     let mut snapshots = Vec::new();
     for loaded in load_each(repository).await? {
         snapshots.push(loaded.1?);
+    }
+    snapshots.sort_by(|left, right| order(left).cmp(&order(right)));
+    Ok(snapshots)
+}
+
+/// Returns every data snapshot that can be read, oldest first; warns of the others. For work that one damaged
+/// manifest must not stop: tonight's snapshot.
+pub async fn load_readable(repository: &Repository, progress: &dyn Progress) -> Result<Vec<LoadedSnapshot>, Error> {
+    let mut snapshots = Vec::new();
+    for (id, loaded) in load_each(repository).await? {
+        match loaded {
+            Ok(snapshot) => snapshots.push(snapshot),
+            Err(error) => progress.warn(&format!("snapshot {id} cannot be read: {}", reason(&error))),
+        }
     }
     snapshots.sort_by(|left, right| order(left).cmp(&order(right)));
     Ok(snapshots)

@@ -70,7 +70,7 @@ pub async fn snapshot(
     clock: &dyn Clock,
 ) -> Result<SnapshotOutcome, Error> {
     let started = clock.now();
-    repository.load_index().await?;
+    super::load_index(repository, progress).await?;
     let packs_missing = repository.set_missing_packs_aside().await?;
     if packs_missing > 0 {
         progress.warn(&format!(
@@ -80,7 +80,7 @@ pub async fn snapshot(
     let mut run = Run {
         repository,
         reader: Reader::new(repository)?,
-        history: select::load_all(repository).await?,
+        history: select::load_readable(repository, progress).await?,
         progress,
         clock,
         records: BTreeMap::new(),
@@ -256,8 +256,12 @@ impl Run<'_> {
     async fn newest_secrets(&self) -> Result<Option<SecretsRef>, Error> {
         let mut newest: Option<(String, SnapshotId)> = None;
         for id in self.repository.snapshot_ids(Namespace::Secrets).await? {
-            let found = (self.repository.load_secrets_snapshot(id).await?.manifest.created_at, id);
-            newest = newest.max(Some(found));
+            match self.repository.load_secrets_snapshot(id).await {
+                Ok(snapshot) => newest = newest.max(Some((snapshot.manifest.created_at, id))),
+                Err(error) => {
+                    self.progress.warn(&format!("secrets snapshot {id} cannot be read: {}", reason(&error)));
+                }
+            }
         }
         Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot }))
     }
