@@ -38,12 +38,20 @@ pub async fn load_readable(repository: &Repository, progress: &dyn Progress) -> 
 pub async fn load_each(
     repository: &Repository,
 ) -> Result<Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)>, Error> {
+    Ok(load_these(repository, &repository.snapshot_ids(Namespace::Data).await?).await)
+}
+
+/// Returns these data snapshots or why they cannot be read.
+pub async fn load_these(
+    repository: &Repository,
+    ids: &[SnapshotId],
+) -> Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)> {
     let mut out = Vec::new();
-    for batch in repository.snapshot_ids(Namespace::Data).await?.chunks(MANIFESTS_AT_ONCE) {
+    for batch in ids.chunks(MANIFESTS_AT_ONCE) {
         let load = batch.iter().map(|id| async { (*id, repository.load_snapshot(*id).await) });
         out.extend(futures::future::join_all(load).await);
     }
-    Ok(out)
+    out
 }
 
 fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {
