@@ -79,13 +79,14 @@ pub async fn check(
     check.index().await?;
     check.list().await?;
     check.slots().await?;
+    // Streams before packs: what was opened for them is not opened again.
+    let opened = check.streams(&snapshots).await?;
     progress.step("checking packs", Some(check.pack_bytes()));
-    check.packs().await?;
+    check.packs(opened).await?;
     progress.step("checking snapshots", None);
     let snapshots = check.snapshots(&snapshots).await?;
     check.chains(&snapshots);
     check.secrets(&snapshots, &secrets).await?;
-    check.streams(&snapshots).await?;
     check.outcome.findings.sort();
     check.outcome.findings.dedup();
     Ok(check.outcome)
@@ -145,7 +146,8 @@ impl Check<'_> {
         self.objects.iter().filter(is_pack).map(|(_, len)| len).sum()
     }
 
-    async fn packs(&mut self) -> Result<(), Error> {
+    async fn packs(&mut self, opened: HashSet<i64>) -> Result<(), Error> {
+        let opened = Arc::new(opened);
         let listed: BTreeMap<PackId, u64> = self.repository.index().packs()?.into_iter().collect();
         let mut there = Vec::new();
         let mut gone = HashSet::new();
@@ -163,9 +165,9 @@ impl Check<'_> {
             }
         }
         let scan = if self.options.read_data { PackScan::Everything } else { PackScan::Directory };
-        let (repository, progress) = (self.repository, self.progress);
+        let (repository, progress, opened) = (self.repository, self.progress, &opened);
         let mut scans = futures::stream::iter(there)
-            .map(|(id, len)| async move { (id, len, repository.scan_pack(id, len, scan).await) })
+            .map(|(id, len)| async move { (id, len, repository.scan_pack(id, len, scan, opened).await) })
             .buffer_unordered(PACKS_AT_ONCE);
         while let Some((id, len, scanned)) = scans.next().await {
             progress.advance(len);
@@ -337,17 +339,16 @@ impl Check<'_> {
 
     /// Puts every named stream of the newest complete snapshot together and compares it with the hash of what
     /// came in: chunk ids alone do not tell that a recipe has the right ones in the right order.
-    async fn streams(&mut self, snapshots: &[LoadedSnapshot]) -> Result<(), Error> {
+    async fn streams(&mut self, ids: &[SnapshotId]) -> Result<HashSet<i64>, Error> {
         if !self.options.read_data || !self.repository.keyring().can_read(Namespace::Data) {
-            return Ok(());
+            return Ok(HashSet::new());
         }
-        let Some(newest) = snapshots
-            .iter()
-            .filter(|snapshot| select::is_complete(snapshot))
-            .max_by_key(|snapshot| (snapshot.manifest.created_at.as_str(), snapshot.manifest.orkvault.writer.sequence))
-        else {
-            return Ok(());
-        };
+        let loaded = select::load_these(self.repository, ids).await;
+        // One that cannot be read is found when the snapshots are checked.
+        let complete = loaded.into_iter().filter_map(|(_, loaded)| loaded.ok()).filter(select::is_complete);
+        let newest = complete
+            .max_by_key(|snapshot| (snapshot.manifest.created_at.clone(), snapshot.manifest.orkvault.writer.sequence));
+        let Some(newest) = newest else { return Ok(HashSet::new()) };
         let reader = Reader::new(self.repository)?;
         for (component, record) in &newest.manifest.orkvault.components {
             for (name, stream) in &record.streams {
@@ -364,6 +365,8 @@ impl Check<'_> {
                 }
             }
         }
-        Ok(())
+        // Packs that proved damaged on the way are scanned like all others.
+        self.repository.index().set_gone(HashSet::new());
+        Ok(reader.opened_segments())
     }
 }

@@ -59,6 +59,8 @@ pub struct Reader {
     content_ids: ChunkIdKey,
     meta_ids: ChunkIdKey,
     cache: Mutex<Cache>,
+    /// Rows of the segments that were opened and found right.
+    opened: Mutex<HashSet<i64>>,
 }
 
 type Fetched = (Arc<Segment>, Arc<DataKey>, Bytes);
@@ -80,6 +82,7 @@ impl Reader {
             content_ids: keys.chunk_ids(PackKind::Content),
             meta_ids: keys.chunk_ids(PackKind::Meta),
             cache: Mutex::default(),
+            opened: Mutex::default(),
         }))
     }
 
@@ -140,6 +143,13 @@ impl Reader {
                 Ok(())
             }
         }
+    }
+
+    /// Returns the segments (rows of this repository's index) that this reader opened and found right: a check
+    /// need not open them again.
+    #[must_use]
+    pub fn opened_segments(&self) -> HashSet<i64> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads the root of a recipe.
@@ -290,6 +300,8 @@ impl Reader {
         // A few milliseconds on all cores.
         let decoded = tokio::task::block_in_place(decode).map_err(|(pack, error)| self.damaged(pack, error))?;
         self.lock().keep(&decoded);
+        let rows = decoded.iter().map(|(row, _)| *row);
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).extend(rows);
         found.extend(decoded);
         Ok(found)
     }

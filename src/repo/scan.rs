@@ -1,6 +1,7 @@
 //! Whole packs, read and checked from end to end: what `check` is made of.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::Error;
 use super::index::Segment;
@@ -103,8 +104,15 @@ impl Repository {
         Directory::decode_padded(&plain).map_err(damaged)
     }
 
-    /// Scans one pack that the index lists and returns what was found right, or the first thing wrong.
-    pub async fn scan_pack(&self, pack: PackId, stored_len: u64, scan: PackScan) -> Result<ScannedPack, Error> {
+    /// Scans one pack that the index lists and returns what was found right, or the first thing wrong. Segments
+    /// in `opened` were opened by a [`super::Reader`] of this repository before; they are only counted.
+    pub async fn scan_pack(
+        &self,
+        pack: PackId,
+        stored_len: u64,
+        scan: PackScan,
+        opened: &Arc<HashSet<i64>>,
+    ) -> Result<ScannedPack, Error> {
         let object = || ObjectKey::Pack(pack).to_string();
         let listed = self.index().segments(&pack)?;
         let record = self.read_pack_directory(pack, stored_len).await?;
@@ -120,8 +128,9 @@ impl Repository {
         if scan == PackScan::Everything {
             let stored = self.backend().get(ObjectKey::Pack(pack), limits::PACK_BYTES_MAX).await?;
             let repository = self.clone();
-            let opened = tokio::task::spawn_blocking(move || repository.open_pack(pack, &listed, &stored));
-            (found.opened_bytes, found.sealed_segments) = opened.await.map_err(|_| Error::Stopped)??;
+            let opened = Arc::clone(opened);
+            let work = tokio::task::spawn_blocking(move || repository.open_pack(pack, &listed, &stored, &opened));
+            (found.opened_bytes, found.sealed_segments) = work.await.map_err(|_| Error::Stopped)??;
         }
         Ok(found)
     }
@@ -196,7 +205,13 @@ impl Repository {
         wrong
     }
 
-    fn open_pack(&self, pack: PackId, segments: &[Segment], stored: &[u8]) -> Result<(u64, u64), Error> {
+    fn open_pack(
+        &self,
+        pack: PackId,
+        segments: &[Segment],
+        stored: &[u8],
+        opened: &HashSet<i64>,
+    ) -> Result<(u64, u64), Error> {
         let object = || ObjectKey::Pack(pack).to_string();
         if hash::content_hash(stored).as_bytes() != pack.as_bytes() {
             return Err(Error::WrongContent { object: object() });
@@ -209,6 +224,11 @@ impl Repository {
         for segment in segments {
             if segment.kind == crate::format::pack::PackKind::Content && !keys.can_read() {
                 return Ok((0, segments.len() as u64));
+            }
+            if opened.contains(&segment.row) {
+                // The pack's hash was right: these are the bytes that were opened before.
+                opened_bytes += segment.record.plain_len();
+                continue;
             }
             if used.insert(segment.record.key) {
                 let header = stored.get(..segment.header_len as usize).unwrap_or_default();
