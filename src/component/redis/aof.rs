@@ -60,6 +60,11 @@ fn next_sequence(files: &[File]) -> u64 {
     files.iter().map(|file| file.sequence).max().unwrap_or(0) + 1
 }
 
+/// Returns whether the text is a manifest that lists at least one file.
+pub(super) fn is_manifest(text: &str) -> bool {
+    parse(text).is_ok_and(|files| !files.is_empty())
+}
+
 fn parse(text: &str) -> Result<Vec<File>, Error> {
     let mut files = Vec::new();
     for (number, line) in text.lines().enumerate() {
