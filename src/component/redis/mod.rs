@@ -4,7 +4,7 @@
 //! where there is only an address. Restore puts the file where the server really loads it at its next
 //! start (with AOF on that is a manifest whose base is the RDB file), and restarts the container.
 
-mod aof;
+pub mod aof;
 mod compatibility;
 mod crc64;
 pub mod journal;
