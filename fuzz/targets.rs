@@ -4,11 +4,20 @@
 //! One list for two users: the fuzzer (`fuzz_targets/`) and, on every `cargo test`, the replay of the seeds
 //! (`tests/it/fuzz_replay.rs`).
 
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
 use orkvault::chunker::{Cutter, Ends, Sizes};
+use orkvault::component::docker::BoxError;
+use orkvault::component::docker::tar_reader::{TarEntry, TarReader};
 use orkvault::component::dotenv::Dotenv;
 use orkvault::component::mongodb;
 use orkvault::component::mongodb::archive::{EmptyArchive, Framer, PUSH_LEN_MAX};
+use orkvault::component::redis::aof;
+use orkvault::component::redis::journal::Record;
 use orkvault::component::redis::rdb::Checker;
+use orkvault::component::redis::resp::Connection;
 use orkvault::crypto::writer_key::WriterKey;
 use orkvault::format::bundle;
 use orkvault::format::config::Config;
@@ -22,12 +31,14 @@ use orkvault::format::object::ObjectKey;
 use orkvault::format::pack::{Directory, KeyEntry, PackHeader};
 use orkvault::format::recipe::{RecipePage, RecipeRoot};
 use orkvault::format::slot::Slot;
+use tokio::io::AsyncReadExt as _;
 
 /// Takes any bytes; returns whether they were accepted as something.
 pub type Target = fn(&[u8]) -> bool;
 
 /// Every target: its name, which is also that of its seeds' directory, and its body.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("aof_manifest", aof_manifest),
     ("archive", archive),
     ("bundle", bundle),
     ("catalogue", catalogue),
@@ -39,6 +50,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("entry_table", entry_table),
     ("envelope", envelope),
     ("index_part", index_part),
+    ("journal", journal),
     ("manifest", manifest),
     ("object_key", object_key),
     ("pack_header", pack_header),
@@ -46,8 +58,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("rdb", rdb),
     ("recipe_page", recipe_page),
     ("recipe_root", recipe_root),
+    ("resp", resp),
     ("secrets_manifest", secrets_manifest),
     ("slot", slot),
+    ("tar", tar),
     ("writer_key", writer_key),
 ];
 
@@ -306,4 +320,75 @@ pub fn dotenv(data: &[u8]) -> bool {
     assert!(again.entries().iter().all(|entry| entry.doubt.is_none()));
     assert!(again.entries().iter().map(list).eq(certain.map(list)));
     true
+}
+
+/// An AOF manifest: what takes its place lists two files more, which are new, and is a manifest again.
+pub fn aof_manifest(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else { return false };
+    let Ok(names) = aof::names(text, "appendonly.aof") else { return false };
+    let replacement = aof::replacement(text, &names).expect("a manifest that gives names can be replaced");
+    // The highest number that we read has a successor that we do not.
+    let last = (u64::MAX / 2).to_string();
+    assert!(aof::is_manifest(&replacement) || names.base.contains(&last));
+    let listed =
+        |text: &str, name: &str| text.lines().filter(|line| line.starts_with(&format!("file {name} "))).count();
+    for name in [&names.base, &names.increment] {
+        assert_eq!(listed(&replacement, name), 1 + listed(text, name));
+    }
+    aof::is_manifest(text)
+}
+
+/// A journal of a stopped container: reads back the same from what we write.
+pub fn journal(data: &[u8]) -> bool {
+    let Some(record) = Record::decode(data) else { return false };
+    assert_eq!(Record::decode(&record.encode()), Some(record));
+    true
+}
+
+/// Replies of a Redis server: whole or in two pieces, the same.
+pub fn resp(data: &[u8]) -> bool {
+    let read = |at: usize| {
+        let (first, second) = data.split_at(at);
+        wait(async {
+            let mut connection = Connection::over(first.chain(second), "fuzz".to_owned());
+            let mut replies = Vec::new();
+            while let Ok(reply) = connection.next_reply().await {
+                reply.lines();
+                replies.push(reply);
+            }
+            replies
+        })
+    };
+    let whole = read(data.len());
+    assert_eq!(whole, read(data.len() / 2));
+    !whole.is_empty()
+}
+
+/// A daemon's tar archive: whole or in small pieces, the same entries or none.
+pub fn tar(data: &[u8]) -> bool {
+    let read = |size: usize| {
+        let pieces = data.chunks(size).map(|piece| Ok::<_, BoxError>(Bytes::copy_from_slice(piece)));
+        let mut reader = TarReader::new(stream::iter(pieces), Duration::from_secs(60));
+        wait(async {
+            let mut entries: Vec<(TarEntry, Vec<u8>)> = Vec::new();
+            while let Some(entry) = reader.next_entry().await.ok()? {
+                let mut content = Vec::new();
+                while let Some(bytes) = reader.next_data().await.ok()? {
+                    content.extend_from_slice(&bytes);
+                }
+                assert_eq!(content.len() as u64, entry.len);
+                entries.push((entry, content));
+            }
+            Some(entries)
+        })
+    };
+    let whole = read(data.len().max(1));
+    assert_eq!(whole, read(13));
+    whole.is_some()
+}
+
+/// Runs what reads from memory, and waits for nothing but its own time limits.
+fn wait<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    runtime.expect("a runtime without I/O").block_on(work)
 }

@@ -10,7 +10,7 @@ mod container;
 mod dump;
 mod endpoint;
 mod exec;
-mod tar_reader;
+pub mod tar_reader;
 mod upload;
 
 use std::time::Duration;

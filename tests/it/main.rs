@@ -37,6 +37,8 @@ mod golden;
 #[cfg(test)]
 mod golden_repository;
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod memory_store;
 #[cfg(test)]
 mod mongodb_faults;

@@ -1,7 +1,7 @@
 //! Redis by address: captured as a replica would, put back into a data directory.
 
-use orkvault::component::redis::{Error as RedisError, RedisSink, RedisSource, SinkOptions, rdb};
-use orkvault::component::{Error, Sink, Source};
+use orkvault::component::redis::{Access, Error as RedisError, RedisSink, RedisSource, SinkOptions, rdb};
+use orkvault::component::{Error, ErrorKind, Sink, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -25,6 +25,11 @@ async fn capture(server: &LocalServer) -> Result<MemoryStore, Error> {
     Ok(store)
 }
 
+/// Stops the server; returns how it was reached.
+fn stopped(server: LocalServer) -> Access {
+    server.access(Some(PASSWORD))
+}
+
 fn seed(server: &LocalServer) {
     let script = "for i=1,2000 do redis.call('set','key:'..i,string.rep('v',i%50)) end \
                   redis.call('hset','h','a',1,'b',2) redis.call('xadd','s','*','f','v') return 1";
@@ -45,7 +50,7 @@ async fn a_server_comes_back_equal_through_a_data_directory() {
     assert_eq!(counted, [("db0", 2003), ("db5", 1)]);
     let digest = server.digest();
     let dir = tempfile::tempdir().unwrap();
-    let mut sink = RedisSink::new(server.access(Some(PASSWORD)), "test".to_owned(), options(dir.path()));
+    let mut sink = RedisSink::new(stopped(server), "test".to_owned(), options(dir.path()));
     assert_eq!(sink.plan(&mut store).await.unwrap().replaces.len(), 0);
     sink.restore(&mut store).await.unwrap();
     let again = LocalServer::start_in(dir, &[]);
@@ -87,10 +92,63 @@ async fn without_a_directory_there_is_no_way_in_and_an_aof_there_is_refused() {
     none.data_dir = None;
     let mut sink = RedisSink::new(server.access(Some(PASSWORD)), "test".to_owned(), none);
     assert!(matches!(sink.plan(&mut store).await, Err(Error::Redis(RedisError::NoWayIn { .. }))));
-    std::fs::create_dir(dir.path().join("appendonlydir")).unwrap();
-    let mut sink = RedisSink::new(server.access(Some(PASSWORD)), "test".to_owned(), options(dir.path()));
-    assert!(matches!(sink.plan(&mut store).await, Err(Error::Redis(RedisError::AofPresent { .. }))));
-    assert!(matches!(sink.restore(&mut store).await, Err(Error::Redis(RedisError::AofPresent { .. }))));
+    let mut sink = RedisSink::new(stopped(server), "test".to_owned(), options(dir.path()));
+    let manifest = "file own.aof.1.base.rdb seq 1 type b\nfile own.aof.1.incr.aof seq 1 type i\n";
+    let inside = |name: &str| dir.path().join("own").join(name);
+    let empty = |name: &str| std::fs::create_dir(dir.path().join(name)).unwrap();
+    // By its usual name, by the name that the captured server gave it, by what is in it.
+    for (name, captured_name) in [("appendonlydir", ""), ("named", "named"), ("own", "")] {
+        store.captured.facts.insert("appenddirname".to_owned(), captured_name.to_owned());
+        empty(name);
+        if name == "own" {
+            std::fs::write(inside("other.manifest"), "{\"name\":\"a web page\"}").unwrap();
+            sink.plan(&mut store).await.expect("a directory without an AOF is nobody's business");
+            std::fs::write(inside("own.aof.manifest"), manifest).unwrap();
+        }
+        assert!(matches!(sink.plan(&mut store).await, Err(Error::Redis(RedisError::AofPresent { .. }))), "{name}");
+        assert!(matches!(sink.restore(&mut store).await, Err(Error::Redis(RedisError::AofPresent { .. }))), "{name}");
+        std::fs::remove_dir_all(dir.path().join(name)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_running_is_refused_whatever_it_answers() {
+    let server = LocalServer::start(&[]);
+    seed(&server);
+    let mut store = capture(&server).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    // With its password, with a wrong one (WRONGPASS), with none (NOAUTH).
+    for password in [Some(PASSWORD), Some("wrong"), None] {
+        let mut sink = RedisSink::new(server.access(password), "test".to_owned(), options(dir.path()));
+        for error in [sink.plan(&mut store).await.unwrap_err(), sink.restore(&mut store).await.unwrap_err()] {
+            assert!(matches!(error, Error::Redis(RedisError::Running { .. })), "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::Refused);
+        }
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let mut sink = RedisSink::new(stopped(server), "test".to_owned(), options(dir.path()));
+    sink.plan(&mut store).await.unwrap();
+    sink.restore(&mut store).await.unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn the_file_gets_the_name_that_the_server_gave_it_unless_that_leads_away() {
+    let server = LocalServer::start(&["--dbfilename", "own.rdb"]);
+    seed(&server);
+    let digest = server.digest();
+    let mut store = capture(&server).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = RedisSink::new(stopped(server), "test".to_owned(), options(dir.path()));
+    for name in ["../own.rdb", "..", ".", "/own.rdb"] {
+        store.captured.facts.insert("dbfilename".to_owned(), name.to_owned());
+        let error = sink.plan(&mut store).await.unwrap_err();
+        assert!(matches!(error, Error::Redis(RedisError::UnsafeName { .. })), "{error:?}");
+    }
+    store.captured.facts.insert("dbfilename".to_owned(), "own.rdb".to_owned());
+    sink.restore(&mut store).await.unwrap();
+    assert!(dir.path().join("own.rdb").exists());
+    assert_eq!(LocalServer::start_in(dir, &["--dbfilename", "own.rdb"]).digest(), digest);
 }
 
 #[tokio::test]
@@ -101,7 +159,7 @@ async fn a_restore_of_bad_bytes_leaves_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("dump.rdb"), "old").unwrap();
     store.cut_at = Some(1000);
-    let mut sink = RedisSink::new(server.access(Some(PASSWORD)), "test".to_owned(), options(dir.path()));
+    let mut sink = RedisSink::new(stopped(server), "test".to_owned(), options(dir.path()));
     assert!(sink.restore(&mut store).await.is_err());
     store.cut_at = None;
     store.streams.get_mut("dump.rdb").unwrap()[500] ^= 1;

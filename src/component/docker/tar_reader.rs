@@ -14,38 +14,74 @@ use super::{BoxError, FileKind};
 
 /// What is wrong with an archive.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum TarError {
+pub enum TarError {
+    /// It has no whole trailer, or ends within an entry.
     #[error("it ends after {at} bytes")]
-    Cut { at: u64 },
+    Cut {
+        /// Bytes that came.
+        at: u64,
+    },
+    /// A wrong checksum, or a field that is no number or no text.
     #[error("the header at {at} is no tar header")]
-    Header { at: u64 },
+    Header {
+        /// Its offset.
+        at: u64,
+    },
+    /// An entry of a type that a daemon does not send.
     #[error("the header at {at} is of type {kind:?}")]
-    Kind { at: u64, kind: char },
+    Kind {
+        /// Its offset.
+        at: u64,
+        /// The type's letter.
+        kind: char,
+    },
+    /// An extended header that is too long, or none.
     #[error("the extended header at {at} is malformed")]
-    Extended { at: u64 },
+    Extended {
+        /// Its offset.
+        at: u64,
+    },
+    /// Padding or a trailer with something in it, or too much of a trailer.
     #[error("there is something other than zeros at {at}")]
-    NotZero { at: u64 },
+    NotZero {
+        /// About where.
+        at: u64,
+    },
+    /// The body was silent for too long.
     #[error("nothing came for {} s", .0.as_secs())]
     Idle(Duration),
+    /// The body failed.
     #[error("the connection failed after {at} bytes")]
-    Body { at: u64, source: BoxError },
+    Body {
+        /// Bytes that came.
+        at: u64,
+        /// Why.
+        source: BoxError,
+    },
 }
 
 /// One entry's header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TarEntry {
+pub struct TarEntry {
     /// As it stands, a directory's slash removed.
-    pub(super) name: String,
-    pub(super) kind: FileKind,
-    pub(super) len: u64,
-    pub(super) mode: u32,
-    pub(super) uid: u64,
-    pub(super) gid: u64,
-    pub(super) mtime_secs: i64,
+    pub name: String,
+    /// What it is.
+    pub kind: FileKind,
+    /// Bytes of content that follow; 0 for what is no file.
+    pub len: u64,
+    /// Permissions, set-id and sticky bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u64,
+    /// Group.
+    pub gid: u64,
+    /// Seconds since 1970.
+    pub mtime_secs: i64,
 }
 
 /// Reads entry by entry from a body.
-pub(super) struct TarReader<S> {
+#[derive(Debug)]
+pub struct TarReader<S> {
     body: S,
     idle: Duration,
     chunk: Bytes,
@@ -76,13 +112,13 @@ struct Extended {
 
 impl<S: Stream<Item = Result<Bytes, BoxError>> + Unpin> TarReader<S> {
     /// Returns a reader that waits at most `idle` for each piece of `body`.
-    pub(super) fn new(body: S, idle: Duration) -> Self {
+    pub fn new(body: S, idle: Duration) -> Self {
         Self { body, idle, chunk: Bytes::new(), at: 0, left: 0, padding: 0 }
     }
 
     /// Returns the next entry, having passed over what was left of the one before; `None` only after a whole
     /// trailer and the end of the body.
-    pub(super) async fn next_entry(&mut self) -> Result<Option<TarEntry>, TarError> {
+    pub async fn next_entry(&mut self) -> Result<Option<TarEntry>, TarError> {
         while self.next_data().await?.is_some() {}
         let at = self.at;
         let block = self.block().await?;
@@ -107,7 +143,7 @@ impl<S: Stream<Item = Result<Bytes, BoxError>> + Unpin> TarReader<S> {
     }
 
     /// Returns the next bytes of the current entry's content, `None` at its end.
-    pub(super) async fn next_data(&mut self) -> Result<Option<Bytes>, TarError> {
+    pub async fn next_data(&mut self) -> Result<Option<Bytes>, TarError> {
         if self.left > 0 {
             self.fill().await?;
             let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(DATA_MOST);
@@ -135,7 +171,7 @@ impl<S: Stream<Item = Result<Bytes, BoxError>> + Unpin> TarReader<S> {
         };
         // Links, directories and devices have no content, whatever their header says.
         self.left = if kind == FileKind::File { len } else { 0 };
-        self.padding = self.left.next_multiple_of(BLOCK_U64) - self.left;
+        self.padding = padding(self.left).ok_or(TarError::Header { at })?;
         let name = match extended.path {
             Some(path) => path,
             None => String::from_utf8(header.path_bytes().into_owned()).map_err(|_| TarError::Header { at })?,
@@ -155,7 +191,7 @@ impl<S: Stream<Item = Result<Bytes, BoxError>> + Unpin> TarReader<S> {
     /// Reads an extended header's records and their padding.
     async fn extended(&mut self, len: u64) -> Result<BytesMut, TarError> {
         self.left = len;
-        self.padding = len.next_multiple_of(BLOCK_U64) - len;
+        self.padding = padding(len).expect("at most EXTENDED_MOST");
         let mut records = BytesMut::new();
         while let Some(bytes) = self.next_data().await? {
             records.extend_from_slice(&bytes);
@@ -225,6 +261,11 @@ impl<S: Stream<Item = Result<Bytes, BoxError>> + Unpin> TarReader<S> {
         self.at += len;
         len
     }
+}
+
+/// Returns how many bytes fill a content's last block; `None` where that is beyond what 64 bits count.
+fn padding(len: u64) -> Option<u64> {
+    Some(len.checked_next_multiple_of(BLOCK_U64)? - len)
 }
 
 /// Returns the block as a header if its checksum is right.

@@ -3,7 +3,7 @@
 use super::Error;
 
 /// Bytes of a manifest at most.
-pub(super) const MANIFEST_LEN_MAX: u64 = 1 << 20;
+pub const MANIFEST_LEN_MAX: u64 = 1 << 20;
 
 /// What a file of the directory is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +23,7 @@ struct File {
 
 /// Returns the manifest that makes a server load the file `base` and then the empty file `increment`:
 /// what the present manifest lists becomes history, which the server deletes once it has loaded the new.
-pub(super) fn replacement(present: &str, names: &Names) -> Result<String, Error> {
+pub fn replacement(present: &str, names: &Names) -> Result<String, Error> {
     let files = parse(present)?;
     // a rewrite since the names were chosen may have taken the number in them: only this one counts
     let sequence = next_sequence(&files);
@@ -39,16 +39,16 @@ pub(super) fn replacement(present: &str, names: &Names) -> Result<String, Error>
 
 /// The files that a restore adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Names {
+pub struct Names {
     /// The RDB file.
-    pub(super) base: String,
+    pub base: String,
     /// The empty increment behind it.
-    pub(super) increment: String,
+    pub increment: String,
 }
 
 /// Returns names that no file of the present manifest has, nor any that the server may make before it is
 /// stopped: its own never hold the word. `prefix` is the setting `appendfilename`.
-pub(super) fn names(present: &str, prefix: &str) -> Result<Names, Error> {
+pub fn names(present: &str, prefix: &str) -> Result<Names, Error> {
     let sequence = next_sequence(&parse(present)?);
     Ok(Names {
         base: format!("{prefix}.{sequence}.orkvault.base.rdb"),
@@ -58,6 +58,11 @@ pub(super) fn names(present: &str, prefix: &str) -> Result<Names, Error> {
 
 fn next_sequence(files: &[File]) -> u64 {
     files.iter().map(|file| file.sequence).max().unwrap_or(0) + 1
+}
+
+/// Returns whether the text is a manifest that lists at least one file.
+pub fn is_manifest(text: &str) -> bool {
+    parse(text).is_ok_and(|files| !files.is_empty())
 }
 
 fn parse(text: &str) -> Result<Vec<File>, Error> {

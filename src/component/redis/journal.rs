@@ -23,13 +23,14 @@ const JOURNALS_MAX: usize = 1000;
 /// What a journal holds: one container that was, or was about to be, stopped.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Record {
+pub struct Record {
     version: u32,
     /// Its full id: a container made anew under the same name is not ours to start.
-    container_id: String,
-    container_name: String,
+    pub container_id: String,
+    /// Its name, for people.
+    pub container_name: String,
     /// Of the daemon that it belongs to.
-    daemon_id: String,
+    pub daemon_id: String,
 }
 
 /// A journal on disk. It stays there unless it is [`clear`](Journal::clear)ed.
@@ -59,6 +60,21 @@ pub enum Resumed {
     },
 }
 
+impl Record {
+    const VERSION: u32 = 1;
+
+    /// Returns what a journal says, `None` where it is none of ours, or of another version.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let record: Self = serde_json::from_slice(bytes).ok()?;
+        (record.version == Self::VERSION).then_some(record)
+    }
+
+    /// Returns the bytes of a journal.
+    pub fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("strings and a number")
+    }
+}
+
 impl Journal {
     /// Writes that this container is about to be stopped; on disk when it returns. `state_dir` is made,
     /// with mode 0700, where it is missing.
@@ -66,13 +82,12 @@ impl Journal {
         let id: String = container_id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         let path = state_dir.join(format!("{PREFIX}{id}{SUFFIX}"));
         let record = Record {
-            version: 1,
+            version: Record::VERSION,
             container_id: container_id.to_owned(),
             container_name: container_name.to_owned(),
             daemon_id: daemon_id.to_owned(),
         };
-        let bytes = serde_json::to_vec(&record).expect("strings and a number");
-        publish(state_dir, &path, &bytes).map_err(io_error("writing", &path))?;
+        publish(state_dir, &path, &record.encode()).map_err(io_error("writing", &path))?;
         Ok(Self { path })
     }
 
@@ -146,8 +161,7 @@ fn read(path: &Path) -> Result<Record, Error> {
         return Err(malformed());
     }
     let bytes = fs::read(path).map_err(io_error("reading", path))?;
-    let record: Record = serde_json::from_slice(&bytes).map_err(|_| malformed())?;
-    if record.version == 1 { Ok(record) } else { Err(malformed()) }
+    Record::decode(&bytes).ok_or_else(malformed)
 }
 
 /// Temporary file, fsync, rename, fsync of the directory: a journal is whole or not there.

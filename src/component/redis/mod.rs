@@ -4,7 +4,7 @@
 //! where there is only an address. Restore puts the file where the server really loads it at its next
 //! start (with AOF on that is a manifest whose base is the RDB file), and restarts the container.
 
-mod aof;
+pub mod aof;
 mod compatibility;
 mod crc64;
 pub mod journal;
@@ -223,6 +223,18 @@ pub enum Error {
         /// Which.
         path: PathBuf,
     },
+    /// Something listens at the address: a server would not load the file, and write its own over it.
+    #[error("a server is running at {address}: what is written into its data directory now would be lost")]
+    Running {
+        /// The address.
+        address: String,
+    },
+    /// The name of the RDB file in the snapshot is no name of a file in a directory.
+    #[error("{name:?} cannot be the name of an RDB file")]
+    UnsafeName {
+        /// The setting `dbfilename` of the server that was captured.
+        name: String,
+    },
     /// There is neither a container to restart nor a directory to write to.
     #[error("redis at {address} cannot be restored over the network: a container or a data directory is needed")]
     NoWayIn {
@@ -310,6 +322,8 @@ impl Error {
             | Self::OldAof { .. }
             | Self::NoSpace { .. }
             | Self::AofPresent { .. }
+            | Self::Running { .. }
+            | Self::UnsafeName { .. }
             | Self::NoWayIn { .. } => ErrorKind::Refused,
             _ => ErrorKind::Failed,
         }

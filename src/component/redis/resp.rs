@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -17,6 +17,8 @@ const BULK_MAX: u64 = 4 << 20;
 const ARRAY_MAX: u64 = 4096;
 /// Nested arrays at most.
 const DEPTH_MAX: usize = 8;
+/// Bytes taken from the connection at a time.
+const READ_CAPACITY: usize = 1 << 20;
 const CONNECT_SECS: u64 = 10;
 /// Nothing for so long is an error. A server that waits for a running child sends a newline now and then.
 const SILENT_SECS: u64 = 300;
@@ -34,10 +36,10 @@ pub enum Reply {
     Array(Vec<Reply>),
 }
 
-/// A connection.
+/// A connection; `S` is what carries it.
 #[derive(Debug)]
-pub struct Connection {
-    stream: BufReader<TcpStream>,
+pub struct Connection<S = TcpStream> {
+    stream: BufReader<S>,
     place: String,
 }
 
@@ -70,7 +72,7 @@ impl Connection {
         let stream = connected
             .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
             .map_err(|source| Error::Connect { place: place.clone(), source })?;
-        let mut connection = Self { stream: BufReader::with_capacity(1 << 20, stream), place };
+        let mut connection = Self::over(stream, place);
         if let Some(password) = &access.password {
             let words: Vec<&str> = match &access.user {
                 Some(user) => vec!["AUTH", user, password.expose()],
@@ -90,7 +92,7 @@ impl Connection {
     /// Sends a command and returns its reply, errors included.
     pub async fn ask(&mut self, words: &[&str]) -> Result<Reply, Error> {
         self.send(words).await?;
-        self.reply(0).await
+        self.next_reply().await
     }
 
     /// Sends a command and returns its reply; an error reply is an error.
@@ -106,6 +108,18 @@ impl Connection {
         let bytes = zeroize::Zeroizing::new(encode(words));
         let sent = self.stream.get_mut().write_all(&bytes).await;
         sent.map_err(|source| Error::Transport { place: self.place.clone(), source })
+    }
+}
+
+impl<S: AsyncRead + Unpin> Connection<S> {
+    /// Returns a connection over something else that carries it. `place` says where the other side is, for people.
+    pub fn over(stream: S, place: String) -> Self {
+        Self { stream: BufReader::with_capacity(READ_CAPACITY, stream), place }
+    }
+
+    /// Reads the next reply, errors included.
+    pub async fn next_reply(&mut self) -> Result<Reply, Error> {
+        self.reply(0).await
     }
 
     /// Returns the next line without its end. The `\n` that a master sends to say that it is alive is an empty one.

@@ -40,7 +40,8 @@ const FORGET: &str = r#"rm -f "$1.orkvault-before""#;
 pub struct SinkOptions {
     /// Where the journal of stopped containers is kept.
     pub state_dir: PathBuf,
-    /// For a server that is no container: the data directory on this machine. The server must be down.
+    /// For a server that is no container: the data directory on this machine. While something listens at the
+    /// server's address, a restore is refused.
     pub data_dir: Option<PathBuf>,
     /// How long the server may take to load the data.
     pub ready_limit: Duration,
@@ -280,10 +281,10 @@ impl RedisSink {
         Error::NotReady { place: self.access.shown(), secs: self.options.ready_limit.as_secs(), rolled_back }
     }
 
-    fn local(&self, address: &str) -> Result<(&std::path::Path, String), Error> {
+    fn local<'a>(&'a self, address: &'a str, captured: &Captured) -> Result<local::DataDir<'a>, Error> {
         let dir = self.options.data_dir.as_deref();
         let dir = dir.ok_or_else(|| Error::NoWayIn { address: address.to_owned() })?;
-        Ok((dir, STREAM.to_owned()))
+        local::DataDir::new(dir, address, captured)
     }
 }
 
@@ -302,12 +303,12 @@ impl Sink for RedisSink {
         let mut plan = RestorePlan::default();
         match &self.access.place {
             Place::Address(address) => {
-                let (dir, name) = self.local(address)?;
-                match local::plan(dir, &name)? {
+                let data_dir = self.local(address, stored.captured())?;
+                match data_dir.plan().await? {
                     Some(path) => plan.replaces.push(format!("{path:?}")),
-                    None => plan.creates.push(format!("{:?}, {} bytes", dir.join(name), dump.len)),
+                    None => plan.creates.push(format!("{:?}, {} bytes", data_dir.path(), dump.len)),
                 }
-                plan.warnings.push(format!("the server of {dir:?} must be down, and its AOF off"));
+                plan.warnings.push(format!("the server of {:?} must stay down, and its AOF off", data_dir.path()));
             }
             Place::Container { docker, name, .. } => {
                 let mut target = self.target(docker, name, stored.captured()).await?;
@@ -327,12 +328,12 @@ impl Sink for RedisSink {
         let dump = dump(stored)?;
         match &self.access.place {
             Place::Address(address) => {
-                let (dir, name) = self.local(address)?;
-                local::plan(dir, &name)?;
+                let data_dir = self.local(address, stored.captured())?;
+                data_dir.plan().await?;
                 let body = stored.open(STREAM).await?;
-                let verdict = local::write(dir, &name, body).await?;
+                let verdict = data_dir.write(body).await?;
                 let keys: u64 = verdict.databases.values().map(|keys| keys.total).sum();
-                let note = format!("{:?}: {keys} keys, loaded at the server's next start", dir.join(name));
+                let note = format!("{:?}: {keys} keys, loaded at the server's next start", data_dir.path());
                 Ok(Restored { bytes: verdict.len, notes: vec![note], warnings: Vec::new() })
             }
             Place::Container { docker, name, .. } => {

@@ -18,6 +18,8 @@ NOT_OURS = {"admin", "local", "config"}
 HEALTH_CHECK_KEY = b"ping"
 HEADERS = ("ContentType", "CacheControl", "ContentEncoding", "ContentDisposition", "ContentLanguage", "WebsiteRedirectLocation")
 READERS = 12
+# What a restore of secrets kept of a file that differed: it is no key, and no snapshot has it either.
+KEPT_MARK = ".orkvault-before-"
 
 
 def read(run):
@@ -135,7 +137,7 @@ def read_secrets(run):
     found = {}
     keys = run.stack_dir / "docker" / "keys"
     for path in [run.env_file, *(sorted(keys.iterdir()) if keys.is_dir() else [])]:
-        if path.is_file():
+        if path.is_file() and KEPT_MARK not in path.name:
             found[str(path.relative_to(run.stack_dir))] = {
                 "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "mode": oct(stat.S_IMODE(path.stat().st_mode))}
     return found

@@ -1,9 +1,12 @@
 """The comparison that decides whether a restore was good: it must see every kind of difference."""
 
 import copy
+import pathlib
+import tempfile
 import unittest
+import unittest.mock
 
-from . import state
+from . import layout, seed_secrets, services, state
 
 STATE = {
     "mongodb": {"orkestra": {"orders": {"documents": 2, "bytes": 90, "sha256": "aa", "indexes": ["one", "two"]},
@@ -67,6 +70,39 @@ class Compare(unittest.TestCase):
         self.assertEqual(state.compare(STATE, other, ["mongodb"], map_db="orkestra=staging")[1], [])
         del other["mongodb"]["staging"]["orders"]
         self.assertEqual(len(state.compare(STATE, other, ["mongodb"], map_db="orkestra=staging")[1]), 1)
+
+
+class Secrets(unittest.TestCase):
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        runs = unittest.mock.patch.object(layout, "RUNS", pathlib.Path(directory.name))
+        runs.start()
+        self.addCleanup(runs.stop)
+        self.run_of_stack = layout.Run("secrets", "new", "default", "small", days=1)
+        services.name_things(self.run_of_stack)
+
+    def test_a_day_changes_content_and_mode_and_deletes_a_key(self):
+        before, env = state.read_secrets(self.run_of_stack), self.run_of_stack.env_file.read_text()
+        seed_secrets.change(self.run_of_stack)
+        after = state.read_secrets(self.run_of_stack)
+        # Every line of before is there: credentials above all.
+        self.assertEqual(self.run_of_stack.env_file.read_text(), env + "DAYS_WORKED=1\n")
+        self.assertEqual([line.split(":")[0] for line in state.differ("secrets", before, after)],
+                         ["secrets/docker/.env/sha256", "secrets/docker/keys/apple.p8",
+                          "secrets/docker/keys/jwt-private.pem/sha256", "secrets/docker/keys/jwt-public.pem/mode"])
+        for allow_added in (False, True):
+            self.assertEqual(len(state.compare({"secrets": before}, {"secrets": after}, ["secrets"], allow_added=allow_added)[1]), 4)
+        seed_secrets.change(self.run_of_stack)
+
+    def test_what_a_restore_kept_is_no_secret_and_any_other_file_is(self):
+        before = state.read_secrets(self.run_of_stack)
+        keys = self.run_of_stack.env_file.parent / "keys"
+        (keys / "apple.p8.orkvault-before-20261122T160000Z").write_text("what it held")
+        self.assertEqual(state.read_secrets(self.run_of_stack), before)
+        (keys / "later.pem").write_text("another key")
+        other = {"secrets": state.read_secrets(self.run_of_stack)}
+        self.assertEqual(len(state.compare({"secrets": before}, other, ["secrets"], allow_added=True)[1]), 1)
 
 
 if __name__ == "__main__":

@@ -132,6 +132,9 @@ async fn length_that_is_not_there_ends_in_an_error_without_being_allocated() {
     let mut archive = header("x", tar::EntryType::XHeader, 1 << 30).as_bytes().to_vec();
     archive.extend([0; 4096]);
     assert!(matches!(read(&archive, 512).await, Err(TarError::Extended { .. })));
+    // Its last block would end beyond what 64 bits count.
+    let most = extended(record("size", &u64::MAX.to_string()).as_bytes(), "f", b"hello");
+    assert!(matches!(read(&most, 512).await, Err(TarError::Header { .. })));
 }
 
 #[tokio::test]
