@@ -28,6 +28,6 @@ async fn a_hundred_thousand_chunks_of_eight_bytes_can_be_read_back() {
     assert!(read_all(reader.open(&written.record().unwrap())).await.unwrap() == input);
     for (key, len) in repository.list(ObjectPrefix::Packs).await.unwrap() {
         let ObjectKey::Pack(pack) = key else { continue };
-        repository.scan_pack(pack, len, PackScan::Everything).await.unwrap();
+        repository.scan_pack(pack, len, PackScan::Everything, &Default::default()).await.unwrap();
     }
 }
