@@ -125,7 +125,9 @@ pub(super) fn open_key(
         }
         WrappedKey::Public { encapsulation, sealed } if purpose != Purpose::Pack(PackKind::Meta) => {
             let Some(reader) = keys.reader(entry.epoch) else {
-                return Err(Error::NotCapable { what: "read content" });
+                // An epoch that a reader does not know was never written: the entry was changed.
+                let changed = Error::CannotOpen { what };
+                return Err(if keys.can_read() { changed } else { Error::NotCapable { what: "read content" } });
             };
             let psk = keys.psk();
             let encapsulation =
