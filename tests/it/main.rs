@@ -13,6 +13,7 @@ mod buckets_trouble;
 #[cfg(test)]
 mod cli_commands;
 #[cfg(test)]
+mod cli_new_machine;
 mod cli_refusals;
 #[cfg(test)]
 mod crash;

@@ -19,10 +19,12 @@ use crate::component::files::{DirectorySink, ExportSink};
 use crate::component::s3::Extras;
 use crate::component::stack::Stack;
 use crate::component::{Restored, Sink};
+use crate::crypto;
+use crate::format::object::Namespace;
 use crate::ops::restore::{Restore, RestoreItem, complete_component, plan};
 use crate::ops::select;
 use crate::ops::snapshot::SECRETS;
-use crate::repo::LoadedSnapshot;
+use crate::repo::{self, LoadedSnapshot};
 
 /// Lines of a plan that are shown without `--verbose`.
 const LINES_SHOWN: usize = 10;
@@ -43,7 +45,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
     let snapshot = select::find(&opened.repository, &args.snapshot).await?;
     let names = names(args, &snapshot)?;
     if names.iter().any(|name| name == SECRETS)
-        && !opened.repository.keyring().can_read(crate::format::object::Namespace::Secrets)
+        && !opened.repository.keyring().can_read(Namespace::Secrets)
         && args.components.is_empty()
     {
         return Err(Error::NotGiven {
@@ -51,6 +53,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
             ways: "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE, or leave secrets out with -c",
         });
     }
+    can_read(&opened, &names)?;
     let (mut lock, mut new_dir) = (None, None);
     let (sinks, stack) = match &args.target_dir {
         Some(dir) => {
@@ -61,7 +64,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
         }
         None => {
             let of_stack: BTreeSet<String> = names.iter().cloned().collect();
-            let stack = components::resolve(settings, &of_stack).await?;
+            let stack = components::resolve_new(settings, &of_stack).await?;
             same_environment(args, &snapshot, &stack)?;
             if !args.dry_run {
                 lock = Some(RestoreLock::take(settings)?);
@@ -103,7 +106,20 @@ fn names(args: &RestoreArgs, snapshot: &LoadedSnapshot) -> Result<Vec<String>, E
     Ok(distinct.into_iter().collect())
 }
 
+/// Keys that cannot read what is to be restored are told before anything is begun.
+fn can_read(opened: &Opened, names: &[String]) -> Result<(), Error> {
+    let namespace = |name: &String| if name == SECRETS { Namespace::Secrets } else { Namespace::Data };
+    if names.iter().all(|name| opened.repository.keyring().can_read(namespace(name))) {
+        return Ok(());
+    }
+    Err(repo::Error::Crypto(crypto::Error::NotCapable { what: "read content" }).into())
+}
+
 fn same_environment(args: &RestoreArgs, snapshot: &LoadedSnapshot, stack: &Stack) -> Result<(), Error> {
+    if !stack.knows_environment() {
+        error_line("warning: nothing here says which environment this is: it is not compared with the snapshot's");
+        return Ok(());
+    }
     let (found, here) = (&snapshot.manifest.environment, &stack.environment.value);
     if args.into_env.as_ref().is_some_and(|named| named != here) || (found != here && args.into_env.is_none()) {
         return Err(Error::OtherEnvironment {
@@ -238,7 +254,8 @@ async fn carry_out(settings: &Settings, args: &RestoreArgs, mut restore: Restore
             return Ok(());
         }
         let restored = &mut carried.restored;
-        restore.apply(&progress, |component, done| restored.push((component.to_owned(), done.clone()))).await
+        let applied = restore.apply(&progress, |component, done| restored.push((component.to_owned(), done.clone())));
+        applied.await.map_err(|source| Error::RestoreFailed { source: Box::new(source.into()) })
     };
     let outcome = outcome.await;
     progress.finish();

@@ -1,5 +1,6 @@
 //! Puts `docker/.env` and `docker/keys/*` back. A file that differs is kept beside its replacement.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -194,10 +195,9 @@ impl Incoming {
     }
 
     fn write(&self, present: &Present, stamp: &str) -> Result<(), Error> {
-        match rustix::fs::mkdir(&self.directory, rustix::fs::Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(Error::io("making", &self.directory)(errno)),
-        }
+        // With what is above it: on a new machine there is no `docker` yet.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.map_err(|source| Error::Io { action: "making", path: self.directory.clone(), source })?;
         let root = Root::open(&self.directory)?;
         if matches!(present, Present::Differs) {
             root.keep_as(&self.name, &self.kept_name(stamp))?;
