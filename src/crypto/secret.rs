@@ -52,6 +52,11 @@ impl Passphrase {
     }
 }
 
+/// Overwrites bytes that were secret, in a way that is not optimised away.
+pub fn wipe(bytes: &mut Vec<u8>) {
+    bytes.zeroize();
+}
+
 /// Bytes that were opened and must not stay in memory: a decoded secrets bundle.
 #[derive(Zeroize, ZeroizeOnDrop, Default)]
 pub struct SecretBytes(Vec<u8>);

@@ -38,16 +38,27 @@ pub struct DataCapture<'a> {
 }
 
 impl<'a> DataCapture<'a> {
-    /// `previous` is the component's entry table in the newest complete snapshot that has one.
+    /// Captures without a previous entry table: see [`DataCapture::prove_previous`].
     #[must_use]
-    pub fn new(
-        writer: &'a mut Writer,
-        reader: Arc<Reader>,
-        progress: &'a dyn Progress,
-        previous: Option<&TableRecord>,
-    ) -> Self {
-        let previous = previous.map(|record| StoredTable::open(&reader, record));
-        Self { writer, reader, progress, previous, table: None, streams: BTreeMap::new() }
+    pub fn new(writer: &'a mut Writer, reader: Arc<Reader>, progress: &'a dyn Progress) -> Self {
+        Self { writer, reader, progress, previous: None, table: None, streams: BTreeMap::new() }
+    }
+
+    /// Reads the previous entry table and every recipe that it refers to, once. What proves damaged is set aside
+    /// before the first row is given out: no row of this capture then refers to it.
+    pub async fn prove_previous(&mut self, record: &TableRecord) {
+        let mut table = StoredTable::open(&self.reader, record);
+        loop {
+            match table.next_entry().await {
+                Ok(Some((_, Some(content)))) => {
+                    // Whatever it is, `previous` meets it again and says so.
+                    let _ = super::stored::is_there(&self.reader, &content).await;
+                }
+                Ok(Some((_, None))) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        self.previous = Some(StoredTable::open(&self.reader, record));
     }
 
     /// Ends the entry table, if there is one, and returns what was stored.
@@ -100,7 +111,8 @@ impl<'a> DataCapture<'a> {
         match self.push_all(&stream, what, &mut body).await {
             Ok(()) => self.writer.end(stream, extents_most).await.map_err(wrap),
             Err(error) => {
-                self.writer.abort(stream).await.map_err(wrap)?;
+                // The first error is the cause; a writer that has stopped has nothing to abort.
+                let _ = self.writer.abort(stream).await;
                 Err(error)
             }
         }

@@ -11,7 +11,7 @@ use super::{Error, Progress, select};
 use crate::format::id::{PackId, SnapshotId};
 use crate::format::manifest::ComponentStatus;
 use crate::format::object::{Namespace, ObjectKey};
-use crate::repo::{LoadedSnapshot, PackScan, Reader, Repository};
+use crate::repo::{self, LoadedSnapshot, PackScan, Reader, Repository};
 
 /// Packs that are read at the same time: each is held in memory.
 const PACKS_AT_ONCE: usize = 2;
@@ -71,16 +71,21 @@ pub async fn check(
     let outcome = CheckOutcome::default();
     let mut check = Check { repository, options, progress, outcome, objects: HashMap::new() };
     progress.step("listing", None);
-    check.list().await?;
-    check.slots().await;
+    // The reverse of the order of writes: whatever a snapshot listed here refers to was put before it, so a
+    // snapshot that is being taken meanwhile is simply not part of this check.
+    let snapshots = repository.snapshot_ids(Namespace::Data).await?;
+    let secrets = repository.snapshot_ids(Namespace::Secrets).await?;
     progress.step("checking the index", None);
     check.index().await?;
+    check.list().await?;
+    check.slots().await?;
     progress.step("checking packs", Some(check.pack_bytes()));
     check.packs().await?;
     progress.step("checking snapshots", None);
-    let snapshots = check.snapshots().await?;
+    let snapshots = check.snapshots(&snapshots).await?;
     check.chains(&snapshots);
-    check.secrets(&snapshots).await?;
+    check.secrets(&snapshots, &secrets).await?;
+    check.streams(&snapshots).await?;
     check.outcome.findings.sort();
     check.outcome.findings.dedup();
     Ok(check.outcome)
@@ -108,13 +113,24 @@ impl Check<'_> {
         Ok(())
     }
 
-    async fn slots(&mut self) {
+    /// Takes what proves damaged as a finding; a store that does not answer ends the check.
+    fn find_error(&mut self, object: impl ToString, error: repo::Error) -> Result<(), Error> {
+        if error.is_damage() || matches!(error, repo::Error::Crypto(_)) {
+            self.find(object, reason(&error));
+            Ok(())
+        } else {
+            Err(error.into())
+        }
+    }
+
+    async fn slots(&mut self) -> Result<(), Error> {
         if !self.objects.contains_key(&ObjectKey::Config) {
             self.find(ObjectKey::Config, "is missing");
         }
         for (key, error) in self.repository.check_slots_and_config(self.objects.keys().copied()).await {
-            self.find(key, reason(&error));
+            self.find_error(key, error)?;
         }
+        Ok(())
     }
 
     async fn index(&mut self) -> Result<(), Error> {
@@ -161,7 +177,7 @@ impl Check<'_> {
                     self.outcome.sealed_segments += scanned.sealed_segments;
                 }
                 Err(error) => {
-                    self.find(ObjectKey::Pack(id), reason(&error));
+                    self.find_error(ObjectKey::Pack(id), error)?;
                     gone.insert(id);
                 }
             }
@@ -169,12 +185,11 @@ impl Check<'_> {
         drop(scans);
         // Snapshots that need something of a damaged pack are then found, too.
         self.repository.index().set_gone(gone);
-        self.unlisted(&listed).await;
-        Ok(())
+        self.unlisted(&listed).await
     }
 
     /// Packs that no index part lists: a run that was cut off, or a lost index part.
-    async fn unlisted(&mut self, listed: &BTreeMap<PackId, u64>) {
+    async fn unlisted(&mut self, listed: &BTreeMap<PackId, u64>) -> Result<(), Error> {
         let unlisted: Vec<(PackId, u64)> = self
             .objects
             .iter()
@@ -184,24 +199,25 @@ impl Check<'_> {
         for (id, len) in unlisted {
             match self.repository.check_unlisted_pack(id, len, self.options.read_data).await {
                 Ok(()) => self.outcome.notes.push(format!("{}: {len} bytes, in no index part", ObjectKey::Pack(id))),
-                Err(error) => self.find(ObjectKey::Pack(id), reason(&error)),
+                Err(error) => self.find_error(ObjectKey::Pack(id), error)?,
             }
         }
+        Ok(())
     }
 
-    async fn snapshots(&mut self) -> Result<Vec<LoadedSnapshot>, Error> {
+    async fn snapshots(&mut self, ids: &[SnapshotId]) -> Result<Vec<LoadedSnapshot>, Error> {
         let reader = Reader::new(self.repository)?;
         let mut good = Vec::new();
         // A recipe that two snapshots share is expanded once.
         let mut proven = HashMap::new();
-        for (id, loaded) in select::load_each(self.repository).await? {
+        for (id, loaded) in select::load_these(self.repository, ids).await {
             self.outcome.snapshots += 1;
             match loaded {
                 Ok(snapshot) => {
                     self.components(&reader, &snapshot, &mut proven).await;
                     good.push(snapshot);
                 }
-                Err(error) => self.find(ObjectKey::Snapshot(Namespace::Data, id), reason(&error)),
+                Err(error) => self.find_error(ObjectKey::Snapshot(Namespace::Data, id), error)?,
             }
         }
         Ok(good)
@@ -242,7 +258,14 @@ impl Check<'_> {
         let known: HashMap<SnapshotId, &LoadedSnapshot> =
             snapshots.iter().map(|snapshot| (snapshot.id, snapshot)).collect();
         for snapshot in snapshots {
-            let Some(previous) = &snapshot.manifest.orkvault.writer.previous else { continue };
+            let writer = &snapshot.manifest.orkvault.writer;
+            let Some(previous) = &writer.previous else {
+                if writer.sequence != 1 {
+                    let object = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
+                    self.find(object, format!("is number {} of its writer and follows none", writer.sequence));
+                }
+                continue;
+            };
             let object = ObjectKey::Snapshot(Namespace::Data, previous.snapshot);
             match known.get(&previous.snapshot) {
                 Some(found) if found.hash == previous.blake3 => {}
@@ -254,20 +277,20 @@ impl Check<'_> {
         }
     }
 
-    async fn secrets(&mut self, snapshots: &[LoadedSnapshot]) -> Result<(), Error> {
+    async fn secrets(&mut self, snapshots: &[LoadedSnapshot], ids: &[SnapshotId]) -> Result<(), Error> {
         let mut bundles = HashMap::new();
-        for id in self.repository.snapshot_ids(Namespace::Secrets).await? {
+        for id in ids.iter().copied() {
             self.outcome.snapshots += 1;
             if self.repository.keyring().namespace(Namespace::Secrets).is_err() {
                 // Without keys of that namespace: what the checksum tells.
                 if let Err(error) = self.repository.scrub(ObjectKey::Snapshot(Namespace::Secrets, id)).await {
-                    self.find(ObjectKey::Snapshot(Namespace::Secrets, id), reason(&error));
+                    self.find_error(ObjectKey::Snapshot(Namespace::Secrets, id), error)?;
                 }
                 continue;
             }
             match self.repository.load_secrets_snapshot(id).await {
                 Ok(snapshot) => drop(bundles.insert(snapshot.manifest.bundle, snapshot)),
-                Err(error) => self.find(ObjectKey::Snapshot(Namespace::Secrets, id), reason(&error)),
+                Err(error) => self.find_error(ObjectKey::Snapshot(Namespace::Secrets, id), error)?,
             }
         }
         for (bundle, snapshot) in &bundles {
@@ -277,10 +300,10 @@ impl Check<'_> {
             } else if self.repository.keyring().can_read(Namespace::Secrets)
                 && let Err(error) = self.repository.open_secrets(snapshot).await
             {
-                self.find(ObjectKey::Bundle(*bundle), reason(&error));
+                self.find_error(ObjectKey::Bundle(*bundle), error)?;
             }
         }
-        self.bundles().await;
+        self.bundles().await?;
         for snapshot in snapshots {
             let Some(secrets) = snapshot.manifest.orkvault.secrets else { continue };
             let object = ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot);
@@ -293,9 +316,9 @@ impl Check<'_> {
     }
 
     /// Bundles against their names, which anybody can do.
-    async fn bundles(&mut self) {
+    async fn bundles(&mut self) -> Result<(), Error> {
         if !self.options.read_data {
-            return;
+            return Ok(());
         }
         let bundles: Vec<(ObjectKey, u64)> = self
             .objects
@@ -306,8 +329,41 @@ impl Check<'_> {
         for (key, len) in bundles {
             match self.repository.scrub(key).await {
                 Ok(()) => self.outcome.read_bytes += len,
-                Err(error) => self.find(key, reason(&error)),
+                Err(error) => self.find_error(key, error)?,
             }
         }
+        Ok(())
+    }
+
+    /// Puts every named stream of the newest complete snapshot together and compares it with the hash of what
+    /// came in: chunk ids alone do not tell that a recipe has the right ones in the right order.
+    async fn streams(&mut self, snapshots: &[LoadedSnapshot]) -> Result<(), Error> {
+        if !self.options.read_data || !self.repository.keyring().can_read(Namespace::Data) {
+            return Ok(());
+        }
+        let Some(newest) = snapshots
+            .iter()
+            .filter(|snapshot| select::is_complete(snapshot))
+            .max_by_key(|snapshot| (snapshot.manifest.created_at.as_str(), snapshot.manifest.orkvault.writer.sequence))
+        else {
+            return Ok(());
+        };
+        let reader = Reader::new(self.repository)?;
+        for (component, record) in &newest.manifest.orkvault.components {
+            for (name, stream) in &record.streams {
+                self.progress.step(&format!("reading {component}/{name}"), Some(stream.length));
+                let mut content = reader.open(stream);
+                while let Some(piece) = content.next().await {
+                    match piece {
+                        Ok(piece) => self.progress.advance(piece.len() as u64),
+                        Err(error) => {
+                            let object = ObjectKey::Snapshot(Namespace::Data, newest.id);
+                            self.find_error(format!("{object}: {component}/{name}"), error)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 }

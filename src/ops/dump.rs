@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Error;
 use super::restore::complete_component;
 use super::snapshot::SECRETS;
+use super::{Error, NoProgress};
 use crate::component::CatalogueRow;
 use crate::format::entry::EntryRow;
 use crate::format::manifest::StreamRecord;
@@ -22,7 +22,7 @@ pub async fn open(repository: &Repository, snapshot: &LoadedSnapshot, path: &str
         return secret(repository, snapshot, name).await?.ok_or_else(missing);
     }
     let record = complete_component(snapshot, component)?;
-    repository.load_index().await?;
+    super::load_index(repository, &NoProgress).await?;
     let reader = Reader::new(repository)?;
     if let Some(stream) = record.streams.get(name) {
         return Ok(reader.open(stream));
@@ -74,7 +74,7 @@ pub struct Listing {
 /// Opens the table of contents of a component. Content is not read: any key of the data namespace does.
 pub async fn list(repository: &Repository, snapshot: &LoadedSnapshot, component: &str) -> Result<Listing, Error> {
     let record = complete_component(snapshot, component)?;
-    repository.load_index().await?;
+    super::load_index(repository, &NoProgress).await?;
     let reader = Reader::new(repository)?;
     let catalogue = match &record.catalogue {
         Some(table) => super::stored::read_catalogue(&reader, table).await?,

@@ -86,6 +86,15 @@ pub trait Progress: Send + Sync {
     fn warn(&self, text: &str);
 }
 
+/// Brings the index in line with the repository. Index parts that cannot be read are left out with a warning:
+/// what only they list counts as unknown, so a snapshot stores it again and a restore that needs it says so.
+pub(crate) async fn load_index(repository: &repo::Repository, progress: &dyn Progress) -> Result<(), Error> {
+    for (id, error) in repository.load_index_leniently().await? {
+        progress.warn(&format!("index part {id} cannot be read: {}", snapshot::reason(&error)));
+    }
+    Ok(())
+}
+
 /// Hears nothing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoProgress;

@@ -50,7 +50,14 @@ pub async fn plan(
     mut sinks: Vec<Box<dyn Sink>>,
     progress: &dyn Progress,
 ) -> Result<Restore, Error> {
-    repository.load_index().await?;
+    // Nothing that this host remembers takes part in a restore, and lost index parts do not stop it: the packs
+    // know themselves what is in them.
+    let repository = &repository.with_fresh_index()?;
+    super::load_index(repository, progress).await?;
+    let unlisted = repository.index_unlisted_packs().await?;
+    if unlisted > 0 {
+        progress.warn(&format!("{unlisted} packs are in no index part; what they hold was read from themselves"));
+    }
     // A pack that is gone must be noticed before the first destructive step.
     repository.set_missing_packs_aside().await?;
     sinks.sort_by_key(|sink| sink.component() == SECRETS);

@@ -1,6 +1,7 @@
 //! Lists snapshots, and finds the one that is meant.
 
-use super::Error;
+use super::snapshot::reason;
+use super::{Error, Progress};
 use crate::format::id::SnapshotId;
 use crate::format::manifest::SnapshotStatus;
 use crate::format::object::Namespace;
@@ -19,16 +20,38 @@ pub async fn load_all(repository: &Repository) -> Result<Vec<LoadedSnapshot>, Er
     Ok(snapshots)
 }
 
+/// Returns every data snapshot that can be read, oldest first; warns of the others. For work that one damaged
+/// manifest must not stop: tonight's snapshot.
+pub async fn load_readable(repository: &Repository, progress: &dyn Progress) -> Result<Vec<LoadedSnapshot>, Error> {
+    let mut snapshots = Vec::new();
+    for (id, loaded) in load_each(repository).await? {
+        match loaded {
+            Ok(snapshot) => snapshots.push(snapshot),
+            Err(error) => progress.warn(&format!("snapshot {id} cannot be read: {}", reason(&error))),
+        }
+    }
+    snapshots.sort_by(|left, right| order(left).cmp(&order(right)));
+    Ok(snapshots)
+}
+
 /// Returns every data snapshot or why it cannot be read, in no order.
 pub async fn load_each(
     repository: &Repository,
 ) -> Result<Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)>, Error> {
+    Ok(load_these(repository, &repository.snapshot_ids(Namespace::Data).await?).await)
+}
+
+/// Returns these data snapshots or why they cannot be read.
+pub async fn load_these(
+    repository: &Repository,
+    ids: &[SnapshotId],
+) -> Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)> {
     let mut out = Vec::new();
-    for batch in repository.snapshot_ids(Namespace::Data).await?.chunks(MANIFESTS_AT_ONCE) {
+    for batch in ids.chunks(MANIFESTS_AT_ONCE) {
         let load = batch.iter().map(|id| async { (*id, repository.load_snapshot(*id).await) });
         out.extend(futures::future::join_all(load).await);
     }
-    Ok(out)
+    out
 }
 
 fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {

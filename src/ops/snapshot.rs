@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::capture::{DataCapture, SecretsCapture};
 use super::{Clock, Error, Progress, select, stamp};
 use crate::component::{self, Captured, CatalogueRow, Source};
+use crate::crypto::secret;
 use crate::format::config::StreamKind;
 use crate::format::id::SnapshotId;
 use crate::format::manifest::{
@@ -70,7 +71,9 @@ pub async fn snapshot(
     clock: &dyn Clock,
 ) -> Result<SnapshotOutcome, Error> {
     let started = clock.now();
-    repository.load_index().await?;
+    // History before index: what a manifest refers to was listed before it was committed.
+    let history = select::load_readable(repository, progress).await?;
+    super::load_index(repository, progress).await?;
     let packs_missing = repository.set_missing_packs_aside().await?;
     if packs_missing > 0 {
         progress.warn(&format!(
@@ -80,7 +83,7 @@ pub async fn snapshot(
     let mut run = Run {
         repository,
         reader: Reader::new(repository)?,
-        history: select::load_all(repository).await?,
+        history,
         progress,
         clock,
         records: BTreeMap::new(),
@@ -158,15 +161,21 @@ impl Run<'_> {
 
     async fn data(&mut self, writer: &mut Writer, source: &mut dyn Source) -> Result<CaptureResult, Error> {
         let previous = previous_entries(&self.history, source.component());
-        let mut capture = DataCapture::new(writer, Arc::clone(&self.reader), self.progress, previous);
+        let mut capture = DataCapture::new(writer, Arc::clone(&self.reader), self.progress);
+        if let Some(previous) = previous {
+            capture.prove_previous(previous).await;
+        }
         match source.capture(&mut capture).await {
             Ok(captured) => {
                 let (streams, entries) = capture.finish().await?;
                 Ok(Ok((captured, streams, entries)))
             }
             Err(error) => {
-                capture.abort().await?;
-                of_source(error).map(Err)
+                // The first error is the cause: a writer that has stopped cannot abort either.
+                let aborted = capture.abort().await;
+                let error = of_source(error)?;
+                aborted?;
+                Ok(Err(error))
             }
         }
     }
@@ -183,9 +192,13 @@ impl Run<'_> {
             Err(error) => return of_source(error).map(Err),
         };
         let bytes = capture.bytes();
-        let files = capture.into_files();
+        let mut files = capture.into_files();
         let id = self.repository.new_snapshot_id()?;
-        let bundle = self.repository.put_bundle(id, &files).await?;
+        let bundle = self.repository.put_bundle(id, &files).await;
+        for content in files.iter_mut().filter_map(|file| file.content.as_mut()) {
+            secret::wipe(content);
+        }
+        let bundle = bundle?;
         let manifest = SecretsManifest {
             schema: manifest::SECRETS_SCHEMA.to_owned(),
             created_at: stamp(started),
@@ -254,10 +267,21 @@ impl Run<'_> {
 
     /// The newest generation of secrets: what this data belongs to where this run captured none.
     async fn newest_secrets(&self) -> Result<Option<SecretsRef>, Error> {
+        // This writer's own sequence before anybody's clock.
+        let id = self.writer_id()?;
+        let own = self.history.iter().filter(|snapshot| snapshot.manifest.orkvault.writer.id == id);
+        let newest = own.max_by_key(|snapshot| snapshot.manifest.orkvault.writer.sequence);
+        if let Some(secrets) = newest.and_then(|snapshot| snapshot.manifest.orkvault.secrets) {
+            return Ok(Some(secrets));
+        }
         let mut newest: Option<(String, SnapshotId)> = None;
         for id in self.repository.snapshot_ids(Namespace::Secrets).await? {
-            let found = (self.repository.load_secrets_snapshot(id).await?.manifest.created_at, id);
-            newest = newest.max(Some(found));
+            match self.repository.load_secrets_snapshot(id).await {
+                Ok(snapshot) => newest = newest.max(Some((snapshot.manifest.created_at, id))),
+                Err(error) => {
+                    self.progress.warn(&format!("secrets snapshot {id} cannot be read: {}", reason(&error)));
+                }
+            }
         }
         Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot }))
     }

@@ -51,7 +51,7 @@ impl StoredTable {
 pub async fn is_there(reader: &Arc<Reader>, content: &StoredContent) -> Result<bool, repo::Error> {
     match reader.check_structure(&EntryContent::decode(&content.0)?).await {
         Ok(_) => Ok(true),
-        Err(repo::Error::ChunkMissing { .. }) => Ok(false),
+        Err(error) if error.is_damage() => Ok(false),
         Err(error) => Err(error),
     }
 }
@@ -156,6 +156,14 @@ impl SecretsStored {
     #[must_use]
     pub const fn new(captured: Captured, files: Vec<SecretFile>) -> Self {
         Self { captured, files, next: 0 }
+    }
+}
+
+impl Drop for SecretsStored {
+    fn drop(&mut self) {
+        for content in self.files.iter_mut().filter_map(|file| file.content.as_mut()) {
+            crate::crypto::secret::wipe(content);
+        }
     }
 }
 

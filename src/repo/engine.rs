@@ -224,6 +224,8 @@ impl Engine {
             PackKind::Meta => &mut self.meta,
         };
         let id = lane.ids.id(bytes);
+        // A page or root that could not be read back must not be written.
+        limits::check("chunk", bytes.len() as u64, limits::CHUNK_BYTES_MAX)?;
         let len = u32::try_from(bytes.len()).expect("chunks are at most 8 MiB");
         // Pending first: the packer adds to the index before it takes from the pending ones.
         let is_pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
@@ -240,7 +242,7 @@ impl Engine {
 
     fn store_page(&mut self, recipe: &mut RecipeWriter, page: &RecipePage) -> Result<(), Error> {
         let extent = self.store(PackKind::Meta, &page.encode())?;
-        recipe.stored(page, extent.chunk);
+        limits::check("pages of a recipe", recipe.stored(page, extent.chunk), limits::RECIPE_PAGES_MAX)?;
         Ok(())
     }
 

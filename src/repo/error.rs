@@ -139,12 +139,60 @@ pub enum Error {
     Stopped,
 }
 
+impl Error {
+    /// Returns whether stored content is damaged or missing: reading it again, or from elsewhere, will not help.
+    /// False for a store that does not answer, for keys that cannot, and for the cache of this host.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Object { source, .. } => !matches!(source, crypto::Error::NotCapable { .. }),
+            Self::Backend(source) => matches!(
+                source,
+                backend::Error::NotFound { .. }
+                    | backend::Error::TooLong { .. }
+                    | backend::Error::Short { .. }
+                    | backend::Error::NotAFile { .. }
+            ),
+            Self::Damaged { .. }
+            | Self::WrongContent { .. }
+            | Self::ChunkMissing { .. }
+            | Self::ChunkDamaged { .. }
+            | Self::SegmentDamaged { .. }
+            | Self::ChunkLength { .. }
+            | Self::StreamDamaged
+            | Self::IndexDiffers { .. }
+            | Self::Format(_) => true,
+            _ => false,
+        }
+    }
+}
+
 pub use rusqlite_error::CacheError;
 
 /// Keeps the database crate's type inside `index/cache.rs`.
 mod rusqlite_error {
     /// Why the index cache failed: the database's own words.
     #[derive(Debug, thiserror::Error)]
-    #[error("{0}")]
-    pub struct CacheError(pub String);
+    pub enum CacheError {
+        /// It is damaged or of another version: the next run makes it anew.
+        #[error("it is unusable: {reason}")]
+        Unusable {
+            /// In the database's words.
+            reason: String,
+        },
+        /// The disk, a permission, another process.
+        #[error("{reason}")]
+        Failed {
+            /// In the database's words.
+            reason: String,
+        },
+    }
+
+    impl CacheError {
+        /// Returns whether making it anew helps.
+        #[must_use]
+        pub const fn is_unusable(&self) -> bool {
+            matches!(self, Self::Unusable { .. })
+        }
+    }
 }

@@ -93,11 +93,12 @@ pub async fn init(
     })
     .await
     .map_err(|_| Error::Stopped)??;
-    for (id, object) in slots {
-        put_new(backend.as_ref(), ObjectKey::Slot(id), object).await?;
-    }
+    // Before anything is put: a key file that cannot be written leaves an empty backend.
     if let Err(error) = keep(&writer_key) {
         return Ok(Err(error));
+    }
+    for (id, object) in slots {
+        put_new(backend.as_ref(), ObjectKey::Slot(id), object).await?;
     }
     put_new(backend.as_ref(), ObjectKey::Config, config).await?;
     Ok(Ok(Initialized { repository, writer_key }))

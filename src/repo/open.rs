@@ -11,7 +11,7 @@ use super::index::Index;
 use super::index::cache::IndexCache;
 use super::keyring::Keyring;
 use super::object::{self, ObjectBytes};
-use crate::backend::{self, Backend, Listed};
+use crate::backend::{Backend, Listed};
 use crate::crypto::keys::KeySet;
 use crate::crypto::slot::{self, Opener};
 use crate::crypto::writer_key::WriterKey;
@@ -108,7 +108,7 @@ impl Repository {
         })
         .await
         .map_err(|_| Error::Stopped)??;
-        let cache = IndexCache::open(options.cache.as_deref(), &repository)?;
+        let cache = IndexCache::open(options.cache.as_deref(), &repository, &backend.location())?;
         Ok(Self {
             backend,
             keyring: Arc::new(Keyring::new(repository, sets, options.entropy)),
@@ -120,7 +120,7 @@ impl Repository {
     /// Returns the same repository with an empty index in a temporary file: for a proof that takes nothing
     /// on trust that this host remembers.
     pub fn with_fresh_index(&self) -> Result<Self, Error> {
-        let cache = IndexCache::open(None, &self.config.repository)?;
+        let cache = IndexCache::open(None, &self.config.repository, &self.backend.location())?;
         Ok(Self { index: Arc::new(Index::new(cache)), ..self.clone() })
     }
 
@@ -135,13 +135,14 @@ impl Repository {
 
     /// As [`Repository::load_index`]; returns the parts that could not be read instead of failing.
     pub async fn load_index_leniently(&self) -> Result<Vec<(IndexId, Error)>, Error> {
+        // The cache first: a part is put before it is cached, so one that is cached and not listed has gone.
+        let cached = self.index.parts()?;
         let there: HashSet<IndexId> = self
             .list(ObjectPrefix::Indexes)
             .await?
             .into_iter()
             .filter_map(|(key, _)| if let ObjectKey::Index(id) = key { Some(id) } else { None })
             .collect();
-        let cached = self.index.parts()?;
         let gone: Vec<IndexId> = cached.difference(&there).copied().collect();
         self.index.remove_parts(&gone)?;
         let missing: Vec<IndexId> = there.difference(&cached).copied().collect();
@@ -151,8 +152,8 @@ impl Repository {
             for (id, part) in futures::future::join_all(read).await {
                 match part {
                     Ok(part) => self.index.add_part(&id, &part)?,
-                    Err(error @ Error::Backend(_)) if !is_about_one_object(&error) => return Err(error),
-                    Err(error) => failed.push((id, error)),
+                    Err(error) if error.is_damage() => failed.push((id, error)),
+                    Err(error) => return Err(error),
                 }
             }
         }
@@ -173,9 +174,11 @@ impl Repository {
     /// Sets packs aside that the index lists and the store does not have whole: their chunks count as
     /// unknown and are stored again. Returns how many. One listing.
     pub async fn set_missing_packs_aside(&self) -> Result<usize, Error> {
+        // The index first: what it lists was put before.
+        let listed = self.index.packs()?;
         let there: HashSet<(ObjectKey, u64)> = self.list(ObjectPrefix::Packs).await?.into_iter().collect();
         let is_gone = |(id, len): &(_, u64)| !there.contains(&(ObjectKey::Pack(*id), *len));
-        let gone: HashSet<_> = self.index.packs()?.into_iter().filter(is_gone).map(|(id, _)| id).collect();
+        let gone: HashSet<_> = listed.into_iter().filter(is_gone).map(|(id, _)| id).collect();
         let count = gone.len();
         self.index.set_gone(gone);
         Ok(count)
@@ -230,18 +233,6 @@ impl Repository {
     pub fn index(&self) -> Arc<Index> {
         Arc::clone(&self.index)
     }
-}
-
-fn is_about_one_object(error: &Error) -> bool {
-    matches!(
-        error,
-        Error::Backend(
-            backend::Error::NotFound { .. }
-                | backend::Error::TooLong { .. }
-                | backend::Error::Short { .. }
-                | backend::Error::NotAFile { .. }
-        )
-    )
 }
 
 /// Reads the config and checks its checksum. Its codes need keys.

@@ -37,6 +37,9 @@ const EXTENTS_AT_ONCE: usize = 4096;
 const PIECES_QUEUED: usize = 16;
 /// Opened data keys that are kept; all are dropped when there are more.
 const KEYS_KEPT: usize = 4096;
+/// Packs that are tried for what one batch needs: a damaged one is set aside, and a later run may have stored
+/// the same chunks again.
+const COPIES_TRIED: usize = 4;
 /// Bytes that one request may fetch: neighbouring segments up to this.
 const REQUEST_BYTES: u64 = 8 * 1024 * 1024;
 
@@ -57,6 +60,8 @@ pub struct Reader {
     meta_ids: ChunkIdKey,
     cache: Mutex<Cache>,
 }
+
+type Fetched = (Arc<Segment>, Arc<DataKey>, Bytes);
 
 /// What is expected of a stream as a whole.
 #[derive(Debug, Clone, Copy)]
@@ -188,18 +193,26 @@ impl Reader {
     }
 
     async fn meta_chunk(&self, chunk: &ChunkId) -> Result<Bytes, Error> {
-        let place = self.repository.index().find(chunk)?.ok_or(Error::ChunkMissing { chunk: *chunk })?;
-        let segments = self.segments(vec![Arc::clone(&place.segment)]).await?;
-        slice(&segments, &place, 0, place.len).ok_or(Error::ChunkMissing { chunk: *chunk })
+        let missing = || Error::ChunkMissing { chunk: *chunk };
+        let mut cause = None;
+        for _ in 0..COPIES_TRIED {
+            let Some(place) = self.repository.index().find(chunk)? else { break };
+            match self.segments(vec![Arc::clone(&place.segment)]).await {
+                Ok(segments) => return slice(&segments, &place, 0, place.len).ok_or_else(missing),
+                // The pack is set aside now: another one may have the chunk, too.
+                Err(error) if error.is_damage() => drop(cause.get_or_insert(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(cause.unwrap_or_else(missing))
     }
 
     async fn read_extents(&self, extents: &[Extent], out: &mpsc::Sender<Result<Bytes, Error>>) -> Result<(), Error> {
         let mut rest = extents;
         while !rest.is_empty() {
-            let (places, wanted) = self.locate(rest)?;
+            let (places, segments) = self.located(rest).await?;
             let (now, later) = rest.split_at(places.len());
             rest = later;
-            let segments = self.segments(wanted).await?;
             for piece in assemble(now, &places, &segments)? {
                 if out.send(Ok(piece)).await.is_err() {
                     return Ok(());
@@ -207,6 +220,23 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// Returns the places of the first extents and the segments that they lie in, decoded.
+    async fn located(&self, extents: &[Extent]) -> Result<(Vec<Place>, HashMap<i64, Bytes>), Error> {
+        let mut cause = None;
+        for _ in 0..COPIES_TRIED {
+            let found = match self.locate(extents) {
+                Ok((places, wanted)) => self.segments(wanted).await.map(|segments| (places, segments)),
+                Err(error) => Err(error),
+            };
+            match found {
+                Ok(found) => return Ok(found),
+                Err(error) if error.is_damage() => drop(cause.get_or_insert(error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(cause.unwrap_or(Error::StreamDamaged))
     }
 
     /// Finds the places of the first extents, as many as lie in a few segments, and those segments.
@@ -244,30 +274,39 @@ impl Reader {
             return Ok(found);
         }
         missing.sort_by_key(|segment| (segment.pack, segment.ordinal));
-        let fetched = self.fetch(missing).await?;
+        let fetched = self.fetch(missing).await.map_err(|(pack, error)| self.damaged(pack, error))?;
         let (content_ids, meta_ids) = (&self.content_ids, &self.meta_ids);
         let decode = || {
-            let decode = |(segment, key, sealed): (Arc<Segment>, Arc<DataKey>, Bytes)| {
+            let decode = |(segment, key, sealed): Fetched| {
                 let ids = if segment.kind == PackKind::Content { content_ids } else { meta_ids };
-                open_segment(&segment, &key, &sealed, ids).map(|plain| (segment.row, Bytes::from(plain)))
+                let opened = open_segment(&segment, &key, &sealed, ids);
+                opened.map(|plain| (segment.row, Bytes::from(plain))).map_err(|error| (segment.pack, error))
             };
             if let [_] = fetched.as_slice() {
-                return fetched.into_iter().map(decode).collect::<Result<Vec<_>, Error>>();
+                return fetched.into_iter().map(decode).collect::<Result<Vec<_>, (PackId, Error)>>();
             }
             fetched.into_par_iter().map(decode).collect()
         };
         // A few milliseconds on all cores.
-        let decoded = tokio::task::block_in_place(decode)?;
+        let decoded = tokio::task::block_in_place(decode).map_err(|(pack, error)| self.damaged(pack, error))?;
         self.lock().keep(&decoded);
         found.extend(decoded);
         Ok(found)
     }
 
+    /// A pack that proved damaged counts for nothing from here on: a snapshot stores what it needs of it again.
+    fn damaged(&self, pack: PackId, error: Error) -> Error {
+        if error.is_damage() {
+            self.repository.index().set_aside(pack);
+        }
+        error
+    }
+
     /// Fetches the sealed bytes of segments that are in the order of their places, and their keys.
-    async fn fetch(&self, segments: Vec<Arc<Segment>>) -> Result<Vec<(Arc<Segment>, Arc<DataKey>, Bytes)>, Error> {
+    async fn fetch(&self, segments: Vec<Arc<Segment>>) -> Result<Vec<Fetched>, (PackId, Error)> {
         let mut keys = Vec::with_capacity(segments.len());
         for segment in &segments {
-            keys.push(self.data_key(segment).await?);
+            keys.push(self.data_key(segment).await.map_err(|error| (segment.pack, error))?);
         }
         let mut runs: Vec<Vec<Arc<Segment>>> = Vec::new();
         for segment in segments {
@@ -283,7 +322,8 @@ impl Reader {
                 let (Some(first), len) = (run.first(), run.iter().map(|segment| stored_len(segment)).sum()) else {
                     return Ok(Bytes::new());
                 };
-                backend.get_range(ObjectKey::Pack(first.pack), u64::from(first.offset), len).await
+                let range = backend.get_range(ObjectKey::Pack(first.pack), u64::from(first.offset), len).await;
+                range.map_err(|error| (first.pack, Error::from(error)))
             }
         });
         let fetched = futures::future::try_join_all(requests).await?;

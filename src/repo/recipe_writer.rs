@@ -43,9 +43,10 @@ impl RecipeWriter {
         RecipePage { extents: std::mem::take(&mut self.page) }
     }
 
-    /// Notes the chunk that holds a page.
-    pub(super) fn stored(&mut self, page: &RecipePage, chunk: ChunkId) {
+    /// Notes the chunk that holds a page. Returns how many pages there are now.
+    pub(super) fn stored(&mut self, page: &RecipePage, chunk: ChunkId) -> u64 {
         self.pages.push(PageRef { chunk, stream_len: page.stream_len() });
+        self.pages.len() as u64
     }
 
     /// Returns the root.

@@ -10,10 +10,10 @@ use crate::crypto::hash;
 use crate::crypto::pack::open_directory;
 use crate::format::cursor::Cursor;
 use crate::format::envelope::TAG_LEN;
-use crate::format::id::PackId;
-use crate::format::index::PackRecord;
+use crate::format::id::{IndexId, PackId};
+use crate::format::index::{IndexPart, PackRecord};
 use crate::format::limits;
-use crate::format::object::ObjectKey;
+use crate::format::object::{ObjectKey, ObjectPrefix};
 use crate::format::pack::{DIRECTORY_HEAD_LEN, DIRECTORY_TAIL_LEN, Directory, PackHeader};
 
 /// How deep a pack is read.
@@ -109,7 +109,10 @@ impl Repository {
         let listed = self.index().segments(&pack)?;
         let record = self.read_pack_directory(pack, stored_len).await?;
         let same = listed.iter().map(|segment| &segment.record).eq(record.directory.segments.iter())
-            && listed.iter().all(|segment| u64::from(segment.pack_len) == stored_len);
+            && listed.iter().all(|segment| {
+                (segment.kind, segment.header_len) == (record.kind, record.header_len)
+                    && u64::from(segment.pack_len) == stored_len
+            });
         if !same {
             return Err(Error::IndexDiffers { object: object() });
         }
@@ -121,6 +124,31 @@ impl Repository {
             (found.opened_bytes, found.sealed_segments) = opened.await.map_err(|_| Error::Stopped)??;
         }
         Ok(found)
+    }
+
+    /// Reads the directories of packs that no index part lists, and takes them into the local index: a restore
+    /// then needs no index part at all. Returns how many. Packs whose directory cannot be read are left out.
+    pub async fn index_unlisted_packs(&self) -> Result<usize, Error> {
+        let listed: HashSet<PackId> = self.index().packs()?.into_iter().map(|(id, _)| id).collect();
+        let mut part = IndexPart::default();
+        for (key, len) in self.list(ObjectPrefix::Packs).await? {
+            let ObjectKey::Pack(id) = key else { continue };
+            if listed.contains(&id) {
+                continue;
+            }
+            match self.read_pack_directory(id, len).await {
+                Ok(record) => part.packs.push(record),
+                Err(error) if error.is_damage() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        part.packs.sort_by_key(|pack| pack.id);
+        if !part.packs.is_empty() {
+            // Not the name of an object: the next load takes it out again.
+            let id = IndexId::from_bytes(*hash::content_hash(&part.encode()).as_bytes());
+            self.index().add_part(&id, &part)?;
+        }
+        Ok(part.packs.len())
     }
 
     /// Checks a pack that no index part lists: its directory, and with `read_all` its name.

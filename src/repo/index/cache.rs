@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use super::Segment;
-use crate::crypto::hash::StreamHasher;
+use crate::crypto::hash::{StreamHasher, content_hash};
 use crate::format::cursor::Cursor;
 use crate::format::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::format::index::{IndexPart, PackRecord};
@@ -14,7 +14,7 @@ use crate::format::pack::{Directory, PackKind, SegmentRecord};
 use crate::repo::error::{CacheError, Error};
 
 /// Changes whenever the tables do: another version is dropped and rebuilt.
-const SCHEMA_VERSION: &str = "orkvault-index-1";
+const SCHEMA_VERSION: &str = "orkvault-index-2";
 
 const TABLES: &str = "
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -23,7 +23,7 @@ CREATE TABLE packs (pack INTEGER PRIMARY KEY, part INTEGER NOT NULL, id BLOB NOT
                     stored_len INTEGER NOT NULL, header_len INTEGER NOT NULL);
 CREATE INDEX packs_by_part ON packs (part);
 CREATE INDEX packs_by_id ON packs (id);
-CREATE TABLE segments (segment INTEGER PRIMARY KEY, pack INTEGER NOT NULL, ordinal INTEGER NOT NULL,
+CREATE TABLE segments (segment INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL, ordinal INTEGER NOT NULL,
                        place INTEGER NOT NULL, record BLOB NOT NULL, checksum BLOB NOT NULL);
 CREATE INDEX segments_by_pack ON segments (pack, ordinal);
 CREATE TABLE chunks (id BLOB NOT NULL, segment INTEGER NOT NULL, PRIMARY KEY (id, segment)) WITHOUT ROWID;
@@ -38,29 +38,35 @@ pub struct IndexCache {
 type PackRow = (i64, [u8; 32], u8, u32, u32);
 
 impl IndexCache {
-    /// Opens the cache of `repository` in `directory`, which exists; makes it where it is missing, of
-    /// another version, of another repository or damaged. `None` keeps it in a temporary file.
-    pub fn open(directory: Option<&Path>, repository: &RepositoryId) -> Result<Self, Error> {
-        let path = directory.map(|directory| directory.join(format!("{repository}.index.sqlite")));
+    /// Opens the cache of `repository` at `location` in `directory`, which exists; makes it where it is missing,
+    /// of another version or damaged. `None` keeps it in a temporary file.
+    ///
+    /// The location is part of the name: two stores with copies of one repository do not know each other's packs.
+    pub fn open(directory: Option<&Path>, repository: &RepositoryId, location: &str) -> Result<Self, Error> {
+        let store = content_hash(location.as_bytes()).short();
+        let path = directory.map(|directory| directory.join(format!("{}-{store}.index.sqlite", repository.short())));
+        if path.as_deref().is_some_and(|path| damage_mark(path).exists()) {
+            Self::remove(path.as_deref())?;
+        }
         match Self::open_as_is(path.as_deref(), repository) {
-            Ok(cache) => Ok(cache),
-            Err(_) if path.as_deref().is_some_and(Path::exists) => {
-                // Not ours, damaged or old: the repository has everything that was in it.
+            Err(Error::Cache { source, .. }) if source.is_unusable() && path.is_some() => {
+                // Damaged or old: the repository has everything that was in it.
                 Self::remove(path.as_deref())?;
                 Self::open_as_is(path.as_deref(), repository)
             }
-            Err(error) => Err(error),
+            opened => opened,
         }
     }
 
     fn remove(path: Option<&Path>) -> Result<(), Error> {
         let Some(path) = path else { return Ok(()) };
-        for suffix in ["", "-wal", "-shm", "-journal"] {
+        for suffix in ["", "-wal", "-shm", "-journal", DAMAGE_SUFFIX] {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
             match std::fs::remove_file(&name) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(failed(path, &error.to_string()));
+                    let source = CacheError::Failed { reason: error.to_string() };
+                    return Err(Error::Cache { path: path.display().to_string(), source });
                 }
                 _ => {}
             }
@@ -70,7 +76,7 @@ impl IndexCache {
 
     fn open_as_is(path: Option<&Path>, repository: &RepositoryId) -> Result<Self, Error> {
         let shown = path.map_or_else(|| PathBuf::from("(temporary)"), Path::to_path_buf);
-        let wrap = |error: rusqlite::Error| failed(&shown, &error.to_string());
+        let wrap = |error: rusqlite::Error| failed(&shown, &error);
         // An empty name is SQLite's for a temporary database that may spill to disk.
         let connection = Connection::open(path.unwrap_or_else(|| Path::new(""))).map_err(wrap)?;
         connection.busy_timeout(std::time::Duration::from_secs(60)).map_err(wrap)?;
@@ -88,7 +94,7 @@ impl IndexCache {
 
     fn make_or_check(&mut self, repository: &RepositoryId) -> Result<(), Error> {
         let path = self.path.clone();
-        let wrap = |error: rusqlite::Error| failed(&path, &error.to_string());
+        let wrap = |error: rusqlite::Error| failed(&path, &error);
         let transaction =
             self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(wrap)?;
         let tables: i64 =
@@ -109,14 +115,18 @@ impl IndexCache {
                 .query_row("SELECT value FROM about WHERE name = 'repository'", [], |row| row.get(0))
                 .map_err(wrap)?;
             if schema != SCHEMA_VERSION || found != repository.as_bytes() {
-                return Err(failed(&path, "another version or repository"));
+                let path = path.display().to_string();
+                return Err(Error::Cache {
+                    path,
+                    source: CacheError::Unusable { reason: "of another version".to_owned() },
+                });
             }
         }
         transaction.commit().map_err(wrap)
     }
 
     fn wrap(&self, error: &rusqlite::Error) -> Error {
-        failed(&self.path, &error.to_string())
+        failed(&self.path, error)
     }
 
     /// Returns the parts that are in the cache.
@@ -185,7 +195,7 @@ impl IndexCache {
             work(&transaction)?;
             transaction.commit()
         };
-        run().map_err(|error: rusqlite::Error| failed(&path, &error.to_string()))
+        run().map_err(|error: rusqlite::Error| failed(&path, &error))
     }
 
     /// Returns every pack with its length, each once.
@@ -295,6 +305,25 @@ fn decode_segment(pack: &PackRow, (ordinal, offset): (u32, u32), record: &[u8]) 
     Some(Segment { row, pack: PackId::from_bytes(id), kind, pack_len, header_len, ordinal, offset, record })
 }
 
-fn failed(path: &Path, reason: &str) -> Error {
-    Error::Cache { path: path.display().to_string(), source: CacheError(reason.to_owned()) }
+/// Lies beside a cache that turned out to be damaged: the next one to open it makes it anew.
+const DAMAGE_SUFFIX: &str = ".damaged";
+
+fn damage_mark(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(DAMAGE_SUFFIX);
+    PathBuf::from(name)
+}
+
+fn failed(path: &Path, error: &rusqlite::Error) -> Error {
+    let reason = error.to_string();
+    let code = error.sqlite_error_code();
+    let is_unusable = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+    let source = if is_unusable {
+        // Best effort: where it cannot be written, the next run meets the damage again and says so again.
+        let _ = std::fs::write(damage_mark(path), []);
+        CacheError::Unusable { reason }
+    } else {
+        CacheError::Failed { reason }
+    };
+    Error::Cache { path: path.display().to_string(), source }
 }

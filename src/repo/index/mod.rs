@@ -1,7 +1,7 @@
 //! Which chunk is where: a local, rebuildable copy of the repository's index parts.
 //!
 //! The copy is never trusted over the repository: it is brought in line with the parts that are there each
-//! time it is opened, every segment record in it carries a keyed checksum, and packs that have gone from
+//! time it is opened, every segment record in it carries a checksum, and packs that have gone from
 //! the store are set aside, so that the next snapshot stores their chunks again.
 
 pub(super) mod cache;
@@ -23,7 +23,7 @@ const SEGMENTS_KEPT: usize = 256;
 /// A segment and where it lies.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// The row of the cache; unique while the cache is open.
+    /// The row of the cache; never used again for another segment.
     pub row: i64,
     /// The pack.
     pub pack: PackId,
@@ -140,6 +140,14 @@ impl Index {
     /// Returns every segment of a pack, in order.
     pub fn segments(&self, pack: &PackId) -> Result<Vec<Segment>, Error> {
         self.lock().cache.segments_in(pack)
+    }
+
+    /// Sets one pack aside that proved damaged: its chunks count as unknown from here on.
+    pub fn set_aside(&self, pack: PackId) {
+        let mut state = self.lock();
+        state.near.clear();
+        state.kept.clear();
+        state.gone.insert(pack);
     }
 
     /// Sets packs aside that the store does not have (any more): their chunks count as unknown.
