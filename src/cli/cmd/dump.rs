@@ -28,7 +28,8 @@ pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, 
     }
     let secrets = args.stream == SECRETS || args.stream.starts_with("secrets/");
     let opened = access::open(settings, Need::Read { data: !secrets, secrets }).await?;
-    let snapshot = select::find(&opened.repository, &args.id).await?;
+    let component = args.stream.split_once('/').map_or(args.stream.as_str(), |(component, _)| component);
+    let snapshot = select::find_with(&opened.repository, &args.id, &[component]).await?;
     let content = ops::dump::open(&opened.repository, &snapshot, &args.stream).await?;
     let bytes = match &args.output {
         Some(path) => to_file(path, content).await?,

@@ -42,7 +42,9 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
         empty(dir)?;
     }
     let opened = access::open(settings, need(settings, args)).await?;
-    let snapshot = select::find(&opened.repository, &args.snapshot).await?;
+    let named: Vec<&str> = args.components.iter().map(String::as_str).collect();
+    let named = if named.contains(&"all") { Vec::new() } else { named };
+    let snapshot = select::find_with(&opened.repository, &args.snapshot, &named).await?;
     let names = names(args, &snapshot)?;
     if names.iter().any(|name| name == SECRETS)
         && !opened.repository.keyring().can_read(Namespace::Secrets)
@@ -76,7 +78,10 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
     let progress = TerminalProgress::new(settings.show);
     let restore = plan(&opened.repository, &snapshot, sinks, &progress).await;
     progress.finish();
-    let restore = restore?;
+    let mut restore = restore?;
+    if stack.is_some() {
+        without_secrets(&snapshot, &mut restore);
+    }
     show(settings, &snapshot, stack.as_ref(), &restore);
     confirm(args)?;
     let done = carry_out(settings, args, restore).await?;
@@ -196,6 +201,24 @@ fn sinks(
         components::sink(settings, stack, name, &record.facts, choice)
     };
     names.iter().map(sink).collect()
+}
+
+/// Warns where data comes back without the keys that it may be encrypted with. Their values cannot be compared
+/// without the secrets passphrase, which this restore does not need.
+fn without_secrets(snapshot: &LoadedSnapshot, restore: &mut Restore) {
+    const KEYS: &str = "OAUTH_TOKEN_ENCRYPTION_KEY, ORKESTRA_KMS_MASTER_KEY, COOKIE_SECRET";
+    if restore.items.iter().any(|item| item.component == SECRETS) {
+        return;
+    }
+    let advice = match snapshot.manifest.orkvault.secrets {
+        Some(_) => "-c with secrets restores those that belong to it",
+        None => "the snapshot has none",
+    };
+    let of_stack = |item: &&mut RestoreItem| OF_STACK.contains(&item.component.as_str());
+    if let Some(item) = restore.items.iter_mut().find(of_stack) {
+        let warning = format!("secrets are not restored: whether {KEYS} fit this data is not compared here ({advice})");
+        item.plan.warnings.push(warning);
+    }
 }
 
 fn show(settings: &Settings, snapshot: &LoadedSnapshot, stack: Option<&Stack>, restore: &Restore) {
