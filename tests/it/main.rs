@@ -12,7 +12,9 @@ mod buckets_restore;
 mod buckets_trouble;
 #[cfg(test)]
 mod cli_commands;
+mod cli_cut_dumps;
 #[cfg(test)]
+mod cli_keys;
 mod cli_new_machine;
 mod cli_refusals;
 #[cfg(test)]
