@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::cli::{Vault, write_mode};
+use crate::support::cli::{Vault, archive, write_mode};
+use crate::support::mongodb::FakeTools;
 
 #[test]
 fn secrets_come_back_into_an_empty_directory_byte_for_byte_and_with_their_modes() {
@@ -35,4 +36,35 @@ fn secrets_come_back_into_an_empty_directory_byte_for_byte_and_with_their_modes(
     assert!(!ran.stderr.contains("not compared"), "{}", ran.stderr);
     write_mode(&new.join("docker/.env"), b"ENV=staging\n", 0o600);
     restore("-y").expect(13);
+}
+
+#[test]
+fn credentials_that_running_servers_do_not_have_are_named_before_a_restore_and_never_shown() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let stack_text = stack.to_str().unwrap();
+    vault.run(["snapshot", "-c", "secrets", "--yes", "--stack-dir", stack_text]).expect(0);
+    let restore = ["restore", "-n", "-c", "secrets", "--stack-dir", stack_text];
+    let env =
+        "APP_NAME=ovcli\nENV=staging\nMONGO_ROOT_PASSWORD=canary-now\nKMS=canary-other\nREDIS_PASSWORD=canary-redis\n";
+    write_mode(&stack.join("docker/.env"), env.as_bytes(), 0o600);
+    let ran = vault.run_all(restore).expect(0);
+    assert!(ran.stderr.contains("warning: MONGO_ROOT_PASSWORD, REDIS_PASSWORD will differ"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("canary"), "{}", ran.stderr);
+    write_mode(&stack.join("docker/.env"), b"ENV=staging\nMONGO_ROOT_PASSWORD=\"canary-mongo\"\n", 0o600);
+    let ran = vault.run_all(restore).expect(0);
+    assert!(ran.stderr.contains("replaces") && !ran.stderr.contains("will differ"), "{}", ran.stderr);
+}
+
+#[test]
+fn data_that_comes_back_without_its_secrets_is_warned_of() {
+    let vault = Vault::with_dump();
+    let tools = FakeTools::new(&archive(), "cat \"$ARCHIVE\"", "exit 0");
+    let config =
+        format!("[mongodb]\ntools_dir = {:?}\nuri = \"mongodb://127.0.0.1:1/\"\n", tools.path("").to_str().unwrap());
+    write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
+    let ran = vault.run_data(["restore", "-n", "-c", "mongodb"]).expect(0);
+    for said in ["secrets are not restored", "ORKESTRA_KMS_MASTER_KEY", "(mongodb.uri in orkvault.toml)"] {
+        assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    }
 }
