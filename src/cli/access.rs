@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::keys::{self, Input};
+use super::output::error_line;
 use super::resolve::Settings;
 use crate::backend::{Backend, LocalBackend};
 use crate::crypto::{Passphrase, SystemEntropy};
@@ -46,6 +47,15 @@ impl Opened {
     }
 }
 
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // At the end, because a cache may fail whenever it is used.
+        if let Some(error) = self.repository.index().cache_error() {
+            error_line(&format!("warning: {error}: a temporary index was made instead, which takes longer"));
+        }
+    }
+}
+
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
     let path = settings.repository()?;
@@ -59,6 +69,14 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let repository = Repository::open(backend, access, options).await?;
     Ok(Opened { repository, key_derivation: derives.then(|| started.elapsed()) })
+}
+
+/// Tries whether this key or passphrase opens its slot of the repository.
+pub(crate) async fn opens(settings: &Settings, access: Access) -> Result<(), Error> {
+    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::open(&settings.repository()?).await?);
+    let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
+    Repository::open(backend, vec![access], options).await?;
+    Ok(())
 }
 
 fn access(settings: &Settings, need: Need) -> Result<Vec<Access>, Error> {

@@ -12,7 +12,8 @@ use crate::component::files::{DirectoryOptions, DirectorySink, DirectorySource, 
 use crate::component::mongodb::{self, EmptyArchive, MongoSink, MongoSource};
 use crate::component::redis::{self, RedisSink, RedisSource};
 use crate::component::s3::{self, BucketsSink, BucketsSource};
-use crate::component::stack::{self, Place, Service, Stack, StackOptions};
+use crate::component::secret::Secret;
+use crate::component::stack::{self, Found, Origin, Place, Service, Stack, StackOptions};
 use crate::component::{self, Sink, Source};
 use crate::ops::snapshot::SECRETS;
 
@@ -34,42 +35,104 @@ fn service(component: &str) -> Option<Service> {
 
 /// Finds the stack and the services that these components need.
 pub(crate) async fn resolve(settings: &Settings, components: &BTreeSet<String>) -> Result<Stack, Error> {
+    Ok(Stack::resolve(options(settings, components)?).await.map_err(component::Error::from)?)
+}
+
+/// As [`resolve`], for a restore: the stack's directory may be an empty one, on a machine that is new.
+pub(crate) async fn resolve_new(settings: &Settings, components: &BTreeSet<String>) -> Result<Stack, Error> {
+    let options = StackOptions { may_be_new: true, ..options(settings, components)? };
+    Ok(Stack::resolve(options).await.map_err(component::Error::from)?)
+}
+
+fn options(settings: &Settings, components: &BTreeSet<String>) -> Result<StackOptions, Error> {
     let args = &settings.global.stack;
     let config = &settings.config;
-    let dir = args.stack_dir.clone().or_else(|| settings.variable("ORKVAULT_STACK_DIR").map(PathBuf::from));
-    let either = |flag: &Option<String>, file: &Option<String>| flag.clone().or_else(|| file.clone());
-    let uri_file = args.mongodb_uri_file.as_ref().or(config.mongodb.uri_file.as_ref());
-    let mongodb_uri = match (uri_file, &config.mongodb.uri) {
-        (Some(path), _) => Some(keys::secret(path)?),
-        (None, Some(uri)) => Some(component::secret::Secret::new(uri.clone())),
-        (None, None) => None,
-    };
     let containers = [
-        (Service::Mongodb, either(&args.mongodb_container, &config.mongodb.container)),
-        (Service::Redis, either(&args.redis_container, &config.redis.container)),
-        (Service::Rustfs, either(&args.rustfs_container, &config.rustfs.container)),
+        (
+            Service::Mongodb,
+            either(
+                (&args.mongodb_container, "--mongodb-container"),
+                (&config.mongodb.container, "mongodb.container in orkvault.toml"),
+            ),
+        ),
+        (
+            Service::Redis,
+            either(
+                (&args.redis_container, "--redis-container"),
+                (&config.redis.container, "redis.container in orkvault.toml"),
+            ),
+        ),
+        (
+            Service::Rustfs,
+            either(
+                (&args.rustfs_container, "--rustfs-container"),
+                (&config.rustfs.container, "rustfs.container in orkvault.toml"),
+            ),
+        ),
     ];
     let file = |path: &Option<PathBuf>| path.as_deref().map(keys::secret).transpose();
-    let options = StackOptions {
-        stack_dir: dir.or_else(|| config.stack_dir.clone()),
+    Ok(StackOptions {
+        stack_dir: stack_dir(settings),
+        may_be_new: false,
         working_dir: settings.working_dir.clone(),
         env: env_with_daemon(settings),
         configured: configured(settings),
         app_name: args.app_name.clone(),
         environment: args.environment.clone(),
         docker_host: args.docker_host.clone(),
-        daemon: either(&args.docker_daemon, &config.docker.daemon),
+        daemon: args.docker_daemon.clone().or_else(|| config.docker.daemon.clone()),
         services: components.iter().filter_map(|name| service(name)).collect(),
         containers: containers.into_iter().filter_map(|(service, name)| Some((service, name?))).collect(),
-        mongodb_uri,
-        redis_address: either(&args.redis_address, &config.redis.address),
+        mongodb_uri: mongodb_uri(settings)?,
+        redis_address: either(
+            (&args.redis_address, "--redis-address"),
+            (&config.redis.address, "redis.address in orkvault.toml"),
+        ),
         redis_password: file(&config.redis.password_file)?,
-        s3_endpoint: either(&args.s3_endpoint, &config.rustfs.endpoint),
+        s3_endpoint: either(
+            (&args.s3_endpoint, "--s3-endpoint"),
+            (&config.rustfs.endpoint, "rustfs.endpoint in orkvault.toml"),
+        ),
         s3_access_key: file(&config.rustfs.access_key_file)?,
         s3_secret_key: file(&config.rustfs.secret_key_file)?,
         database: args.database.clone(),
+    })
+}
+
+/// A flag's value, else the configuration file's, each with its name.
+fn either<T: Clone>(flag: (&Option<T>, &'static str), file: (&Option<T>, &'static str)) -> Option<Found<T>> {
+    let found = |(value, name): (&Option<T>, &'static str)| {
+        value.clone().map(|value| Found { value, origin: Origin::Flag(name) })
     };
-    Ok(Stack::resolve(options).await.map_err(component::Error::from)?)
+    found(flag).or_else(|| found(file))
+}
+
+/// Returns the stack's directory where it was named.
+pub(crate) fn stack_dir(settings: &Settings) -> Option<Found<PathBuf>> {
+    const VARIABLE: &str = "ORKVAULT_STACK_DIR";
+    let flag = either((&settings.global.stack.stack_dir, "--stack-dir"), (&None, ""));
+    let variable = || {
+        let value = PathBuf::from(settings.variable(VARIABLE)?);
+        Some(Found { value, origin: Origin::Environment(VARIABLE.to_owned()) })
+    };
+    let file = || either((&None, ""), (&settings.config.stack_dir, "stack_dir in orkvault.toml"));
+    flag.or_else(variable).or_else(file)
+}
+
+fn mongodb_uri(settings: &Settings) -> Result<Option<Found<Secret>>, Error> {
+    let config = &settings.config.mongodb;
+    let file = either(
+        (&settings.global.stack.mongodb_uri_file, "--mongodb-uri-file"),
+        (&config.uri_file, "mongodb.uri_file in orkvault.toml"),
+    );
+    Ok(match (file, &config.uri) {
+        (Some(file), _) => Some(Found { value: keys::secret(&file.value)?, origin: file.origin }),
+        (None, Some(uri)) => {
+            let origin = Origin::Flag("mongodb.uri in orkvault.toml");
+            Some(Found { value: Secret::new(uri.clone()), origin })
+        }
+        (None, None) => None,
+    })
 }
 
 /// Returns what `orkvault.toml` says instead of variables.

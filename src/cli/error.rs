@@ -120,6 +120,22 @@ pub(crate) enum Error {
         /// Why.
         source: io::Error,
     },
+    /// A file took some content and no more.
+    #[error("{} took {written} bytes and no more", path.display())]
+    OutputCut {
+        /// Which.
+        path: PathBuf,
+        /// Bytes that were written.
+        written: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A restore failed when it had begun to change things.
+    #[error("the restore failed in the middle")]
+    RestoreFailed {
+        /// Why.
+        source: Box<Error>,
+    },
     /// Content could not be read to its end after some of it was written.
     #[error("only {written} bytes were written: the output is not whole")]
     ContentCut {

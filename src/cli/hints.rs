@@ -47,6 +47,13 @@ pub(crate) fn judge(error: &Error) -> Judgement {
         }
         Error::Repo(error) => of_chain(error.as_ref()),
         Error::Backend(error) => of_backend(error).unwrap_or_else(|| plain(Exit::Failed)),
+        // Whatever it is that failed: it is not true any more that nothing was changed or begun.
+        Error::RestoreFailed { source } => Judgement {
+            exit: Exit::Failed,
+            hint: judge(source)
+                .hint
+                .or(Some("what it was to replace may be half done: find the cause and restore again")),
+        },
         Error::ContentCut { source, .. } => Judgement {
             exit: judge(source).exit,
             hint: judge(source).hint.or(Some("do not use what was written; `orkvault check --read-data` says more")),
@@ -88,6 +95,9 @@ fn of_shell(error: &Error) -> Judgement {
             judged(Exit::Interrupted, "complete snapshots are untouched; a restore that was cut off must be run again")
         }
         Error::StdoutCut { .. } => judged(Exit::Failed, "the program that reads it stopped early"),
+        Error::OutputCut { .. } => {
+            judged(Exit::Failed, "there is no file now: find the cause (free space?) and run it again")
+        }
         Error::Bug => judged(Exit::Failed, "please report it with the lines above"),
         _ => plain(Exit::Failed),
     }
@@ -246,6 +256,24 @@ mod tests {
         let snapshot = crate::format::id::SnapshotId::from_bytes([7; 32]);
         let whole = ops::Error::NotWhole { snapshot, what: "mongodb".to_owned(), source: Box::new(not_capable()) };
         assert_eq!(exit_of(whole), Exit::WrongKey);
+    }
+
+    #[test]
+    fn a_restore_that_has_begun_is_never_told_to_have_changed_nothing() {
+        let refused = || {
+            component::Error::Stack(component::stack::Error::WrongDaemon {
+                endpoint: String::new(),
+                expected: String::new(),
+                id: String::new(),
+                name: String::new(),
+            })
+        };
+        let misconfigured = || component::Error::Stack(component::stack::Error::NotAStack { dir: "a".into() });
+        for (source, before) in [(refused(), Exit::Refused), (misconfigured(), Exit::Usage)] {
+            let failed = Error::from(ops::Error::Component { component: "redis".to_owned(), source: Box::new(source) });
+            assert_eq!(judge(&failed).exit, before);
+            assert_eq!(judge(&Error::RestoreFailed { source: Box::new(failed) }).exit, Exit::Failed);
+        }
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
 fn find_config(global: &Global, env: &BTreeMap<String, String>, working_dir: &Path) -> Option<PathBuf> {
     let named = global.stack.stack_dir.clone().or_else(|| env.get("ORKVAULT_STACK_DIR").map(PathBuf::from));
     let options = stack::StackOptions {
-        stack_dir: named.clone(),
+        stack_dir: named.clone().map(|value| stack::Found { value, origin: stack::Origin::Flag("--stack-dir") }),
         working_dir: working_dir.to_owned(),
         ..stack::StackOptions::default()
     };

@@ -201,7 +201,9 @@ pub struct Found<T> {
 #[derive(Default)]
 pub struct StackOptions {
     /// `--stack-dir`.
-    pub stack_dir: Option<PathBuf>,
+    pub stack_dir: Option<Found<PathBuf>>,
+    /// Whether `stack_dir` may be a directory without any file of a stack: one that is about to be made.
+    pub may_be_new: bool,
     /// The working directory, from which the stack's root is searched upwards.
     pub working_dir: PathBuf,
     /// The process environment.
@@ -219,15 +221,15 @@ pub struct StackOptions {
     /// The services that are needed: only they are looked for, and each must be found.
     pub services: BTreeSet<Service>,
     /// `--mongodb-container`, `--redis-container`, `--rustfs-container`.
-    pub containers: BTreeMap<Service, String>,
-    /// `--mongodb-uri`: MongoDB without Docker. May hold a password.
-    pub mongodb_uri: Option<Secret>,
+    pub containers: BTreeMap<Service, Found<String>>,
+    /// MongoDB without Docker. May hold a password.
+    pub mongodb_uri: Option<Found<Secret>>,
     /// `--redis-address`, `host:port`: Redis without Docker.
-    pub redis_address: Option<String>,
+    pub redis_address: Option<Found<String>>,
     /// `redis.password_file` of the configuration file.
     pub redis_password: Option<Secret>,
     /// `--s3-endpoint`: the object store without Docker.
-    pub s3_endpoint: Option<String>,
+    pub s3_endpoint: Option<Found<String>>,
     /// `rustfs.access_key_file` of the configuration file.
     pub s3_access_key: Option<Secret>,
     /// `rustfs.secret_key_file` of the configuration file.
@@ -321,11 +323,18 @@ pub struct Stack {
 }
 
 impl Stack {
+    /// Returns whether anything says which environment this is. A default that nothing rests on (no variables'
+    /// file, no container that was found by it) says nothing.
+    pub fn knows_environment(&self) -> bool {
+        let has_file = self.location.env_file.as_ref().is_some_and(|file| file.value.exists());
+        self.environment.origin != Origin::Default || has_file || self.docker.is_some()
+    }
+
     /// Returns the stack that the options mean, with every needed service found. Docker is asked only where
     /// a needed service was not given by its address; nothing is changed anywhere.
     pub async fn resolve(options: StackOptions) -> Result<Self, Error> {
         let location = locate(&options)?;
-        let dotenv = read_dotenv(&location)?;
+        let dotenv = read_dotenv(&location, options.may_be_new)?;
         let warnings = warnings_of(&location, dotenv.as_ref());
         let settings = Settings::new(&options.env, location.env_file.as_ref(), dotenv.as_ref());
         let settings = settings.configured(&options.configured);
@@ -365,10 +374,12 @@ async fn find_places(
     let Some((docker, _)) = docker else { return Ok(places) };
     let rows = docker.containers().await?;
     for service in services::containers_needed(options) {
-        let flag = options.containers.get(&service).map(String::as_str);
+        let given = options.containers.get(&service);
+        let flag = given.map(|given| given.value.as_str());
         let found = find_container(service, flag, app_name, environment, &rows)?;
         let value = docker.inspect(&found.value.id).await?;
-        places.insert(service, Box::new(Found { value, origin: found.origin }));
+        let origin = given.map_or(found.origin, |given| given.origin.clone());
+        places.insert(service, Box::new(Found { value, origin }));
     }
     Ok(places)
 }
@@ -376,10 +387,14 @@ async fn find_places(
 /// The variables' file is small; a longer one is none.
 const ENV_FILE_MOST: u64 = 1 << 20;
 
-fn read_dotenv(location: &Location) -> Result<Option<Dotenv>, Error> {
+fn read_dotenv(location: &Location, may_be_new: bool) -> Result<Option<Dotenv>, Error> {
     let Some(file) = &location.env_file else { return Ok(None) };
     let path = &file.value;
     let unreadable = |source| Error::EnvFile { path: path.clone(), source };
+    // What `ORKESTRA_ENV_FILE` names may be what is about to be restored.
+    if may_be_new && !path.exists() {
+        return Ok(None);
+    }
     if std::fs::metadata(path).map_err(unreadable)?.len() > ENV_FILE_MOST {
         return Err(unreadable(std::io::ErrorKind::FileTooLarge.into()));
     }

@@ -81,3 +81,15 @@ pub async fn find(repository: &Repository, wanted: &str) -> Result<LoadedSnapsho
         (Some(_), more) => Err(Error::AmbiguousSnapshot { wanted: named, count: more + 1 }),
     }
 }
+
+/// As [`find`]; `latest` is the newest complete snapshot that has all of these components: one that was made
+/// of something else only is not in their way.
+pub async fn find_with(repository: &Repository, wanted: &str, components: &[&str]) -> Result<LoadedSnapshot, Error> {
+    if wanted != "latest" || components.is_empty() {
+        return find(repository, wanted).await;
+    }
+    let has = |snapshot: &LoadedSnapshot, name: &str| snapshot.manifest.components.iter().any(|found| found == name);
+    let has_all = |snapshot: &LoadedSnapshot| components.iter().all(|name| has(snapshot, name));
+    let newest = load_all(repository).await?.into_iter().rev().find(|found| is_complete(found) && has_all(found));
+    newest.ok_or_else(|| Error::NoSnapshot { wanted: format!("complete snapshot with {}", components.join(", ")) })
+}

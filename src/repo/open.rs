@@ -1,7 +1,7 @@
 //! Opens a repository: config, key slot, index.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::TryStreamExt as _;
@@ -18,7 +18,7 @@ use crate::crypto::writer_key::WriterKey;
 use crate::crypto::{self, Entropy, Passphrase, hash};
 use crate::format::config::{Config, ConfigMacs};
 use crate::format::envelope::SealedKind;
-use crate::format::id::{IndexId, SlotId};
+use crate::format::id::{IndexId, RepositoryId, SlotId};
 use crate::format::index::IndexPart;
 use crate::format::limits;
 use crate::format::object::{ObjectKey, ObjectPrefix};
@@ -108,12 +108,12 @@ impl Repository {
         })
         .await
         .map_err(|_| Error::Stopped)??;
-        let cache = IndexCache::open(options.cache.as_deref(), &repository, &backend.location())?;
+        let index = open_index(options.cache.as_deref(), &repository, &backend.location())?;
         Ok(Self {
             backend,
             keyring: Arc::new(Keyring::new(repository, sets, options.entropy)),
             config: Arc::new(config),
-            index: Arc::new(Index::new(cache)),
+            index: Arc::new(index),
         })
     }
 
@@ -134,7 +134,19 @@ impl Repository {
     }
 
     /// As [`Repository::load_index`]; returns the parts that could not be read instead of failing.
+    ///
+    /// A cache that fails (its disk is full) is replaced by a temporary one: see [`Index::cache_error`].
     pub async fn load_index_leniently(&self) -> Result<Vec<(IndexId, Error)>, Error> {
+        match self.sync_index().await {
+            Err(error @ Error::Cache { .. }) => {
+                let temporary = IndexCache::open(None, &self.config.repository, &self.backend.location())?;
+                if self.index.fall_back(temporary, &error) { self.sync_index().await } else { Err(error) }
+            }
+            result => result,
+        }
+    }
+
+    async fn sync_index(&self) -> Result<Vec<(IndexId, Error)>, Error> {
         // The cache first: a part is put before it is cached, so one that is cached and not listed has gone.
         let cached = self.index.parts()?;
         let there: HashSet<IndexId> = self
@@ -232,6 +244,21 @@ impl Repository {
     #[must_use]
     pub fn index(&self) -> Arc<Index> {
         Arc::clone(&self.index)
+    }
+}
+
+/// Opens the index. A cache that cannot be used keeps nobody from the repository.
+fn open_index(cache: Option<&Path>, repository: &RepositoryId, location: &str) -> Result<Index, Error> {
+    let opened = IndexCache::open(cache, repository, location);
+    match opened {
+        Ok(cache) => Ok(Index::new(cache)),
+        Err(error) if cache.is_some() => {
+            let index = Index::new(IndexCache::open(None, repository, location)?);
+            let empty = IndexCache::open(None, repository, location)?;
+            let _ = index.fall_back(empty, &error);
+            Ok(index)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -165,7 +165,13 @@ impl Packer {
         self.stored_bytes += sealed.len() as u64;
         let body = vec![sealed.into()];
         let _ = self.runtime.block_on(self.backend.put(ObjectKey::Index(id), body))?;
-        self.index.add_part(&id, &part)?;
+        match self.index.add_part(&id, &part) {
+            Ok(()) => {}
+            // The part is in the repository, which is what counts: the next run reads it from there. In this
+            // one its chunks stay pending, so that none of them is stored twice.
+            Err(Error::Cache { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        }
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         for pack in &part.packs {
             for segment in &pack.directory.segments {

@@ -201,3 +201,25 @@ fn no_secret_is_ever_said_or_stored_in_the_clear() {
         }
     }
 }
+
+#[test]
+fn latest_of_a_component_is_the_newest_complete_snapshot_that_has_it() {
+    let vault = Vault::with_dump();
+    let with_dump = vault.run(["snapshots", "--json"]).expect(0).json()["latest"].clone();
+    let stack = vault.stack("staging");
+    vault.run(["snapshot", "-c", "secrets", "--yes", "--stack-dir", stack.to_str().unwrap()]).expect(0);
+    let latest = vault.run(["snapshots", "--json"]).expect(0).json()["latest"].clone();
+    assert_ne!(latest, with_dump);
+
+    assert!(vault.run_data(["dump", "latest", "mongodb/mongo.archive"]).expect(0).stdout == archive());
+    assert_eq!(vault.run(["ls", "latest", "mongodb", "--json"]).expect(0).json()["snapshot"], with_dump);
+    assert_eq!(vault.run(["ls", "latest", "--json"]).expect(0).json()["snapshot"], latest);
+    let target = vault.path("target");
+    let restore = ["restore", "-n", "--json", "--target-dir", target.to_str().unwrap(), "-c"];
+    let of = |component| restore.into_iter().chain([component]);
+    assert_eq!(vault.run_data(of("mongodb")).expect(0).json()["snapshot"], with_dump);
+    assert_eq!(vault.run_all(of("secrets")).expect(0).json()["snapshot"], latest);
+    // One snapshot that has both is needed, not one of each.
+    let ran = vault.run_all(of("mongodb,secrets")).expect(1);
+    assert!(ran.stderr.contains("no complete snapshot with mongodb, secrets"), "{}", ran.stderr);
+}

@@ -368,3 +368,50 @@ fn the_stack_that_was_resolved_is_shown_with_how_each_part_was_found() {
     assert!(snapshot(Some("variable"), &[]).contains("ENV: ENV in the environment"));
     assert!(snapshot(Some("variable"), &["--environment", "flag"]).contains("ovcli-flag"));
 }
+
+#[test]
+fn an_id_file_that_cannot_be_written_is_told_before_the_run_or_with_its_report() {
+    let vault = Vault::made();
+    let missing = vault.path("missing/id");
+    vault.run(["snapshot", "--from", "mongodb=x", "--id-file", missing.to_str().unwrap()]).expect(2);
+    assert!(vault.objects("snapshots").is_empty());
+
+    let dir = vault.path("ids");
+    std::fs::create_dir(&dir).unwrap();
+    let id_file = dir.join("id");
+    let mut child = vault.spawn(["snapshot", "--json", "--from", "mongodb=-", "--id-file", id_file.to_str().unwrap()]);
+    let mut said = String::new();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    while !said.contains("capturing mongodb") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    std::fs::remove_dir(&dir).unwrap();
+    child.stdin.take().unwrap().write_all(&archive()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["status"], "complete");
+    assert!(report["id_file_error"].as_str().is_some_and(|error| error.contains("ids/id")), "{report}");
+    assert!(said.contains("the id was not written"), "{said}");
+    let latest = vault.run(["snapshots", "--json"]).expect(0).json()["latest"].clone();
+    assert_eq!(latest, report["snapshot"]);
+}
+
+#[test]
+fn an_output_that_takes_no_more_is_a_failure_and_leaves_no_file() {
+    let vault = Vault::with_dump();
+    let output = vault.path("archive");
+    // In blocks of 512 bytes: more than the index, less than the archive.
+    let line = "trap '' XFSZ; ulimit -f 360; exec \"$@\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", line, "sh", env!("CARGO_BIN_EXE_orkvault"), "dump", "latest", "mongodb/mongo.archive"]);
+    command.args(["--output", output.to_str().unwrap()]).current_dir(vault.path("work"));
+    command.env("ORKVAULT_REPOSITORY", vault.path("repository")).env("XDG_CACHE_HOME", vault.path("cache"));
+    command.env("ORKVAULT_PASSPHRASE_FILE", vault.path("data.pass"));
+    let ran = command.output().unwrap();
+    let said = String::from_utf8(ran.stderr).unwrap();
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains("and no more"), "{said}");
+    assert!(!output.exists());
+}

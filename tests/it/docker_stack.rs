@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use orkvault::component::docker::{Docker, ExecCommand};
-use orkvault::component::stack::{Error, Service, Stack, StackOptions};
+use orkvault::component::stack::{Error, Found, Origin, Service, Stack, StackOptions};
 use orkvault::component::{self, ErrorKind};
 
 use crate::support::docker::{Sleeper, daemon, required};
@@ -108,7 +108,8 @@ async fn renamed_stack_is_missing_and_two_of_a_kind_are_ambiguous() {
     assert_eq!(error.kind(), ErrorKind::Misconfigured);
     // A flag decides.
     let mut chosen = options(dir.path(), &[Service::Redis]);
-    chosen.containers.insert(Service::Redis, second.name.clone());
+    let given = Found { value: second.name.clone(), origin: Origin::Flag("--redis-container") };
+    chosen.containers.insert(Service::Redis, given);
     let stack = Stack::resolve(chosen).await.unwrap();
     assert_eq!(stack.redis.unwrap().place.container().unwrap().name, second.name);
 

@@ -13,6 +13,12 @@ mod buckets_trouble;
 #[cfg(test)]
 mod cli_commands;
 #[cfg(test)]
+mod cli_cut_dumps;
+#[cfg(test)]
+mod cli_keys;
+#[cfg(test)]
+mod cli_new_machine;
+#[cfg(test)]
 mod cli_refusals;
 #[cfg(test)]
 mod crash;

@@ -16,8 +16,10 @@ use crate::component;
 use crate::component::mongodb::EmptyArchive;
 use crate::component::redis::{RedisSource, journal};
 use crate::component::stack::Stack;
+use crate::crypto::Passphrase;
 use crate::ops::select;
 use crate::ops::snapshot::reason;
+use crate::repo::Access;
 
 /// What was found out about one thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,14 +63,14 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report, Error> {
         Some(path) => findings.ok("configuration", path.display().to_string()),
         None => findings.ok("configuration", "no orkvault.toml"),
     }
-    key_files(settings, &mut findings);
+    key_files(settings, &mut findings).await;
     repository(settings, &mut findings).await;
     directories(settings, &mut findings);
     let stack_lines = stack(settings, &mut findings).await;
     Ok(report(&findings, &stack_lines))
 }
 
-fn key_files(settings: &Settings, findings: &mut Findings) {
+async fn key_files(settings: &Settings, findings: &mut Findings) {
     match &settings.writer_key {
         None => findings.warn("writer key", "not given: this host can make no snapshot"),
         Some(input) => match keys::writer_key(input) {
@@ -78,16 +80,21 @@ fn key_files(settings: &Settings, findings: &mut Findings) {
             Err(error) => findings.fail("writer key", &error),
         },
     }
-    for (what, input) in
-        [("data passphrase", &settings.passphrase), ("secrets passphrase", &settings.secrets_passphrase)]
-    {
+    let access: [fn(Passphrase) -> Access; 2] = [Access::Data, Access::Secrets];
+    let given = [("data passphrase", &settings.passphrase), ("secrets passphrase", &settings.secrets_passphrase)];
+    for ((what, input), access) in given.into_iter().zip(access) {
         let Some(Input::File(_)) = input else { continue };
         let Some(input) = input else { continue };
         match keys::passphrase(input) {
-            Ok(_) => findings.warn(
-                what,
-                format!("lies on this host in {}: whoever takes over the host can read backups", input.shown()),
-            ),
+            Ok(passphrase) => {
+                let text =
+                    format!("lies on this host in {}: whoever takes over the host can read backups", input.shown());
+                findings.warn(what, text);
+                match access::opens(settings, access(passphrase)).await {
+                    Ok(()) => findings.ok(what, "opens its key slot"),
+                    Err(error) => findings.fail(what, &error),
+                }
+            }
             Err(error) => findings.fail(what, &error),
         }
     }

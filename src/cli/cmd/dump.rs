@@ -28,7 +28,8 @@ pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, 
     }
     let secrets = args.stream == SECRETS || args.stream.starts_with("secrets/");
     let opened = access::open(settings, Need::Read { data: !secrets, secrets }).await?;
-    let snapshot = select::find(&opened.repository, &args.id).await?;
+    let component = args.stream.split_once('/').map_or(args.stream.as_str(), |(component, _)| component);
+    let snapshot = select::find_with(&opened.repository, &args.id, &[component]).await?;
     let content = ops::dump::open(&opened.repository, &snapshot, &args.stream).await?;
     let bytes = match &args.output {
         Some(path) => to_file(path, content).await?,
@@ -70,7 +71,8 @@ async fn to_file(path: &Path, content: ContentStream) -> Result<u64, Error> {
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
     let mut unfinished = Unfinished(Some(path));
     let (bytes, file) = copy(content, file, Some(path.to_owned())).await?;
-    file.sync_all().map_err(fail)?;
+    let cut = |source| Error::OutputCut { path: path.to_owned(), written: bytes, source };
+    file.sync_all().map_err(cut)?;
     unfinished.0 = None;
     Ok(bytes)
 }
@@ -83,7 +85,7 @@ async fn copy(mut content: ContentStream, mut to: File, path: Option<PathBuf>) -
         let mut written = 0_u64;
         while let Some(piece) = queue.blocking_recv() {
             to.write_all(&piece).map_err(|source| match &path {
-                Some(path) => Error::File { action: "cannot write", path: path.clone(), source },
+                Some(path) => Error::OutputCut { path: path.clone(), written, source },
                 None => Error::StdoutCut { written, source },
             })?;
             written += piece.len() as u64;

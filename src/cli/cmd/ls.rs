@@ -20,7 +20,8 @@ use crate::repo::{LoadedSnapshot, Repository};
 /// Lists one component with all its rows, or every component with its catalogue.
 pub(crate) async fn run(settings: &Settings, args: &LsArgs) -> Result<Report, Error> {
     let opened = access::open(settings, Need::List).await?;
-    let snapshot = select::find(&opened.repository, &args.id).await?;
+    let components: Vec<&str> = args.component.iter().map(String::as_str).collect();
+    let snapshot = select::find_with(&opened.repository, &args.id, &components).await?;
     match &args.component {
         Some(component) => one(settings, &opened.repository, &snapshot, component).await,
         None => every(&opened.repository, &snapshot).await,

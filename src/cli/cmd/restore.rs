@@ -19,10 +19,12 @@ use crate::component::files::{DirectorySink, ExportSink};
 use crate::component::s3::Extras;
 use crate::component::stack::Stack;
 use crate::component::{Restored, Sink};
+use crate::crypto;
+use crate::format::object::Namespace;
 use crate::ops::restore::{Restore, RestoreItem, complete_component, plan};
 use crate::ops::select;
 use crate::ops::snapshot::SECRETS;
-use crate::repo::LoadedSnapshot;
+use crate::repo::{self, LoadedSnapshot};
 
 /// Lines of a plan that are shown without `--verbose`.
 const LINES_SHOWN: usize = 10;
@@ -40,10 +42,12 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
         empty(dir)?;
     }
     let opened = access::open(settings, need(settings, args)).await?;
-    let snapshot = select::find(&opened.repository, &args.snapshot).await?;
+    let named: Vec<&str> = args.components.iter().map(String::as_str).collect();
+    let named = if named.contains(&"all") { Vec::new() } else { named };
+    let snapshot = select::find_with(&opened.repository, &args.snapshot, &named).await?;
     let names = names(args, &snapshot)?;
     if names.iter().any(|name| name == SECRETS)
-        && !opened.repository.keyring().can_read(crate::format::object::Namespace::Secrets)
+        && !opened.repository.keyring().can_read(Namespace::Secrets)
         && args.components.is_empty()
     {
         return Err(Error::NotGiven {
@@ -51,6 +55,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
             ways: "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE, or leave secrets out with -c",
         });
     }
+    can_read(&opened, &names)?;
     let (mut lock, mut new_dir) = (None, None);
     let (sinks, stack) = match &args.target_dir {
         Some(dir) => {
@@ -61,7 +66,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
         }
         None => {
             let of_stack: BTreeSet<String> = names.iter().cloned().collect();
-            let stack = components::resolve(settings, &of_stack).await?;
+            let stack = components::resolve_new(settings, &of_stack).await?;
             same_environment(args, &snapshot, &stack)?;
             if !args.dry_run {
                 lock = Some(RestoreLock::take(settings)?);
@@ -73,7 +78,10 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
     let progress = TerminalProgress::new(settings.show);
     let restore = plan(&opened.repository, &snapshot, sinks, &progress).await;
     progress.finish();
-    let restore = restore?;
+    let mut restore = restore?;
+    if stack.is_some() {
+        without_secrets(&snapshot, &mut restore);
+    }
     show(settings, &snapshot, stack.as_ref(), &restore);
     confirm(args)?;
     let done = carry_out(settings, args, restore).await?;
@@ -103,7 +111,20 @@ fn names(args: &RestoreArgs, snapshot: &LoadedSnapshot) -> Result<Vec<String>, E
     Ok(distinct.into_iter().collect())
 }
 
+/// Keys that cannot read what is to be restored are told before anything is begun.
+fn can_read(opened: &Opened, names: &[String]) -> Result<(), Error> {
+    let namespace = |name: &String| if name == SECRETS { Namespace::Secrets } else { Namespace::Data };
+    if names.iter().all(|name| opened.repository.keyring().can_read(namespace(name))) {
+        return Ok(());
+    }
+    Err(repo::Error::Crypto(crypto::Error::NotCapable { what: "read content" }).into())
+}
+
 fn same_environment(args: &RestoreArgs, snapshot: &LoadedSnapshot, stack: &Stack) -> Result<(), Error> {
+    if !stack.knows_environment() {
+        error_line("warning: nothing here says which environment this is: it is not compared with the snapshot's");
+        return Ok(());
+    }
     let (found, here) = (&snapshot.manifest.environment, &stack.environment.value);
     if args.into_env.as_ref().is_some_and(|named| named != here) || (found != here && args.into_env.is_none()) {
         return Err(Error::OtherEnvironment {
@@ -182,6 +203,24 @@ fn sinks(
     names.iter().map(sink).collect()
 }
 
+/// Warns where data comes back without the keys that it may be encrypted with. Their values cannot be compared
+/// without the secrets passphrase, which this restore does not need.
+fn without_secrets(snapshot: &LoadedSnapshot, restore: &mut Restore) {
+    const KEYS: &str = "OAUTH_TOKEN_ENCRYPTION_KEY, ORKESTRA_KMS_MASTER_KEY, COOKIE_SECRET";
+    if restore.items.iter().any(|item| item.component == SECRETS) {
+        return;
+    }
+    let advice = match snapshot.manifest.orkvault.secrets {
+        Some(_) => "-c with secrets restores those that belong to it",
+        None => "the snapshot has none",
+    };
+    let of_stack = |item: &&mut RestoreItem| OF_STACK.contains(&item.component.as_str());
+    if let Some(item) = restore.items.iter_mut().find(of_stack) {
+        let warning = format!("secrets are not restored: whether {KEYS} fit this data is not compared here ({advice})");
+        item.plan.warnings.push(warning);
+    }
+}
+
 fn show(settings: &Settings, snapshot: &LoadedSnapshot, stack: Option<&Stack>, restore: &Restore) {
     let manifest = &snapshot.manifest;
     error_line(&format!(
@@ -238,7 +277,8 @@ async fn carry_out(settings: &Settings, args: &RestoreArgs, mut restore: Restore
             return Ok(());
         }
         let restored = &mut carried.restored;
-        restore.apply(&progress, |component, done| restored.push((component.to_owned(), done.clone()))).await
+        let applied = restore.apply(&progress, |component, done| restored.push((component.to_owned(), done.clone())));
+        applied.await.map_err(|source| Error::RestoreFailed { source: Box::new(source.into()) })
     };
     let outcome = outcome.await;
     progress.finish();

@@ -1,7 +1,8 @@
 //! `snapshot`: every component into one snapshot.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -31,6 +32,9 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     let started = Instant::now();
     let from = dumps_made_elsewhere(settings, args)?;
     let wanted = wanted(settings, args, &from)?;
+    if let Some(path) = &args.id_file {
+        can_write(path)?;
+    }
     let opened = access::open(settings, Need::Write).await?;
     let of_stack: BTreeSet<String> = wanted.iter().filter(|name| !from.contains_key(*name)).cloned().collect();
     let stack = components::resolve(settings, &of_stack).await.map_err(nothing_captured)?;
@@ -56,11 +60,33 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     let outcome = snapshot(&opened.repository, sources, &options, &progress, &HostClock).await;
     progress.finish();
     let outcome = outcome?;
-    if let Some(path) = &args.id_file {
-        let fail = |source| Error::File { action: "cannot write", path: path.clone(), source };
-        std::fs::write(path, format!("{}\n", outcome.id)).map_err(fail)?;
+    let mut report = report(&outcome, &stack, started);
+    if let Some(path) = &args.id_file
+        && let Err(source) = std::fs::write(path, format!("{}\n", outcome.id))
+    {
+        // The snapshot is there: whoever reads the id from the file must not take an older one for it.
+        let said = format!("the id was not written to {}: {source}", path.display());
+        error_line(&format!("error: {said}"));
+        if let Some(facts) = report.json.as_object_mut() {
+            facts.insert("id_file_error".to_owned(), Value::from(said));
+        }
+        if report.exit == Exit::Done {
+            report.exit = Exit::Failed;
+        }
     }
-    Ok(report(&outcome, &stack, started))
+    Ok(report)
+}
+
+/// Before hours of work, not behind them: can this file be written? It is left as it is.
+fn can_write(path: &Path) -> Result<(), Error> {
+    let fail = |source| Error::File { action: "cannot write", path: path.to_owned(), source };
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(_) => std::fs::remove_file(path).map_err(fail),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().write(true).open(path).map(drop).map_err(fail)
+        }
+        Err(error) => Err(fail(error)),
+    }
 }
 
 fn nothing_captured(error: Error) -> Error {

@@ -1,5 +1,6 @@
 //! Puts `docker/.env` and `docker/keys/*` back. A file that differs is kept beside its replacement.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -11,6 +12,7 @@ use super::attributes::{Attributes, Kind, type_name};
 use super::beneath::{self, Root};
 use super::secrets_source::{BYTES_MAX, ENV_KEY, FILES_MAX, KEPT_MARK, KEYS_PREFIX};
 use super::{Error, lossy};
+use crate::component::dotenv::Dotenv;
 use crate::component::{Entry, Error as ComponentError, RestorePlan, Restored, Sink, Stored, StoredContent};
 
 /// Where secret files go.
@@ -20,6 +22,17 @@ pub struct SecretsSink {
     keys_dir: PathBuf,
     stamp: String,
 }
+
+/// Variables of `.env` that a server takes when it is made.
+const CREDENTIALS: [&str; 7] = [
+    "MONGO_ROOT_USERNAME",
+    "MONGO_ROOT_PASSWORD",
+    "REDIS_PASSWORD",
+    "RUSTFS_ROOT_USER",
+    "RUSTFS_ROOT_PASSWORD",
+    "STORAGE_ACCESS_KEY",
+    "STORAGE_SECRET_KEY",
+];
 
 /// What a stored file meets at its place.
 enum Present {
@@ -118,9 +131,13 @@ impl Sink for SecretsSink {
             match incoming.compare()? {
                 Present::Same => {}
                 Present::Nothing => plan.creates.push(format!("{path:?}")),
-                Present::Differs => plan
-                    .replaces
-                    .push(format!("{path:?}, which differs and is kept as {:?}", incoming.kept_path(&self.stamp))),
+                Present::Differs => {
+                    let kept = incoming.kept_path(&self.stamp);
+                    plan.replaces.push(format!("{path:?}, which differs and is kept as {kept:?}"));
+                    if entry.key == ENV_KEY {
+                        plan.warnings.extend(incoming.other_credentials()?);
+                    }
+                }
             }
         }
         if count == 0 {
@@ -193,11 +210,33 @@ impl Incoming {
         Ok(if *present == *self.bytes { Present::Same } else { Present::Differs })
     }
 
+    /// Warns where servers that run already would not know the credentials that are about to be in the file.
+    fn other_credentials(&self) -> Result<Option<String>, Error> {
+        let io = |source| Error::Io { action: "reading", path: self.path(), source };
+        let present = Zeroizing::new(std::fs::read(self.path()).map_err(io)?);
+        // What cannot be understood has no values, and so differs from what has some.
+        let files = [Dotenv::parse(&present).ok(), Dotenv::parse(&self.bytes).ok()];
+        let differs = |name: &&str| {
+            let [now, then] = files.each_ref().map(|file| {
+                let found = file.as_ref().and_then(|file| file.get(name).ok().flatten());
+                found.map(|(value, _)| value.expose())
+            });
+            now != then
+        };
+        let names: Vec<&str> = CREDENTIALS.into_iter().filter(differs).collect();
+        Ok((!names.is_empty()).then(|| {
+            format!(
+                "{} will differ from what it is now: servers that run already, or have data already, keep what \
+                 they were made with",
+                names.join(", ")
+            )
+        }))
+    }
+
     fn write(&self, present: &Present, stamp: &str) -> Result<(), Error> {
-        match rustix::fs::mkdir(&self.directory, rustix::fs::Mode::RWXU) {
-            Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-            Err(errno) => return Err(Error::io("making", &self.directory)(errno)),
-        }
+        // With what is above it: on a new machine there is no `docker` yet.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.directory);
+        made.map_err(|source| Error::Io { action: "making", path: self.directory.clone(), source })?;
         let root = Root::open(&self.directory)?;
         if matches!(present, Present::Differs) {
             root.keep_as(&self.name, &self.kept_name(stamp))?;

@@ -27,8 +27,9 @@ const LEVELS_MOST: usize = 64;
 /// working directory that holds a stack. None is no error here: who needs a file says so.
 pub fn locate(options: &StackOptions) -> Result<Location, Error> {
     let root = match &options.stack_dir {
-        Some(dir) if is_stack(dir) => Some(Found { value: dir.clone(), origin: Origin::Flag("--stack-dir") }),
-        Some(dir) => return Err(Error::NotAStack { dir: dir.clone() }),
+        // Not one that is missing: that is a name that was mistyped.
+        Some(dir) if is_stack(&dir.value) || (options.may_be_new && dir.value.is_dir()) => Some(dir.clone()),
+        Some(dir) => return Err(Error::NotAStack { dir: dir.value.clone() }),
         None => options
             .working_dir
             .ancestors()

@@ -107,10 +107,7 @@ pub(super) fn mongodb(
             let names = ["MONGO_ROOT_PASSWORD"];
             (Place::Container(container), Some(required(Service::Mongodb, settings, &names)?))
         }
-        None => {
-            let value = options.mongodb_uri.as_ref().map_or_else(|| Secret::new(""), Secret::duplicate);
-            (Place::Address(Found { value, origin: Origin::Flag("--mongodb-uri") }), None)
-        }
+        None => (Place::Address(address(Service::Mongodb, options.mongodb_uri.as_ref(), "--mongodb-uri-file")?), None),
     };
     Ok(Mongodb { place, database, user, password })
 }
@@ -123,14 +120,14 @@ pub(super) fn redis(
     let place = match container {
         Some(container) => Place::Container(container),
         None => {
-            let value = Secret::new(options.redis_address.clone().unwrap_or_default());
-            Place::Address(Found { value, origin: Origin::Flag("--redis-address") })
+            let given = options.redis_address.as_ref();
+            let given =
+                given.map(|given| Found { value: Secret::new(given.value.as_str()), origin: given.origin.clone() });
+            Place::Address(address(Service::Redis, given.as_ref(), "--redis-address")?)
         }
     };
-    let password = match given(options.redis_password.as_ref(), "redis.password_file") {
-        Some(password) => Some(password),
-        None => settings.first(&["REDIS_PASSWORD"])?,
-    };
+    let file = (options.redis_password.as_ref(), "redis.password_file in orkvault.toml");
+    let password = secret(settings, file, &["REDIS_PASSWORD"])?;
     Ok(Redis { place, password })
 }
 
@@ -141,7 +138,7 @@ pub(super) fn rustfs(
     docker: Option<&(Docker, Daemon)>,
 ) -> Result<Rustfs, Error> {
     let endpoint = match (&options.s3_endpoint, &container) {
-        (Some(endpoint), _) => Found { value: endpoint.clone(), origin: Origin::Flag("--s3-endpoint") },
+        (Some(endpoint), _) => endpoint.clone(),
         (None, Some(found)) => {
             let address = docker.map(|(docker, _)| docker.endpoint().address.as_str()).unwrap_or_default();
             s3_endpoint(&found.value, address)?
@@ -150,25 +147,47 @@ pub(super) fn rustfs(
             return Err(Error::Missing { service: Service::Rustfs, names: vec!["--s3-endpoint".to_owned()] });
         }
     };
+    let access_key = (options.s3_access_key.as_ref(), "rustfs.access_key_file in orkvault.toml");
+    let secret_key = (options.s3_secret_key.as_ref(), "rustfs.secret_key_file in orkvault.toml");
     Ok(Rustfs {
         container,
         endpoint,
         region: settings.text(None, &["STORAGE_REGION"], "us-east-1")?,
         // Never a literal: keys that nobody set would open nobody's buckets.
-        access_key: match given(options.s3_access_key.as_ref(), "rustfs.access_key_file") {
-            Some(key) => key,
-            None => required(Service::Rustfs, settings, &["RUSTFS_ROOT_USER", "STORAGE_ACCESS_KEY"])?,
-        },
-        secret_key: match given(options.s3_secret_key.as_ref(), "rustfs.secret_key_file") {
-            Some(key) => key,
-            None => required(Service::Rustfs, settings, &["RUSTFS_ROOT_PASSWORD", "STORAGE_SECRET_KEY"])?,
-        },
+        access_key: needed(settings, access_key, &["RUSTFS_ROOT_USER", "STORAGE_ACCESS_KEY"])?,
+        secret_key: needed(settings, secret_key, &["RUSTFS_ROOT_PASSWORD", "STORAGE_SECRET_KEY"])?,
     })
 }
 
-/// A secret that a file of the operator's holds comes before the stack's own variables.
-fn given(secret: Option<&Secret>, option: &'static str) -> Option<Found<Secret>> {
-    secret.map(|secret| Found { value: secret.duplicate(), origin: Origin::Flag(option) })
+/// An address of a service that is in no container.
+fn address(service: Service, given: Option<&Found<Secret>>, flag: &str) -> Result<Found<Secret>, Error> {
+    let given = given.ok_or_else(|| Error::Missing { service, names: vec![flag.to_owned()] })?;
+    Ok(Found { value: given.value.duplicate(), origin: given.origin.clone() })
+}
+
+/// A secret that a file of the operator's holds comes behind the process environment, and before the stack's
+/// own file of variables.
+fn secret(
+    settings: &Settings<'_>,
+    (given, option): (Option<&Secret>, &'static str),
+    names: &[&str],
+) -> Result<Option<Found<Secret>>, Error> {
+    match (settings.of_environment(names), given) {
+        (Some(found), _) => Ok(Some(found)),
+        (None, Some(given)) => Ok(Some(Found { value: given.duplicate(), origin: Origin::Flag(option) })),
+        (None, None) => settings.first(names),
+    }
+}
+
+/// As [`secret`], for the object store, which has no use without.
+fn needed(
+    settings: &Settings<'_>,
+    given: (Option<&Secret>, &'static str),
+    names: &[&str],
+) -> Result<Found<Secret>, Error> {
+    let missing =
+        || Error::Missing { service: Service::Rustfs, names: names.iter().map(|name| (*name).to_owned()).collect() };
+    secret(settings, given, names)?.ok_or_else(missing)
 }
 
 fn required(service: Service, settings: &Settings<'_>, names: &[&str]) -> Result<Found<Secret>, Error> {

@@ -34,6 +34,14 @@ impl<'a> Settings<'a> {
         Self { configured: Some(configured), ..self }
     }
 
+    /// Returns the first of these variables that the process environment has, and not empty.
+    pub fn of_environment(&self, names: &[&str]) -> Option<Found<Secret>> {
+        names.iter().find_map(|name| {
+            let value = self.env.get(*name).filter(|value| !value.is_empty())?;
+            Some(Found { value: Secret::new(value.as_str()), origin: Origin::Environment((*name).to_owned()) })
+        })
+    }
+
     /// Returns the first of these variables that is set and not empty, each looked up in the environment and
     /// then in the file. Fails where the file's value is doubtful, also if a later variable is not.
     pub fn first(&self, names: &[&str]) -> Result<Option<Found<Secret>>, Error> {

@@ -133,6 +133,10 @@ fn name_that_no_container_can_have_is_refused() {
     }
 }
 
+fn given<T>(value: T) -> Found<T> {
+    Found { value, origin: Origin::Flag("--given") }
+}
+
 fn needing(services: &[Service]) -> StackOptions {
     StackOptions { services: services.iter().copied().collect(), ..StackOptions::default() }
 }
@@ -147,7 +151,7 @@ fn password_that_is_needed_is_never_made_up() {
     assert_eq!(error.to_string(), "mongodb needs MONGO_ROOT_PASSWORD, which is not set");
     // Redis without one has no authentication.
     assert!(services::redis(&options, &settings, found("r")).unwrap().password.is_none());
-    let options = StackOptions { s3_endpoint: Some("http://h:1".to_owned()), ..needing(&[]) };
+    let options = StackOptions { s3_endpoint: Some(given("http://h:1".to_owned())), ..needing(&[]) };
     let error = services::rustfs(&options, &settings, None, None).err().unwrap();
     assert_eq!(error.to_string(), "rustfs needs RUSTFS_ROOT_USER or STORAGE_ACCESS_KEY, which is not set");
 }
@@ -206,14 +210,20 @@ fn root_is_given_or_the_nearest_above_the_working_directory() {
     assert_eq!(locate(&at(&deep)).unwrap().env_file.unwrap().value, root.join("docker/.env"));
 
     // Another env file does not move the keys.
-    let mut options = StackOptions { stack_dir: Some(root.clone()), ..at(&deep) };
+    let mut options = StackOptions { stack_dir: Some(given(root.clone())), ..at(&deep) };
     options.env = env(&[("ORKESTRA_ENV_FILE", "other.env")]);
     let found = locate(&options).unwrap();
     assert_eq!(found.env_file.unwrap().value, deep.join("other.env"));
     assert_eq!(found.keys_dir, Some(root.join("docker/keys")));
 
-    let wrong = StackOptions { stack_dir: Some(deep.clone()), ..at(&root) };
+    let wrong = StackOptions { stack_dir: Some(given(deep.clone())), ..at(&root) };
     assert!(matches!(locate(&wrong), Err(Error::NotAStack { dir }) if dir == deep));
+    // A restore makes the stack's files: into a directory that exists, not into a name that was mistyped.
+    let new = StackOptions { may_be_new: true, ..wrong };
+    let found = locate(&new).unwrap();
+    assert_eq!((found.root, found.env_file), (Some(given(deep.clone())), None));
+    let missing = StackOptions { stack_dir: Some(given(deep.join("missing"))), may_be_new: true, ..at(&root) };
+    assert!(matches!(locate(&missing), Err(Error::NotAStack { .. })));
 }
 
 #[tokio::test]
@@ -224,9 +234,9 @@ async fn stack_that_is_given_by_addresses_touches_no_daemon() {
         // Would be an error if it were looked at.
         docker_host: Some("ssh://nowhere".to_owned()),
         services: BTreeSet::from([Service::Mongodb, Service::Redis, Service::Rustfs]),
-        mongodb_uri: Some(Secret::new("mongodb://admin:canary@pass@db1:27017,db2:27017/?authSource=canary")),
-        redis_address: Some("cache:6379".to_owned()),
-        s3_endpoint: Some("http://store:9000".to_owned()),
+        mongodb_uri: Some(given(Secret::new("mongodb://admin:canary@pass@db1:27017,db2:27017/?authSource=canary"))),
+        redis_address: Some(given("cache:6379".to_owned())),
+        s3_endpoint: Some(given("http://store:9000".to_owned())),
         env: env(&[("RUSTFS_ROOT_USER", "canary"), ("STORAGE_SECRET_KEY", "canary"), ("REDIS_PASSWORD", "canary")]),
         ..StackOptions::default()
     };
@@ -238,9 +248,9 @@ async fn stack_that_is_given_by_addresses_touches_no_daemon() {
     for shown in [
         "stack      orkestra-development (APP_NAME: default; ENV: default)",
         "docker     not needed",
-        "mongodb    mongodb://db1:27017,db2:27017/ (--mongodb-uri)",
-        "redis      cache:6379 (--redis-address)",
-        "rustfs     endpoint http://store:9000, region us-east-1 (--s3-endpoint)",
+        "mongodb    mongodb://db1:27017,db2:27017/ (--given)",
+        "redis      cache:6379 (--given)",
+        "rustfs     endpoint http://store:9000, region us-east-1 (--given)",
         "secret key set (STORAGE_SECRET_KEY in the environment)",
     ] {
         assert!(lines.contains(shown), "{shown} is not in\n{lines}");
@@ -258,6 +268,28 @@ async fn daemon_that_was_named_is_the_only_one_that_is_asked() {
         };
         let error = super::Stack::resolve(options).await.err().unwrap();
         assert!(matches!(error, Error::Docker(_)) && error.to_string().contains(host), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_of_the_environment_comes_before_that_of_a_file_and_that_before_the_stacks_own() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("docker")).unwrap();
+    fs::write(dir.path().join("docker/.env"), "REDIS_PASSWORD=of-stack\n").unwrap();
+    for (variable, file, expected) in [
+        (Some("of-env"), Some("of-file"), ("of-env", Origin::Environment("REDIS_PASSWORD".to_owned()))),
+        (None, Some("of-file"), ("of-file", Origin::Flag("redis.password_file in orkvault.toml"))),
+        (None, None, ("of-stack", Origin::File("REDIS_PASSWORD".to_owned(), 1))),
+    ] {
+        let options = StackOptions {
+            stack_dir: Some(given(dir.path().to_owned())),
+            redis_address: Some(given("cache:6379".to_owned())),
+            redis_password: file.map(Secret::new),
+            env: variable.map(|value| ("REDIS_PASSWORD".to_owned(), value.to_owned())).into_iter().collect(),
+            ..needing(&[Service::Redis])
+        };
+        let password = super::Stack::resolve(options).await.unwrap().redis.unwrap().password.unwrap();
+        assert_eq!((password.value.expose(), password.origin), expected);
     }
 }
 

@@ -69,6 +69,8 @@ struct State {
     kept: VecDeque<Arc<Segment>>,
     /// Packs that the index lists and the store does not have.
     gone: HashSet<PackId>,
+    /// Why the cache is not the one that was asked for.
+    cache_error: Option<String>,
 }
 
 /// Where a chunk is.
@@ -91,8 +93,31 @@ impl Index {
     /// Wraps an opened cache.
     #[must_use]
     pub fn new(cache: IndexCache) -> Self {
-        let state = State { cache, near: HashMap::new(), kept: VecDeque::new(), gone: HashSet::new() };
+        let state =
+            State { cache, near: HashMap::new(), kept: VecDeque::new(), gone: HashSet::new(), cache_error: None };
         Self { state: Mutex::new(state) }
+    }
+
+    /// Goes on with this empty cache instead of one that failed. Returns whether it does: once, because a
+    /// second failure is not the first cache's.
+    #[must_use]
+    pub fn fall_back(&self, cache: IndexCache, error: &Error) -> bool {
+        let mut state = self.lock();
+        if state.cache_error.is_some() {
+            return false;
+        }
+        let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
+        state.near.clear();
+        state.kept.clear();
+        state.cache = cache;
+        state.cache_error = Some(format!("{error}{why}"));
+        true
+    }
+
+    /// Returns why the cache is not the one that was asked for, where it is not.
+    #[must_use]
+    pub fn cache_error(&self) -> Option<String> {
+        self.lock().cache_error.clone()
     }
 
     /// Returns where a chunk is, `None` where no pack that is there has it.
