@@ -81,6 +81,22 @@ async fn every_flipped_byte_is_found_and_no_restore_yields_wrong_bytes() {
     assert_eq!(findings(&made.backend, both()).await, []);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn every_single_byte_of_every_object_is_covered_without_any_key() {
+    let made = small().await;
+    let repository = made.open_writer().await;
+    for (key, bytes) in made.backend.objects() {
+        repository.scrub(key).await.unwrap();
+        for place in 0..bytes.len() {
+            let mut damaged = bytes.to_vec();
+            damaged[place] ^= 1 << (place % 8);
+            made.backend.replace(key, Bytes::from(damaged));
+            assert!(repository.scrub(key).await.is_err(), "byte {place} of {key} was flipped");
+        }
+        made.backend.replace(key, bytes);
+    }
+}
+
 /// Every byte of what is clear, at both ends of an object; of the sealed bytes between, which are all alike,
 /// a spread that no period of the layout meets.
 fn places(len: usize) -> impl Iterator<Item = usize> {

@@ -21,6 +21,8 @@ mod cli_new_machine;
 #[cfg(test)]
 mod cli_refusals;
 #[cfg(test)]
+mod cli_rollback;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;

@@ -7,6 +7,7 @@ use crate::cli::access::{self, Need, Opened};
 use crate::cli::args::CheckArgs;
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
+use crate::cli::newest;
 use crate::cli::output::Report;
 use crate::cli::progress::{TerminalProgress, size};
 use crate::cli::resolve::Settings;
@@ -25,7 +26,13 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report,
     let options = CheckOptions { read_data: args.read_data };
     let outcome = check(&opened.repository, options, &progress).await;
     progress.finish();
-    Ok(report(&outcome?, Some(&opened)))
+    let mut outcome = outcome?;
+    if let Some(lost) = newest::lost(settings, &opened.repository).await?
+        && outcome.findings.iter().all(|finding| finding.object != lost.object)
+    {
+        outcome.findings.push(lost);
+    }
+    Ok(report(&outcome, Some(&opened)))
 }
 
 /// A config or key slot that is damaged keeps the repository from opening: that is a finding, too.

@@ -16,7 +16,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Report, error_line, raw_stdin};
 use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
-use crate::cli::{journal, keys};
+use crate::cli::{journal, keys, newest};
 use crate::component::Source;
 use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
@@ -56,10 +56,14 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         tags: args.tag.clone(),
         writer: WriterOptions { compression: compression(settings, args) },
     };
+    if let Some(lost) = newest::lost(settings, &opened.repository).await? {
+        error_line(&format!("warning: {} {}; orkvault check says what else is missing", lost.object, lost.problem));
+    }
     let progress = TerminalProgress::new(settings.show);
     let outcome = snapshot(&opened.repository, sources, &options, &progress, &HostClock).await;
     progress.finish();
     let outcome = outcome?;
+    newest::remember(settings, &opened.repository, outcome.id);
     let mut report = report(&outcome, &stack, started);
     if let Some(path) = &args.id_file
         && let Err(source) = std::fs::write(path, format!("{}\n", outcome.id))

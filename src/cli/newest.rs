@@ -1,0 +1,53 @@
+//! The newest snapshot that this host made, remembered in its state directory: a store that loses it, or that
+//! is put back to an older state, is noticed by the host that wrote to it. Nothing else can notice that: the
+//! chain of a writer's snapshots only shows those that are missing *between* others.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use super::error::Error;
+use super::output::error_line;
+use super::resolve::{Settings, make_private};
+use crate::format::id::SnapshotId;
+use crate::format::object::Namespace;
+use crate::ops::check::Finding;
+use crate::repo::Repository;
+
+/// One file a repository: another repository in the same place is another one.
+fn path(settings: &Settings, repository: &Repository) -> PathBuf {
+    settings.state_dir().join(format!("newest-{}", repository.config().repository))
+}
+
+/// Remembers a snapshot that was committed. Best effort: a state directory that cannot be written is said, and
+/// the snapshot is as good as ever.
+pub(crate) fn remember(settings: &Settings, repository: &Repository, id: SnapshotId) {
+    let path = path(settings, repository);
+    let fail = |source| Error::File { action: "cannot write", path: path.clone(), source };
+    let write = || {
+        make_private(&settings.state_dir())?;
+        let new = path.with_extension("new");
+        let mut file = std::fs::File::create(&new).map_err(fail)?;
+        file.write_all(format!("{id}\n").as_bytes()).map_err(fail)?;
+        file.sync_all().map_err(fail)?;
+        std::fs::rename(&new, &path).map_err(fail)
+    };
+    if let Err(error) = write() {
+        let reason = crate::ops::snapshot::reason(&error);
+        error_line(&format!("warning: this host will not notice if the snapshot disappears: {reason}"));
+    }
+}
+
+/// Returns a finding where the snapshot that this host made last is not in the repository (any more).
+pub(crate) async fn lost(settings: &Settings, repository: &Repository) -> Result<Option<Finding>, Error> {
+    let Ok(text) = std::fs::read_to_string(path(settings, repository)) else { return Ok(None) };
+    // A file that does not hold an id says nothing.
+    let Ok(id) = text.trim_end().parse::<SnapshotId>() else { return Ok(None) };
+    if repository.snapshot_ids(Namespace::Data).await?.contains(&id) {
+        return Ok(None);
+    }
+    Ok(Some(Finding {
+        object: crate::format::object::ObjectKey::Snapshot(Namespace::Data, id).to_string(),
+        problem: "is missing: this host made it last".to_owned(),
+        affects: Vec::new(),
+    }))
+}
