@@ -1,12 +1,9 @@
 //! `dump` and `ls`: one stream or entry out, and what there is.
 
-use std::sync::Arc;
-
 use super::restore::complete_component;
 use super::snapshot::SECRETS;
 use super::{Error, NoProgress};
 use crate::component::CatalogueRow;
-use crate::format::entry::EntryRow;
 use crate::format::manifest::StreamRecord;
 use crate::repo::{ContentStream, LoadedSnapshot, Reader, Repository, TableReader};
 
@@ -85,14 +82,4 @@ pub async fn list(repository: &Repository, snapshot: &LoadedSnapshot, component:
         catalogue,
         entries: record.entries.as_ref().map(|table| TableReader::open(&reader, table)),
     })
-}
-
-/// Returns every row of a table that fits in memory: for tests and small listings.
-pub async fn rows(reader: &Arc<Reader>, table: &crate::format::manifest::TableRecord) -> Result<Vec<EntryRow>, Error> {
-    let mut rows = TableReader::open(reader, table);
-    let mut out = Vec::new();
-    while let Some(row) = rows.next_row().await? {
-        out.push(row);
-    }
-    Ok(out)
 }
