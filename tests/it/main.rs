@@ -19,6 +19,8 @@ mod cli_keys;
 #[cfg(test)]
 mod cli_new_machine;
 #[cfg(test)]
+mod cli_nights;
+#[cfg(test)]
 mod cli_refusals;
 #[cfg(test)]
 mod cli_rollback;

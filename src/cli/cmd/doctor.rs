@@ -11,6 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::hints::judge;
 use crate::cli::keys::{self, Input};
 use crate::cli::output::Report;
+use crate::cli::progress::size;
 use crate::cli::resolve::Settings;
 use crate::component;
 use crate::component::mongodb::EmptyArchive;
@@ -106,6 +107,8 @@ async fn repository(settings: &Settings, findings: &mut Findings) {
         Err(error) => return findings.fail("repository", &error),
     };
     findings.ok("repository", opened.repository.backend().location());
+    let pieces = opened.repository.piece_use();
+    findings.ok("piece cache", format!("{} streams remembered, {}", pieces.files, size(pieces.bytes)));
     match select::load_all(&opened.repository).await {
         Err(error) => findings.fail("snapshots", &error.into()),
         Ok(snapshots) => match snapshots.iter().rev().find(|snapshot| select::is_complete(snapshot)) {
