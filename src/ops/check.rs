@@ -261,20 +261,24 @@ impl Check<'_> {
             snapshots.iter().map(|snapshot| (snapshot.id, snapshot)).collect();
         for snapshot in snapshots {
             let writer = &snapshot.manifest.orkvault.writer;
-            let Some(previous) = &writer.previous else {
-                if writer.sequence != 1 {
-                    let object = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
-                    self.find(object, format!("is number {} of its writer and follows none", writer.sequence));
+            let own = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
+            if writer.previous.is_empty() && writer.sequence != 1 {
+                self.find(own, format!("is number {} of its writer and follows none", writer.sequence));
+            }
+            for previous in &writer.previous {
+                let object = ObjectKey::Snapshot(Namespace::Data, previous.snapshot);
+                match known.get(&previous.snapshot) {
+                    Some(found) if found.hash != previous.blake3 => {
+                        self.find(object, format!("is not what snapshot {} followed", snapshot.id));
+                    }
+                    Some(found) if found.manifest.orkvault.writer.sequence >= writer.sequence => {
+                        self.find(own, format!("is number {} of its writer and follows a later one", writer.sequence));
+                    }
+                    Some(_) => {}
+                    // One that cannot be read is a finding of its own.
+                    None if self.objects.contains_key(&object) => {}
+                    None => self.find(object, format!("is missing: snapshot {} followed it", snapshot.id)),
                 }
-                continue;
-            };
-            let object = ObjectKey::Snapshot(Namespace::Data, previous.snapshot);
-            match known.get(&previous.snapshot) {
-                Some(found) if found.hash == previous.blake3 => {}
-                Some(_) => self.find(object, format!("is not what snapshot {} followed", snapshot.id)),
-                // One that cannot be read is a finding of its own.
-                None if self.objects.contains_key(&object) => {}
-                None => self.find(object, format!("is missing: snapshot {} followed it", snapshot.id)),
             }
         }
     }
@@ -307,7 +311,7 @@ impl Check<'_> {
         }
         self.bundles().await?;
         for snapshot in snapshots {
-            let Some(secrets) = snapshot.manifest.orkvault.secrets else { continue };
+            let Some(secrets) = &snapshot.manifest.orkvault.secrets else { continue };
             let object = ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot);
             if !self.objects.contains_key(&object) {
                 let affects = vec![format!("{}/secrets", snapshot.id)];

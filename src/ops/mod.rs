@@ -4,6 +4,7 @@
 //! hosts and progress are arguments; nothing here prints.
 
 pub mod capture;
+pub mod chain;
 pub mod check;
 pub mod dump;
 pub mod restore;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::capture::{DataCapture, SecretsCapture};
-use super::{Clock, Error, Progress, select, stamp};
+use super::{Clock, Error, Progress, chain, select, stamp};
 use crate::component::{self, Captured, CatalogueRow, Source};
 use crate::crypto::secret;
 use crate::format::config::StreamKind;
 use crate::format::id::SnapshotId;
 use crate::format::manifest::{
-    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, PreviousRecord, SecretsManifest,
-    SecretsRef, SnapshotStatus, TableRecord, WriterRecord,
+    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, SecretsManifest, SecretsRef,
+    SnapshotStatus, TableRecord,
 };
 use crate::format::object::Namespace;
 use crate::repo::{self, LoadedSnapshot, Marks, Reader, Repository, Writer, WriterOptions};
@@ -207,9 +207,10 @@ impl Run<'_> {
             bundle,
             files: files.len() as u64,
             writer: self.writer_id()?,
+            copied_from: None,
         };
         self.repository.commit_secrets(id, &manifest).await?;
-        self.secrets = Some(SecretsRef { snapshot: id });
+        self.secrets = Some(SecretsRef { snapshot: id, location: None });
         self.secrets_bytes = bytes;
         self.progress.advance(bytes);
         Ok(Ok((captured, BTreeMap::new(), None)))
@@ -230,18 +231,8 @@ impl Run<'_> {
         stats: manifest::Stats,
     ) -> Result<Manifest, Error> {
         let is_complete = self.records.values().all(|record| record.status == ComponentStatus::Complete);
-        let id = self.writer_id()?;
-        let previous = self
-            .history
-            .iter()
-            .filter(|snapshot| snapshot.manifest.orkvault.writer.id == id)
-            .max_by_key(|snapshot| snapshot.manifest.orkvault.writer.sequence);
-        let writer = WriterRecord {
-            id,
-            sequence: previous.map_or(1, |snapshot| snapshot.manifest.orkvault.writer.sequence + 1),
-            previous: previous.map(|snapshot| PreviousRecord { snapshot: snapshot.id, blake3: snapshot.hash }),
-        };
-        let secrets = match self.secrets {
+        let writer = chain::follow(&self.history, self.writer_id()?);
+        let secrets = match self.secrets.take() {
             Some(secrets) => Some(secrets),
             None => self.newest_secrets().await?,
         };
@@ -259,6 +250,7 @@ impl Run<'_> {
                 components: std::mem::take(&mut self.records),
                 writer,
                 secrets,
+                copied_from: None,
                 tags: options.tags.clone(),
                 stats,
             },
@@ -267,11 +259,12 @@ impl Run<'_> {
 
     /// The newest generation of secrets: what this data belongs to where this run captured none.
     async fn newest_secrets(&self) -> Result<Option<SecretsRef>, Error> {
-        // This writer's own sequence before anybody's clock.
+        // This writer's own sequence before anybody's clock; its copies were made long after what they show.
         let id = self.writer_id()?;
-        let own = self.history.iter().filter(|snapshot| snapshot.manifest.orkvault.writer.id == id);
-        let newest = own.max_by_key(|snapshot| snapshot.manifest.orkvault.writer.sequence);
-        if let Some(secrets) = newest.and_then(|snapshot| snapshot.manifest.orkvault.secrets) {
+        let details = self.history.iter().map(|snapshot| &snapshot.manifest.orkvault);
+        let own = details.filter(|details| details.writer.id == id && details.copied_from.is_none());
+        let newest = own.max_by_key(|details| details.writer.sequence);
+        if let Some(secrets) = newest.and_then(|details| details.secrets.clone()) {
             return Ok(Some(secrets));
         }
         let mut newest: Option<(String, SnapshotId)> = None;
@@ -283,7 +276,7 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot }))
+        Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot, location: None }))
     }
 }
 

@@ -22,8 +22,8 @@ use orkvault::format::id::{ChunkId, ContentHash, PackId, RepositoryId, SnapshotI
 use orkvault::format::index::{IndexPart, PackRecord};
 use orkvault::format::limits;
 use orkvault::format::manifest::{
-    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, PreviousRecord, SecretsManifest,
-    SecretsRef, SnapshotStatus, Stats, StreamRecord, TableRecord, WriterRecord,
+    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, OriginRecord, PreviousRecord,
+    SecretsManifest, SecretsRef, SnapshotStatus, Stats, StreamRecord, TableRecord, WriterRecord,
 };
 use orkvault::format::object::Namespace;
 use orkvault::format::pack::{ChunkRecord, DIRECTORY_TAIL_LEN, Directory, PackHeader, PackKind, SegmentRecord};
@@ -416,6 +416,13 @@ fn golden_entries() {
     assert_eq!(splitter.end(), Ok(()));
 }
 
+fn origin() -> OriginRecord {
+    OriginRecord {
+        repository: orkvault::format::id::RepositoryId::from_bytes([12; 32]),
+        snapshot: SnapshotId::from_bytes([13; 32]),
+    }
+}
+
 fn full_manifest() -> Manifest {
     let time = |minute: u32| format!("2026-11-22T03:{minute:02}:00Z");
     let stream =
@@ -445,8 +452,10 @@ fn full_manifest() -> Manifest {
         catalogue: None,
         warnings: Vec::new(),
     };
-    let previous =
-        PreviousRecord { snapshot: SnapshotId::from_bytes([7; 32]), blake3: ContentHash::from_bytes([8; 32]) };
+    let previous = |byte| PreviousRecord {
+        snapshot: SnapshotId::from_bytes([byte; 32]),
+        blake3: ContentHash::from_bytes([byte + 1; 32]),
+    };
     Manifest {
         schema: manifest::SCHEMA.into(),
         created_at: time(0),
@@ -459,8 +468,16 @@ fn full_manifest() -> Manifest {
             status: SnapshotStatus::Incomplete,
             finished_at: time(3),
             components: BTreeMap::from([("mongodb".into(), complete), ("redis".into(), failed)]),
-            writer: WriterRecord { id: WriterId::from_bytes([6; 32]), sequence: 2, previous: Some(previous) },
-            secrets: Some(SecretsRef { snapshot: SnapshotId::from_bytes([9; 32]) }),
+            writer: WriterRecord {
+                id: WriterId::from_bytes([6; 32]),
+                sequence: 2,
+                previous: vec![previous(7), previous(10)],
+            },
+            secrets: Some(SecretsRef {
+                snapshot: SnapshotId::from_bytes([9; 32]),
+                location: Some("/mnt/secrets".into()),
+            }),
+            copied_from: Some(origin()),
             tags: vec!["before-upgrade".into()],
             stats: Stats { read_bytes: u64::MAX, new_bytes: 2, stored_bytes: 3, new_chunks: 4, known_chunks: 5 },
         },
@@ -474,8 +491,9 @@ fn golden_manifests() {
         components: Vec::new(),
         orkvault: Details {
             components: BTreeMap::new(),
-            writer: WriterRecord { previous: None, sequence: 1, ..full.orkvault.writer.clone() },
+            writer: WriterRecord { previous: Vec::new(), sequence: 1, ..full.orkvault.writer.clone() },
             secrets: None,
+            copied_from: None,
             tags: Vec::new(),
             stats: Stats::default(),
             ..full.orkvault.clone()
@@ -490,18 +508,22 @@ fn golden_manifests() {
         bundle: orkvault::format::id::BundleId::from_bytes([1; 32]),
         files: 3,
         writer: WriterId::from_bytes([6; 32]),
+        copied_from: None,
     };
+    let copied = SecretsManifest { copied_from: Some(origin()), ..secrets.clone() };
     let line = CatalogueLine { name: "orkestra.users".into(), kind: "collection".into(), records: 12, bytes: 3456 };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let value = json!({
         "full": text(manifest::encode(&full)), "bare": text(manifest::encode(&bare)),
-        "secrets": text(manifest::encode(&secrets)), "catalogueLine": text(manifest::encode(&line)),
+        "secrets": text(manifest::encode(&secrets)), "secretsCopied": text(manifest::encode(&copied)),
+        "catalogueLine": text(manifest::encode(&line)),
     });
     let golden = compare("manifests.json", &value);
     let bytes = |name: &str| golden[name].as_str().unwrap().as_bytes().to_vec();
     assert_eq!(Manifest::decode(&bytes("full")), Ok(full));
     assert_eq!(Manifest::decode(&bytes("bare")), Ok(bare));
     assert_eq!(SecretsManifest::decode(&bytes("secrets")), Ok(secrets));
+    assert_eq!(SecretsManifest::decode(&bytes("secretsCopied")), Ok(copied));
     assert_eq!(manifest::decode::<CatalogueLine>(&bytes("catalogueLine")), Ok(line));
 }
 

@@ -368,28 +368,35 @@ class Repository:
 
     # --- snapshots and bundles (11, 12) ---
 
+    def check_origin(self, details):
+        if "copiedFrom" in details:
+            fields(details["copiedFrom"], "repository:id snapshot:id")
+
     def manifest(self, name):
         """Opens a snapshot by the name of its object. Fields that are not known are refused."""
         namespace = NAMESPACES.index(name.split("/")[0])
         body = self.open_payload(name, 2, namespace, 4 * MIB, bytes.fromhex(name[-64:]))
         manifest = canonical_json(body, name)
         if namespace == SECRETS:
-            fields(manifest, "schema:text createdAt:text environment:text host:text bundle:id files:number writer:id")
+            fields(manifest, "schema:text createdAt:text environment:text host:text bundle:id files:number writer:id",
+                   "copiedFrom:object")
+            self.check_origin(manifest)
             require(manifest["schema"] == "orkvault-secrets/v1", f"{name} has another schema")
             return manifest
         fields(manifest, "schema:text createdAt:text environment:text host:text components:texts orkvault:object")
         details = fields(
             manifest["orkvault"], "version:number tool:text status:text finishedAt:text components:object "
-            "writer:object stats:object", "secrets:object tags:texts")
+            "writer:object stats:object", "secrets:object tags:texts copiedFrom:object")
+        self.check_origin(details)
         require((manifest["schema"], details["version"]) == ("orkestra-backup/v1", 1), f"{name} is of another version")
         require(details["status"] in ("complete", "incomplete"), f"{name} has a strange status")
         fields(details["stats"], "readBytes:number newBytes:number storedBytes:number newChunks:number "
                "knownChunks:number")
-        writer = fields(details["writer"], "id:id sequence:number", "previous:object")
-        if "previous" in writer:
-            fields(writer["previous"], "snapshot:id blake3:id")
+        writer = fields(details["writer"], "id:id sequence:number", "previous:objects")
+        previous = [fields(record, "snapshot:id blake3:id")["snapshot"] for record in writer.get("previous", [])]
+        require(previous == sorted(set(previous)), f"{name} follows snapshots out of order")
         if "secrets" in details:
-            fields(details["secrets"], "snapshot:id")
+            fields(details["secrets"], "snapshot:id", "location:text")
         for record in details["components"].values():
             fields(record, "status:text startedAt:text finishedAt:text", "reason:text consistency:text facts:object "
                    "streams:object entries:object catalogue:object warnings:texts")

@@ -100,7 +100,7 @@ class Restores(unittest.TestCase):
             writer = manifest["orkvault"]["writer"]
             self.assertEqual((writer["sequence"], writer.get("previous")), (sequence, before))
             stored = (SMALL / "data/snapshots" / snapshot).read_bytes()
-            before = {"snapshot": snapshot, "blake3": blake3(stored).hexdigest()}
+            before = [{"snapshot": snapshot, "blake3": blake3(stored).hexdigest()}]
 
     def test_the_command_lists_and_restores(self):
         keys = ("--passphrase-file", REPOS / "small.data-passphrase",
