@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::error::Error;
 use super::keys::{self, Input};
+use super::location::{self, Want};
 use super::output::error_line;
 use super::resolve::Settings;
-use crate::backend::{Backend, LocalBackend};
 use crate::crypto::{Passphrase, SystemEntropy};
 use crate::repo::{Access, OpenOptions, Repository};
 
@@ -58,9 +58,8 @@ impl Drop for Opened {
 
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
-    let path = settings.repository()?;
     // First: a missing repository is told before a passphrase is asked for.
-    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::open(&path).await?);
+    let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     let access = access(settings, need)?;
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
@@ -73,7 +72,7 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
 
 /// Tries whether this key or passphrase opens its slot of the repository.
 pub(crate) async fn opens(settings: &Settings, access: Access) -> Result<(), Error> {
-    let backend: Arc<dyn Backend> = Arc::new(LocalBackend::open(&settings.repository()?).await?);
+    let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
     Repository::open(backend, vec![access], options).await?;
     Ok(())

@@ -1,10 +1,14 @@
 //! `orkvault.toml`: what is not on the command line. Unknown keys are errors.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::error::Error;
+use super::location::Location;
 
 /// More than this nobody writes by hand.
 const BYTES_MAX: u64 = 1 << 20;
@@ -13,8 +17,8 @@ const BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConfigFile {
-    /// The repository's directory.
-    pub(crate) repository: Option<PathBuf>,
+    /// Where the repository is, and how its store is reached.
+    pub(crate) repository: Option<StoreConfig>,
     /// The file of the writer key.
     pub(crate) writer_key: Option<PathBuf>,
     /// The stack's directory.
@@ -43,6 +47,65 @@ pub(crate) struct ConfigFile {
     pub(crate) rustfs: RustfsConfig,
     /// Directories as components of their own.
     pub(crate) directory: Vec<DirectoryConfig>,
+}
+
+/// `repository = "..."`, or `[repository]` with all that a store may need to be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StoreConfig {
+    /// A directory, or `s3://bucket/prefix`.
+    pub(crate) location: Option<PathBuf>,
+}
+
+/// The table's keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[derive(Default)]
+struct StoreTable {
+    location: Option<PathBuf>,
+}
+
+impl<'de> Deserialize<'de> for StoreConfig {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(StoreVisitor)
+    }
+}
+
+/// Takes a location alone, or a table. By hand, because an untagged enum forgets what was wrong, and where.
+struct StoreVisitor;
+
+impl<'de> Visitor<'de> for StoreVisitor {
+    type Value = StoreConfig;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a location or a table")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<StoreConfig, E> {
+        Ok(StoreConfig { location: Some(PathBuf::from(text)) })
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StoreConfig, A::Error> {
+        let StoreTable { location } = StoreTable::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(StoreConfig { location })
+    }
+}
+
+impl StoreConfig {
+    /// Returns the place.
+    pub(crate) fn location(&self) -> Result<Location, Error> {
+        Location::parse(self.location.as_deref().ok_or(Error::NotGiven {
+            what: "a repository",
+            ways: "give it with -r, ORKVAULT_REPOSITORY or repository in orkvault.toml",
+        })?)
+    }
+
+    fn anchor(&mut self, dir: &Path) {
+        if let Some(location) = &mut self.location
+            && matches!(Location::parse(location), Ok(Location::Directory(_)))
+        {
+            *location = dir.join(&*location);
+        }
+    }
 }
 
 /// `[docker]`
@@ -188,8 +251,10 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
 
 impl ConfigFile {
     fn anchor(&mut self, dir: &Path) {
+        if let Some(repository) = &mut self.repository {
+            repository.anchor(dir);
+        }
         let fixed = [
-            &mut self.repository,
             &mut self.writer_key,
             &mut self.stack_dir,
             &mut self.cache_dir,
@@ -229,7 +294,7 @@ mod tests {
             [[directory]]\nname = \"spool\"\npath = \"data/spool\"\nexclude = [\"tmp\"]\n";
         let mut config = read(text).unwrap();
         config.anchor(Path::new("/srv/stack"));
-        assert_eq!(config.repository.as_deref(), Some(Path::new("/srv/stack/vault")));
+        assert_eq!(config.repository.unwrap().location.as_deref(), Some(Path::new("/srv/stack/vault")));
         assert_eq!(config.writer_key.as_deref(), Some(Path::new("/etc/orkvault/writer.key")));
         assert_eq!(config.rustfs.access_key_file.as_deref(), Some(Path::new("/srv/stack/s3.id")));
         assert_eq!(config.directory[0].exclude, [Path::new("/srv/stack/data/spool/tmp")]);

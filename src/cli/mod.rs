@@ -14,6 +14,7 @@ mod hardening;
 mod hints;
 mod journal;
 mod keys;
+mod location;
 mod newest;
 mod output;
 mod printable;

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::args::Global;
-use super::config::{self, ConfigFile};
+use super::config::{self, ConfigFile, StoreConfig};
 use super::error::Error;
 use super::keys::Input;
 use super::output::Format;
@@ -113,22 +113,14 @@ impl Settings {
         }
     }
 
-    /// Returns the repository's directory.
-    pub(crate) fn repository(&self) -> Result<PathBuf, Error> {
+    /// Returns where the repository is, and how its store is reached.
+    #[must_use]
+    pub(crate) fn repository(&self) -> StoreConfig {
+        let mut store = self.config.repository.clone().unwrap_or_default();
         let named = self.global.repository.clone();
         let named = named.or_else(|| self.variable("ORKVAULT_REPOSITORY").map(PathBuf::from));
-        let path = named.or_else(|| self.config.repository.clone()).ok_or(Error::NotGiven {
-            what: "a repository",
-            ways: "give it with -r, ORKVAULT_REPOSITORY or repository in orkvault.toml",
-        })?;
-        if path.to_str().is_some_and(|path| path.starts_with("s3:")) {
-            return Err(Error::BadValue {
-                option: "the repository".to_owned(),
-                value: path.display().to_string(),
-                reason: "repositories are local directories".to_owned(),
-            });
-        }
-        Ok(path)
+        store.location = named.or(store.location);
+        store
     }
 
     /// Returns the writer key's place, for those who cannot do without.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::backend::LocalBackend;
 use crate::cli::args::InitArgs;
 use crate::cli::error::Error;
 use crate::cli::keys::{self, Input};
+use crate::cli::location::{self, Want};
 use crate::cli::output::Report;
 use crate::cli::resolve::Settings;
 use crate::crypto::{Passphrase, SystemEntropy, slot};
@@ -16,10 +16,11 @@ use crate::repo::{InitOptions, InitSecrets, init};
 
 /// Makes the repository. Everything that could be wrong is looked at before anything is made.
 pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, Error> {
-    let location = settings.repository()?;
+    let store = settings.repository();
+    let place = store.location()?;
     let key_path = key_path(settings)?;
     let secrets = passphrases(settings)?;
-    let backend = Arc::new(LocalBackend::create(&location).await?);
+    let backend = location::backend(settings, &store, Want::New).await?;
     let now_secs = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
     let mut options = InitOptions::new(now_secs);
     if args.kdf_low_memory {
@@ -30,7 +31,7 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
         |key: &crate::crypto::writer_key::WriterKey| keys::write_new_private(&key_path, key.to_line().as_bytes());
     let made = init(backend, &options, secrets, Arc::new(SystemEntropy), keep).await?;
     let made = made.map_err(|source| Error::File { action: "cannot write", path: key_path.clone(), source })?;
-    let (location, key_path) = (location.display().to_string(), key_path.display().to_string());
+    let (location, key_path) = (place.to_string(), key_path.display().to_string());
     let json = json!({
         "repository_id": made.repository.to_string(),
         "repository": location,
