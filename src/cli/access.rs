@@ -9,7 +9,8 @@ use super::location::{self, Want};
 use super::output::error_line;
 use super::resolve::Settings;
 use crate::crypto::{Passphrase, SystemEntropy};
-use crate::repo::{Access, OpenOptions, Repository};
+use crate::format::config::Part;
+use crate::repo::{self, Access, OpenOptions, Repository, SecretsStore};
 
 /// What a command does with the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +61,16 @@ impl Drop for Opened {
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
     // First: a missing repository is told before a passphrase is asked for.
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
-    let access = access(settings, need)?;
+    // The store of the secrets alone opens with their passphrase alone.
+    let is_alone = need != Need::Write && repo::part_of(backend.as_ref()).await? == Part::Secrets;
+    let secrets = secrets_store(settings).await?;
+    let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
     let cache = if is_check { None } else { settings.cache_dir() };
     let started = Instant::now();
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
-    let repository = Repository::open(backend, access, options).await?;
+    let repository = Repository::open_apart(backend, secrets, access, options).await?;
     Ok(Opened { repository, key_derivation: derives.then(|| started.elapsed()) })
 }
 
@@ -74,8 +78,18 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
 pub(crate) async fn opens(settings: &Settings, access: Access) -> Result<(), Error> {
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
-    Repository::open(backend, vec![access], options).await?;
+    Repository::open_apart(backend, secrets_store(settings).await?, vec![access], options).await?;
     Ok(())
+}
+
+/// Returns the store that was named for the secrets. One that cannot be reached keeps nobody from the data.
+async fn secrets_store(settings: &Settings) -> Result<SecretsStore, Error> {
+    let Some(store) = settings.secrets_repository() else { return Ok(SecretsStore::Unnamed) };
+    match location::backend(settings, &store, Want::Existing).await {
+        Ok(backend) => Ok(SecretsStore::At(backend)),
+        Err(Error::Backend(error)) => Ok(SecretsStore::Unreachable(*error)),
+        Err(error) => Err(error),
+    }
 }
 
 fn access(settings: &Settings, need: Need) -> Result<Vec<Access>, Error> {
@@ -107,6 +121,13 @@ const NO_KEY_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE
                            --writer-key or ORKVAULT_WRITER_KEY_FILE";
 const DATA_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_FILE";
 const SECRETS_WAYS: &str = "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE";
+
+fn secrets_alone(settings: &Settings) -> Result<Access, Error> {
+    Ok(Access::Secrets(match &settings.secrets_passphrase {
+        Some(input) => keys::passphrase(input)?,
+        None => ask("the secrets passphrase", SECRETS_WAYS)?,
+    }))
+}
 
 fn writer(input: &Input) -> Result<Access, Error> {
     Ok(Access::Writer(keys::writer_key(input)?))

@@ -25,6 +25,9 @@ pub(crate) struct Global {
     /// The repository's directory [env: ORKVAULT_REPOSITORY]
     #[arg(short, long, global = true, value_name = "DIR")]
     pub(crate) repository: Option<PathBuf>,
+    /// Where the secrets are, where they have a store of their own [env: ORKVAULT_SECRETS_REPOSITORY]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) secrets_repository: Option<PathBuf>,
     /// The file of the writer key; - is standard input [env: ORKVAULT_WRITER_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) writer_key: Option<PathBuf>,

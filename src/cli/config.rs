@@ -19,6 +19,8 @@ const BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct ConfigFile {
     /// Where the repository is, and how its store is reached.
     pub(crate) repository: Option<StoreConfig>,
+    /// Where the secrets are, where they have a store of their own.
+    pub(crate) secrets_repository: Option<StoreConfig>,
     /// The file of the writer key.
     pub(crate) writer_key: Option<PathBuf>,
     /// The stack's directory.
@@ -251,8 +253,8 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
 
 impl ConfigFile {
     fn anchor(&mut self, dir: &Path) {
-        if let Some(repository) = &mut self.repository {
-            repository.anchor(dir);
+        for store in [&mut self.repository, &mut self.secrets_repository].into_iter().flatten() {
+            store.anchor(dir);
         }
         let fixed = [
             &mut self.writer_key,

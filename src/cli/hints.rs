@@ -140,6 +140,21 @@ fn of_repo(error: &repo::Error) -> Option<Judgement> {
         repo::Error::OtherRepository { .. } => {
             Some(judged(Exit::WrongKey, "give the writer key that `init` wrote for this repository"))
         }
+        repo::Error::SecretsApart { .. } => Some(judged(
+            Exit::Usage,
+            "name it with --secrets-repository, ORKVAULT_SECRETS_REPOSITORY or secrets_repository in orkvault.toml; \
+             `orkvault show latest` says where it was",
+        )),
+        repo::Error::SecretsNotApart { .. } => Some(judged(Exit::Usage, "leave --secrets-repository out")),
+        repo::Error::NotItsSecrets { .. } => {
+            Some(judged(Exit::Refused, "name the store that `init` made for the secrets of this repository"))
+        }
+        repo::Error::OnlySecrets { .. } => Some(judged(
+            Exit::Usage,
+            "name the repository itself with -r and this one with --secrets-repository; alone it gives the secrets \
+             back with their passphrase",
+        )),
+        repo::Error::SecretsStore { source } => of_repo(source),
         repo::Error::Crypto(error) | repo::Error::Object { source: error, .. } => of_crypto(error),
         repo::Error::Damaged { .. }
         | repo::Error::WrongContent { .. }

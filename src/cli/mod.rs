@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod chosen;
 mod cmd;
 mod components;
 mod config;

@@ -123,6 +123,16 @@ impl Settings {
         store
     }
 
+    /// Returns where the secrets are, where they have a store of their own and it was named.
+    #[must_use]
+    pub(crate) fn secrets_repository(&self) -> Option<StoreConfig> {
+        let named = self.global.secrets_repository.clone();
+        let named = named.or_else(|| self.variable("ORKVAULT_SECRETS_REPOSITORY").map(PathBuf::from));
+        let mut store = self.config.secrets_repository.clone().unwrap_or_default();
+        store.location = named.or(store.location);
+        store.location.is_some().then_some(store)
+    }
+
     /// Returns the writer key's place, for those who cannot do without.
     pub(crate) fn writer_key(&self) -> Result<&Input, Error> {
         self.writer_key.as_ref().ok_or(Error::NotGiven {

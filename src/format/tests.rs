@@ -6,7 +6,7 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
 use super::bundle::{self, SecretFile};
-use super::config::{ChunkSizes, Config, ConfigMacs, Epoch, PUBLIC_KEY_LEN};
+use super::config::{ChunkSizes, Config, ConfigMacs, Epoch, PUBLIC_KEY_LEN, Part};
 use super::cursor::{Cursor, push_bytes, push_varint};
 use super::entry::{EntryContent, EntryRow, EntryRowSplitter};
 use super::envelope::{Codec, Envelope, Header, Payload, SealedKind};
@@ -278,6 +278,12 @@ fn another_version_and_unknown_features_are_refused() {
     }
     let needs = Config { required_features: 1 << 63, ..config() };
     assert_eq!(Config::decode(&config_bytes(&needs)), Err(Error::UnknownFeatures { unknown: 1 << 63 }));
+    for part in [Part::Whole, Part::Data, Part::Secrets] {
+        let config = config().of_part(part);
+        assert_eq!(Config::decode(&config_bytes(&config)).unwrap().0.part(), part);
+    }
+    let both = Config { required_features: 3, ..config() };
+    assert!(matches!(Config::decode(&config_bytes(&both)), Err(Error::Invalid { found: 3, .. })));
     let knows = Config { optional_features: u64::MAX, ..config() };
     assert_eq!(Config::decode(&config_bytes(&knows)).unwrap().0, knows);
 }

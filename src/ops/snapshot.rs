@@ -9,7 +9,8 @@ use super::capture::{DataCapture, SecretsCapture};
 use super::{Clock, Error, Progress, chain, select, stamp};
 use crate::component::{self, Captured, CatalogueRow, Source};
 use crate::crypto::secret;
-use crate::format::config::StreamKind;
+use crate::format::bundle::SecretFile;
+use crate::format::config::{Part, StreamKind};
 use crate::format::id::SnapshotId;
 use crate::format::manifest::{
     self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, SecretsManifest, SecretsRef,
@@ -186,6 +187,10 @@ impl Run<'_> {
         options: &SnapshotOptions,
         started: jiff::Timestamp,
     ) -> Result<CaptureResult, Error> {
+        // Before a secret is read: without its store there is no place for it.
+        if let Err(error) = self.repository.secrets_backend() {
+            return self.of_secrets_store(error);
+        }
         let mut capture = SecretsCapture::default();
         let captured = match source.capture(&mut capture).await {
             Ok(captured) => captured,
@@ -193,12 +198,27 @@ impl Run<'_> {
         };
         let bytes = capture.bytes();
         let mut files = capture.into_files();
-        let id = self.repository.new_snapshot_id()?;
-        let bundle = self.repository.put_bundle(id, &files).await;
+        let stored = self.store_secrets(&files, options, started).await;
         for content in files.iter_mut().filter_map(|file| file.content.as_mut()) {
             secret::wipe(content);
         }
-        let bundle = bundle?;
+        if let Err(error) = stored {
+            return self.of_secrets_store(error);
+        }
+        self.secrets_bytes = bytes;
+        self.progress.advance(bytes);
+        Ok(Ok((captured, BTreeMap::new(), None)))
+    }
+
+    /// The bundle first: a secrets snapshot that is there is whole.
+    async fn store_secrets(
+        &mut self,
+        files: &[SecretFile],
+        options: &SnapshotOptions,
+        started: jiff::Timestamp,
+    ) -> Result<(), repo::Error> {
+        let id = self.repository.new_snapshot_id()?;
+        let bundle = self.repository.put_bundle(id, files).await?;
         let manifest = SecretsManifest {
             schema: manifest::SECRETS_SCHEMA.to_owned(),
             created_at: stamp(started),
@@ -210,18 +230,30 @@ impl Run<'_> {
             copied_from: None,
         };
         self.repository.commit_secrets(id, &manifest).await?;
-        self.secrets = Some(SecretsRef { snapshot: id, location: None });
-        self.secrets_bytes = bytes;
-        self.progress.advance(bytes);
-        Ok(Ok((captured, BTreeMap::new(), None)))
+        self.secrets = Some(SecretsRef { snapshot: id, location: self.repository.secrets_location() });
+        Ok(())
     }
 
-    fn writer_id(&self) -> Result<crate::format::id::WriterId, Error> {
+    /// What is wrong with the store of the secrets alone fails the component and not the run: a night without
+    /// secrets is incomplete, and better than none.
+    fn of_secrets_store(&self, error: repo::Error) -> Result<CaptureResult, Error> {
+        let is_of_store = matches!(
+            error,
+            repo::Error::Backend(_) | repo::Error::SecretsApart { .. } | repo::Error::SecretsStore { .. }
+        );
+        if self.repository.part() == Part::Data && is_of_store {
+            let what = "the secrets".to_owned();
+            Ok(Err(component::Error::Store { what, source: Box::new(error) }))
+        } else {
+            Err(error.into())
+        }
+    }
+
+    fn writer_id(&self) -> Result<crate::format::id::WriterId, repo::Error> {
         let keyring = self.repository.keyring();
         let writer = keyring.sets().iter().find_map(|set| set.writer);
-        writer.ok_or_else(|| {
-            repo::Error::NoSlot { capability: "writer", location: self.repository.backend().location() }.into()
-        })
+        writer
+            .ok_or_else(|| repo::Error::NoSlot { capability: "writer", location: self.repository.backend().location() })
     }
 
     async fn manifest(
@@ -268,7 +300,14 @@ impl Run<'_> {
             return Ok(Some(secrets));
         }
         let mut newest: Option<(String, SnapshotId)> = None;
-        for id in self.repository.snapshot_ids(Namespace::Secrets).await? {
+        let ids = match self.repository.snapshot_ids(Namespace::Secrets).await {
+            Err(error) if self.repository.part() == Part::Data => {
+                self.progress.warn(&format!("no secrets belong to this data: {}", reason(&error)));
+                Vec::new()
+            }
+            ids => ids?,
+        };
+        for id in ids {
             match self.repository.load_secrets_snapshot(id).await {
                 Ok(snapshot) => newest = newest.max(Some((snapshot.manifest.created_at, id))),
                 Err(error) => {
@@ -276,7 +315,8 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot, location: None }))
+        let location = self.repository.secrets_location();
+        Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot, location }))
     }
 }
 

@@ -15,7 +15,7 @@ use orkvault::crypto::slot::{self, NewSlot, Opener};
 use orkvault::crypto::writer_key::WriterKey;
 use orkvault::crypto::{Entropy, Error, Passphrase};
 use orkvault::format::bundle::{self, SecretFile};
-use orkvault::format::config::{ChunkSizes, Config};
+use orkvault::format::config::{ChunkSizes, Config, Part};
 use orkvault::format::entry::{EntryContent, EntryRow, EntryRowSplitter};
 use orkvault::format::envelope::{Codec, HEADER_LEN, PAYLOAD_HEADER_LEN, Payload, SealedKind, TAG_LEN};
 use orkvault::format::id::{ChunkId, ContentHash, PackId, RepositoryId, SnapshotId, WriterId};
@@ -175,12 +175,23 @@ fn golden_config() {
             sizes(1024, 4096, 65_536, 0),
         ],
     };
-    let mut stored = config.encode_with_macs(&keys::config_macs(&keys, &config).unwrap());
-    push_checksum(&mut stored);
-    let golden = compare("config.json", &json!({ "keys": drawn, "stored": hex(&stored) }));
-    let (read, macs, _) = Config::decode(&unhex(&golden["stored"])).unwrap();
-    assert_eq!(read, config);
-    assert_eq!(keys.check_config(&read, &macs), Ok(()));
+    let stored = |part| {
+        let config = config.of_part(part);
+        let mut stored = config.encode_with_macs(&keys::config_macs(&keys, &config).unwrap());
+        push_checksum(&mut stored);
+        hex(&stored)
+    };
+    let parts = [("stored", Part::Whole), ("storedData", Part::Data), ("storedSecrets", Part::Secrets)];
+    let mut value = json!({ "keys": drawn });
+    for (name, part) in parts {
+        value[name] = json!(stored(part));
+    }
+    let golden = compare("config.json", &value);
+    for (name, part) in parts {
+        let (read, macs, _) = Config::decode(&unhex(&golden[name])).unwrap();
+        assert_eq!((&read, read.part()), (&config.of_part(part), part));
+        assert_eq!(keys.check_config(&read, &macs), Ok(()));
+    }
 }
 
 /// Pads a body to a sealed object's payload.

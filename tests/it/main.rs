@@ -25,6 +25,8 @@ mod cli_refusals;
 #[cfg(test)]
 mod cli_rollback;
 #[cfg(test)]
+mod cli_secrets_apart;
+#[cfg(test)]
 mod crash;
 #[cfg(test)]
 mod damage;
@@ -58,6 +60,8 @@ mod mongodb_stack;
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
+#[cfg(test)]
+mod secrets_apart;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]
