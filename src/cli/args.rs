@@ -22,8 +22,8 @@ pub(crate) struct Cli {
 /// Options of every command. None of them takes a secret.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The repository's directory [env: ORKVAULT_REPOSITORY]
-    #[arg(short, long, global = true, value_name = "DIR")]
+    /// The repository: a directory, or s3://BUCKET/PREFIX [env: ORKVAULT_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "LOCATION")]
     pub(crate) repository: Option<PathBuf>,
     /// Where the secrets are, where they have a store of their own [env: ORKVAULT_SECRETS_REPOSITORY]
     #[arg(long, global = true, value_name = "DIR")]

@@ -1,14 +1,11 @@
 //! `orkvault.toml`: what is not on the command line. Unknown keys are errors.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use super::error::Error;
-use super::location::Location;
+use super::store::StoreConfig;
 
 /// More than this nobody writes by hand.
 const BYTES_MAX: u64 = 1 << 20;
@@ -49,65 +46,6 @@ pub(crate) struct ConfigFile {
     pub(crate) rustfs: RustfsConfig,
     /// Directories as components of their own.
     pub(crate) directory: Vec<DirectoryConfig>,
-}
-
-/// `repository = "..."`, or `[repository]` with all that a store may need to be told.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct StoreConfig {
-    /// A directory, or `s3://bucket/prefix`.
-    pub(crate) location: Option<PathBuf>,
-}
-
-/// The table's keys.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-#[derive(Default)]
-struct StoreTable {
-    location: Option<PathBuf>,
-}
-
-impl<'de> Deserialize<'de> for StoreConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StoreVisitor)
-    }
-}
-
-/// Takes a location alone, or a table. By hand, because an untagged enum forgets what was wrong, and where.
-struct StoreVisitor;
-
-impl<'de> Visitor<'de> for StoreVisitor {
-    type Value = StoreConfig;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a location or a table")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<StoreConfig, E> {
-        Ok(StoreConfig { location: Some(PathBuf::from(text)) })
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<StoreConfig, A::Error> {
-        let StoreTable { location } = StoreTable::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(StoreConfig { location })
-    }
-}
-
-impl StoreConfig {
-    /// Returns the place.
-    pub(crate) fn location(&self) -> Result<Location, Error> {
-        Location::parse(self.location.as_deref().ok_or(Error::NotGiven {
-            what: "a repository",
-            ways: "give it with -r, ORKVAULT_REPOSITORY or repository in orkvault.toml",
-        })?)
-    }
-
-    fn anchor(&mut self, dir: &Path) {
-        if let Some(location) = &mut self.location
-            && matches!(Location::parse(location), Ok(Location::Directory(_)))
-        {
-            *location = dir.join(&*location);
-        }
-    }
 }
 
 /// `[docker]`
@@ -308,7 +246,10 @@ mod tests {
         let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md")).unwrap();
         let (_, example) = document.split_once("```toml\n").unwrap();
         let (example, _) = example.split_once("```").unwrap();
-        let config = read(example).unwrap();
+        let mut config = read(example).unwrap();
+        // The second store takes the keys of the first.
+        assert!(config.secrets_repository.is_some());
+        config.secrets_repository.clone_from(&config.repository);
         // Every key is set to something: what stays unset is missing in the document.
         let shown = format!("{config:?}");
         assert!(!shown.contains("None"), "{shown}");

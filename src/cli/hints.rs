@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use super::error::Error;
 use super::exit::Exit;
+use crate::backend::s3::S3Error;
 use crate::component::{self, ErrorKind};
 use crate::{backend, crypto, ops, repo};
 
@@ -198,15 +199,41 @@ fn of_backend(error: &backend::Error) -> Option<Judgement> {
         backend::Error::NoRepository { .. } => {
             Some(judged(Exit::NoRepository, "check the path, or make a repository with `orkvault init`"))
         }
-        backend::Error::NotEmpty { .. } => {
-            Some(judged(Exit::Refused, "name a directory that does not exist or is empty"))
+        backend::Error::NotEmpty { .. } => Some(judged(Exit::Refused, "name a place that does not exist or is empty")),
+        error => of_bucket(error).or_else(|| of_store_kind(error.kind())),
+    }
+}
+
+fn of_store_kind(kind: backend::ErrorKind) -> Option<Judgement> {
+    match kind {
+        backend::ErrorKind::Denied => Some(judged(Exit::Failed, "check owner and mode of the repository")),
+        backend::ErrorKind::Full => Some(judged(Exit::Failed, "free space; nothing that was complete is lost")),
+        backend::ErrorKind::Transient => Some(judged(Exit::Failed, "try again")),
+        _ => None,
+    }
+}
+
+/// What a bucket's server said.
+fn of_bucket(error: &backend::Error) -> Option<Judgement> {
+    let backend::Error::Failed { source, .. } = error else { return None };
+    match source.downcast_ref::<S3Error>()? {
+        S3Error::Endpoint { .. } => Some(judged(Exit::Usage, "an endpoint is http://HOST:PORT or https://HOST")),
+        S3Error::Credentials { .. } => Some(judged(
+            Exit::Usage,
+            "docs/CONFIGURATION.md says where the store's credentials are looked for, and in which order",
+        )),
+        S3Error::Expired { .. } => Some(judged(Exit::Usage, "get new temporary credentials and run it again")),
+        S3Error::AccessDenied { .. } => {
+            Some(judged(Exit::Failed, "docs/THREATS.md lists what the credentials must be allowed to do"))
         }
-        error => match error.kind() {
-            backend::ErrorKind::Denied => Some(judged(Exit::Failed, "check owner and mode of the repository")),
-            backend::ErrorKind::Full => Some(judged(Exit::Failed, "free space; nothing that was complete is lost")),
-            backend::ErrorKind::Transient => Some(judged(Exit::Failed, "try again")),
-            _ => None,
-        },
+        S3Error::ClockSkew { .. } => Some(judged(Exit::Failed, "set this host's clock: signatures hold its time")),
+        S3Error::NoSuchBucket { .. } => {
+            Some(judged(Exit::NoRepository, "check its name and the endpoint; orkvault makes no buckets"))
+        }
+        S3Error::Full { .. } => Some(judged(Exit::Failed, "free space or raise the quota; what was complete stays")),
+        S3Error::ReadOnly => Some(judged(Exit::Refused, "leave --as-of out to change anything")),
+        S3Error::Unreachable { .. } => Some(judged(Exit::Failed, "check the endpoint, and whether the server runs")),
+        _ => None,
     }
 }
 

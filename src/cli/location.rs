@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::config::StoreConfig;
 use super::error::Error;
 use super::resolve::Settings;
-use crate::backend::{Backend, LocalBackend};
+use super::store::{self, StoreConfig};
+use crate::backend::{self, Backend, LocalBackend};
 
 /// How the location of a bucket begins.
 const BUCKET_SCHEME: &str = "s3:";
@@ -82,15 +82,18 @@ impl fmt::Display for Location {
 /// The only way from a location to a backend: the repository, and every second store that a command works
 /// with. [`Want::New`] makes a directory and fails where there is anything; [`Want::Existing`] fails where
 /// there is no repository.
-pub(crate) async fn backend(_settings: &Settings, store: &StoreConfig, want: Want) -> Result<Arc<dyn Backend>, Error> {
+pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want) -> Result<Arc<dyn Backend>, Error> {
     match (store.location()?, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
         (Location::Directory(path), Want::Existing) => Ok(Arc::new(LocalBackend::open(&path).await?)),
-        (bucket @ Location::Bucket { .. }, _) => Err(Error::BadValue {
-            option: "the repository".to_owned(),
-            value: bucket.to_string(),
-            reason: "repositories are local directories".to_owned(),
-        }),
+        (Location::Bucket { bucket, prefix }, want) => {
+            let backend: Arc<dyn Backend> = Arc::new(store::bucket(settings, store, bucket, prefix)?);
+            match want {
+                Want::New => backend::expect_empty(backend.as_ref()).await?,
+                Want::Existing => backend::expect_repository(backend.as_ref()).await?,
+            }
+            Ok(backend)
+        }
     }
 }
 

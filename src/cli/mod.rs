@@ -22,6 +22,7 @@ mod printable;
 mod progress;
 mod resolve;
 mod signals;
+mod store;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::args::Global;
-use super::config::{self, ConfigFile, StoreConfig};
+use super::config::{self, ConfigFile};
 use super::error::Error;
 use super::keys::Input;
 use super::output::Format;
 use super::progress::Show;
+use super::store::StoreConfig;
+use crate::backend::Traffic;
 use crate::component::stack;
 
 /// What a run works with.
@@ -35,6 +38,8 @@ pub(crate) struct Settings {
     pub(crate) format: Format,
     /// How progress is shown.
     pub(crate) show: Show,
+    /// What is asked of stores that are not on this host.
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 /// Looks at environment, configuration and terminal.
@@ -69,6 +74,7 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
         config,
         config_path,
         working_dir,
+        traffic: Arc::default(),
     };
     settings.stdin_once(None)?;
     Ok(settings)

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::cli::args::InitArgs;
-use crate::cli::config::StoreConfig;
 use crate::cli::error::Error;
 use crate::cli::keys::{self, Input};
 use crate::cli::location::{self, Want};
 use crate::cli::output::Report;
 use crate::cli::resolve::Settings;
+use crate::cli::store::StoreConfig;
 use crate::crypto::{Passphrase, SystemEntropy, slot};
 use crate::repo::{InitOptions, InitSecrets, init_apart};
 
