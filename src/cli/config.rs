@@ -18,6 +18,10 @@ pub(crate) struct ConfigFile {
     pub(crate) repository: Option<StoreConfig>,
     /// Where the secrets are, where they have a store of their own.
     pub(crate) secrets_repository: Option<StoreConfig>,
+    /// What `copy` copies from.
+    pub(crate) from_repository: Option<StoreConfig>,
+    /// Where the secrets of that are, where they have a store of their own.
+    pub(crate) from_secrets_repository: Option<StoreConfig>,
     /// The file of the writer key.
     pub(crate) writer_key: Option<PathBuf>,
     /// The stack's directory.
@@ -191,7 +195,13 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
 
 impl ConfigFile {
     fn anchor(&mut self, dir: &Path) {
-        for store in [&mut self.repository, &mut self.secrets_repository].into_iter().flatten() {
+        let stores = [
+            &mut self.repository,
+            &mut self.secrets_repository,
+            &mut self.from_repository,
+            &mut self.from_secrets_repository,
+        ];
+        for store in stores.into_iter().flatten() {
             store.anchor(dir);
         }
         let fixed = [
@@ -247,9 +257,12 @@ mod tests {
         let (_, example) = document.split_once("```toml\n").unwrap();
         let (example, _) = example.split_once("```").unwrap();
         let mut config = read(example).unwrap();
-        // The second store takes the keys of the first.
-        assert!(config.secrets_repository.is_some());
-        config.secrets_repository.clone_from(&config.repository);
+        // The other stores take the keys of the first.
+        let others = [&mut config.secrets_repository, &mut config.from_repository, &mut config.from_secrets_repository];
+        for other in others {
+            assert!(other.is_some());
+            other.clone_from(&config.repository);
+        }
         // Every key is set to something: what stays unset is missing in the document.
         let shown = format!("{config:?}");
         assert!(!shown.contains("None"), "{shown}");

@@ -35,6 +35,7 @@ pub(crate) fn judge(error: &Error) -> Judgement {
             ops::Error::NoSnapshot { .. } | ops::Error::AmbiguousSnapshot { .. } => {
                 judged(Exit::Failed, "`orkvault snapshots` lists what there is")
             }
+            ops::Error::SameRepository { .. } => judged(Exit::Usage, "name another one with --from"),
             ops::Error::NoComponent { .. } | ops::Error::NoStream { .. } => {
                 judged(Exit::Failed, "`orkvault show` and `orkvault ls` list what the snapshot has")
             }

@@ -113,7 +113,8 @@ fn secrets_alone(secrets: SecretsSnapshot) -> LoadedSnapshot {
     LoadedSnapshot { id, hash: ContentHash::from_bytes([0; 32]), manifest }
 }
 
-fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {
+/// What snapshots are sorted by.
+pub(super) fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {
     (&snapshot.manifest.created_at, snapshot.manifest.orkvault.writer.sequence, snapshot.id)
 }
 

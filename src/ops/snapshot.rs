@@ -226,7 +226,7 @@ impl Run<'_> {
             host: options.host.clone(),
             bundle,
             files: files.len() as u64,
-            writer: self.writer_id()?,
+            writer: self.repository.writer_id()?,
             copied_from: None,
         };
         self.repository.commit_secrets(id, &manifest).await?;
@@ -249,13 +249,6 @@ impl Run<'_> {
         }
     }
 
-    fn writer_id(&self) -> Result<crate::format::id::WriterId, repo::Error> {
-        let keyring = self.repository.keyring();
-        let writer = keyring.sets().iter().find_map(|set| set.writer);
-        writer
-            .ok_or_else(|| repo::Error::NoSlot { capability: "writer", location: self.repository.backend().location() })
-    }
-
     async fn manifest(
         &mut self,
         options: &SnapshotOptions,
@@ -263,7 +256,7 @@ impl Run<'_> {
         stats: manifest::Stats,
     ) -> Result<Manifest, Error> {
         let is_complete = self.records.values().all(|record| record.status == ComponentStatus::Complete);
-        let writer = chain::follow(&self.history, self.writer_id()?);
+        let writer = chain::follow(&self.history, self.repository.writer_id()?);
         let secrets = match self.secrets.take() {
             Some(secrets) => Some(secrets),
             None => self.newest_secrets().await?,
@@ -292,7 +285,7 @@ impl Run<'_> {
     /// The newest generation of secrets: what this data belongs to where this run captured none.
     async fn newest_secrets(&self) -> Result<Option<SecretsRef>, Error> {
         // This writer's own sequence before anybody's clock; its copies were made long after what they show.
-        let id = self.writer_id()?;
+        let id = self.repository.writer_id()?;
         let details = self.history.iter().map(|snapshot| &snapshot.manifest.orkvault);
         let own = details.filter(|details| details.writer.id == id && details.copied_from.is_none());
         let newest = own.max_by_key(|details| details.writer.sequence);
@@ -324,7 +317,7 @@ type Captures = (Captured, BTreeMap<String, manifest::StreamRecord>, Option<Tabl
 type CaptureResult = Result<Captures, component::Error>;
 
 /// Tells a source that failed from a repository that failed under it.
-fn of_source(error: component::Error) -> Result<component::Error, Error> {
+pub(super) fn of_source(error: component::Error) -> Result<component::Error, Error> {
     match error {
         component::Error::Store { what, source } => match source.downcast::<repo::Error>() {
             // An entry that no format could hold is the source's, not the repository's.
@@ -364,7 +357,7 @@ fn previous_entries<'a>(history: &'a [LoadedSnapshot], component: &str) -> Optio
         .and_then(|record| record.entries.as_ref())
 }
 
-async fn write_catalogue(writer: &mut Writer, rows: &[CatalogueRow]) -> Result<Option<TableRecord>, Error> {
+pub(super) async fn write_catalogue(writer: &mut Writer, rows: &[CatalogueRow]) -> Result<Option<TableRecord>, Error> {
     if rows.is_empty() {
         return Ok(None);
     }

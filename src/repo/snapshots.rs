@@ -13,7 +13,7 @@ use crate::crypto::seal::Binding;
 use crate::crypto::secret::SecretBytes;
 use crate::format::bundle::{self, SecretFile};
 use crate::format::envelope::SealedKind;
-use crate::format::id::{BundleId, ContentHash, SnapshotId};
+use crate::format::id::{BundleId, ContentHash, SnapshotId, WriterId};
 use crate::format::limits;
 use crate::format::manifest::{self, Manifest, SecretsManifest};
 use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
@@ -43,6 +43,12 @@ fn object_of(namespace: Namespace, id: &SnapshotId) -> ObjectBytes {
 }
 
 impl Repository {
+    /// Returns the writer that the repository was opened as.
+    pub fn writer_id(&self) -> Result<WriterId, Error> {
+        let writer = self.keyring().sets().iter().find_map(|set| set.writer);
+        writer.ok_or_else(|| Error::NoSlot { capability: "writer", location: self.backend().location() })
+    }
+
     /// Draws the id of a new snapshot.
     pub fn new_snapshot_id(&self) -> Result<SnapshotId, Error> {
         Ok(SnapshotId::from_bytes(random_32(self.keyring().entropy.as_ref())?))

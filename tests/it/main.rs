@@ -17,6 +17,8 @@ mod chains;
 #[cfg(test)]
 mod cli_commands;
 #[cfg(test)]
+mod cli_copies;
+#[cfg(test)]
 mod cli_cut_dumps;
 #[cfg(test)]
 mod cli_keys;
@@ -28,6 +30,8 @@ mod cli_refusals;
 mod cli_rollback;
 #[cfg(test)]
 mod cli_secrets_apart;
+#[cfg(test)]
+mod copies;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]

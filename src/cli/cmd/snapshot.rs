@@ -54,7 +54,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         host: settings.host(),
         tool: TOOL.to_owned(),
         tags: args.tag.clone(),
-        writer: WriterOptions { compression: compression(settings, args) },
+        writer: WriterOptions { compression: compression(settings, args.compression_level) },
     };
     if let Some(lost) = newest::lost(settings, &opened.repository).await? {
         error_line(&format!("warning: {} {}; orkvault check says what else is missing", lost.object, lost.problem));
@@ -100,8 +100,8 @@ fn nothing_captured(error: Error) -> Error {
     }
 }
 
-fn compression(settings: &Settings, args: &SnapshotArgs) -> Compression {
-    match args.compression_level.or(settings.config.compression_level) {
+pub(super) fn compression(settings: &Settings, level: Option<i32>) -> Compression {
+    match level.or(settings.config.compression_level) {
         Some(level) => Compression { level },
         None => Compression::default(),
     }
