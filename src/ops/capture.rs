@@ -29,6 +29,7 @@ const fn kind_of(kind: StreamKind) -> config::StreamKind {
 
 /// Captures one component into the data namespace.
 pub struct DataCapture<'a> {
+    component: String,
     writer: &'a mut Writer,
     reader: Arc<Reader>,
     progress: &'a dyn Progress,
@@ -40,8 +41,9 @@ pub struct DataCapture<'a> {
 impl<'a> DataCapture<'a> {
     /// Captures without a previous entry table: see [`DataCapture::prove_previous`].
     #[must_use]
-    pub fn new(writer: &'a mut Writer, reader: Arc<Reader>, progress: &'a dyn Progress) -> Self {
-        Self { writer, reader, progress, previous: None, table: None, streams: BTreeMap::new() }
+    pub fn new(component: &str, writer: &'a mut Writer, reader: Arc<Reader>, progress: &'a dyn Progress) -> Self {
+        let component = component.to_owned();
+        Self { component, writer, reader, progress, previous: None, table: None, streams: BTreeMap::new() }
     }
 
     /// Reads the previous entry table and every recipe that it refers to, once. What proves damaged is set aside
@@ -103,11 +105,16 @@ impl<'a> DataCapture<'a> {
         &mut self,
         kind: config::StreamKind,
         what: &str,
+        name: Option<&str>,
         mut body: ByteStream,
         extents_most: usize,
     ) -> Result<StreamWritten, component::Error> {
         let wrap = |source| failed(what, source);
-        let stream = self.writer.begin(kind).await.map_err(wrap)?;
+        let begun = match name {
+            Some(name) => self.writer.begin_named(kind, &format!("{} {name}", self.component)).await,
+            None => self.writer.begin(kind).await,
+        };
+        let stream = begun.map_err(wrap)?;
         match self.push_all(&stream, what, &mut body).await {
             Ok(()) => self.writer.end(stream, extents_most).await.map_err(wrap),
             Err(error) => {
@@ -122,7 +129,7 @@ impl<'a> DataCapture<'a> {
 #[async_trait]
 impl Capture for DataCapture<'_> {
     async fn stream(&mut self, name: &str, kind: StreamKind, body: ByteStream) -> Result<u64, component::Error> {
-        let written = self.store(kind_of(kind), name, body, 0).await?;
+        let written = self.store(kind_of(kind), name, Some(name), body, 0).await?;
         let record = written.record().expect("a stream ended without extents has a recipe");
         self.streams.insert(name.to_owned(), record);
         Ok(written.len)
@@ -161,7 +168,7 @@ impl Capture for DataCapture<'_> {
             }
             Content::Bytes(body) => {
                 let extents_most = usize::try_from(limits::ENTRY_EXTENTS_MAX).unwrap_or(1);
-                let written = self.store(config::StreamKind::Object, &what, body, extents_most).await?;
+                let written = self.store(config::StreamKind::Object, &what, None, body, extents_most).await?;
                 if written.len != entry.len {
                     let (expected, found) = (entry.len, written.len);
                     return Err(component::Error::EntryLength { entry: what, expected, found });
@@ -173,7 +180,7 @@ impl Capture for DataCapture<'_> {
         let wrap = |source| failed(&what, source);
         let mut table = match self.table.take() {
             Some(table) => table,
-            None => TableWriter::begin(self.writer).await.map_err(wrap)?,
+            None => TableWriter::begin(self.writer, &format!("{} entries", self.component)).await.map_err(wrap)?,
         };
         let added = table.add(self.writer, &row).await;
         self.table = Some(table);

@@ -23,7 +23,7 @@ use crate::format::manifest::{
     Stats, StreamRecord, TableRecord,
 };
 use crate::format::object::Namespace;
-use crate::repo::{self, LoadedSnapshot, Reader, Repository, Writer, WriterOptions};
+use crate::repo::{self, Finished, LoadedSnapshot, Reader, Repository, Writer, WriterOptions};
 use source::CopySource;
 
 /// Whether the secrets that belong to a snapshot are copied with it.
@@ -261,7 +261,7 @@ impl Copy<'_> {
         let mut writer = Writer::new(self.to, self.options.writer).map_err(Error::from)?;
         let captured = self.components(&mut writer, manifest).await;
         // Of a snapshot that proved damaged, too: what was stored is listed, and the next one can refer to it.
-        let stats = writer.finish().await.map_err(Error::from)?;
+        let Finished { stats, pieces } = writer.finish().await.map_err(Error::from)?;
         let records = captured?;
         let secrets = match (&manifest.orkvault.secrets, self.options.secrets) {
             (Some(secrets), CopySecrets::Copied) => Some(self.secrets_of(secrets.snapshot).await?),
@@ -270,6 +270,9 @@ impl Copy<'_> {
         let manifest = self.manifest(snapshot, records, secrets, stats);
         let id = self.to.new_snapshot_id().map_err(Error::from)?;
         let hash = self.to.commit(id, &manifest).await.map_err(Error::from)?;
+        for warning in pieces.keep(id) {
+            self.progress.warn(&warning);
+        }
         self.history.push(LoadedSnapshot { id, hash, manifest: manifest.clone() });
         Ok(Copied { from: snapshot.id, id, manifest })
     }
@@ -313,7 +316,7 @@ impl Copy<'_> {
         }
         let stored = DataStored::open(Arc::clone(&self.given), record.clone()).await.map_err(Failure::of_source)?;
         let mut source = CopySource::new(name, stored, streams.keys().cloned().collect());
-        let mut capture = DataCapture::new(writer, Arc::clone(&self.taken), self.progress);
+        let mut capture = DataCapture::new(name, writer, Arc::clone(&self.taken), self.progress);
         if let Some(previous) = self.previous_entries(name, created_at) {
             capture.prove_previous(previous).await;
         }
@@ -336,7 +339,7 @@ impl Copy<'_> {
         if !record.streams.iter().all(same) {
             return Err(Failure::Fatal(repo::Error::StreamDamaged.into()));
         }
-        let catalogue = write_catalogue(writer, &captured.catalogue).await?;
+        let catalogue = write_catalogue(writer, name, &captured.catalogue).await?;
         Ok(ComponentRecord { streams, entries, catalogue, ..record.clone() })
     }
 

@@ -17,7 +17,7 @@ use crate::format::manifest::{
     SnapshotStatus, TableRecord,
 };
 use crate::format::object::Namespace;
-use crate::repo::{self, LoadedSnapshot, Marks, Reader, Repository, Writer, WriterOptions};
+use crate::repo::{self, Finished, LoadedSnapshot, Marks, Reader, Repository, Writer, WriterOptions};
 
 /// The name of the component that goes into the secrets namespace.
 pub const SECRETS: &str = "secrets";
@@ -105,11 +105,14 @@ pub async fn snapshot(
         run.records.insert(name, record);
     }
     progress.step("writing the snapshot", None);
-    let mut stats = writer.finish().await?;
+    let Finished { mut stats, pieces } = writer.finish().await?;
     stats.read_bytes += run.secrets_bytes;
     let id = repository.new_snapshot_id()?;
     let manifest = run.manifest(options, started, stats).await?;
     repository.commit(id, &manifest).await?;
+    for warning in pieces.keep(id) {
+        progress.warn(&warning);
+    }
     Ok(SnapshotOutcome { id, manifest, packs_missing })
 }
 
@@ -145,7 +148,7 @@ impl Run<'_> {
                 for warning in &captured.warnings {
                     self.progress.warn(&format!("{}: {warning}", source.component()));
                 }
-                record.catalogue = write_catalogue(writer, &captured.catalogue).await?;
+                record.catalogue = write_catalogue(writer, source.component(), &captured.catalogue).await?;
                 record.consistency = captured.consistency;
                 record.facts = captured.facts;
                 record.warnings = captured.warnings;
@@ -162,7 +165,7 @@ impl Run<'_> {
 
     async fn data(&mut self, writer: &mut Writer, source: &mut dyn Source) -> Result<CaptureResult, Error> {
         let previous = previous_entries(&self.history, source.component());
-        let mut capture = DataCapture::new(writer, Arc::clone(&self.reader), self.progress);
+        let mut capture = DataCapture::new(source.component(), writer, Arc::clone(&self.reader), self.progress);
         if let Some(previous) = previous {
             capture.prove_previous(previous).await;
         }
@@ -357,13 +360,17 @@ fn previous_entries<'a>(history: &'a [LoadedSnapshot], component: &str) -> Optio
         .and_then(|record| record.entries.as_ref())
 }
 
-pub(super) async fn write_catalogue(writer: &mut Writer, rows: &[CatalogueRow]) -> Result<Option<TableRecord>, Error> {
+pub(super) async fn write_catalogue(
+    writer: &mut Writer,
+    component: &str,
+    rows: &[CatalogueRow],
+) -> Result<Option<TableRecord>, Error> {
     if rows.is_empty() {
         return Ok(None);
     }
     let mut rows = rows.to_vec();
     rows.sort();
-    let stream = writer.begin(StreamKind::Table).await?;
+    let stream = writer.begin_named(StreamKind::Table, &format!("{component} catalogue")).await?;
     for batch in rows.chunks(1024) {
         let mut lines = Vec::new();
         let mut marks = Marks::default();

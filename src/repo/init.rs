@@ -17,8 +17,8 @@ use crate::format::slot::{Capability, KdfParams, Unlock};
 /// The chunk sizes of a new repository, in the order of `StreamKind::ALL` (`docs/PERFORMANCE.md` has the
 /// measurements): dump, rdb, object, table.
 pub(super) const CHUNK_SIZES: [ChunkSizes; 4] = [
-    ChunkSizes { min: 2 * 1024, average: 8 * 1024, max: 64 * 1024, whole_below: 0 },
-    ChunkSizes { min: 2 * 1024, average: 8 * 1024, max: 64 * 1024, whole_below: 0 },
+    ChunkSizes { min: 8 * 1024, average: 32 * 1024, max: 128 * 1024, whole_below: 0 },
+    ChunkSizes { min: 8 * 1024, average: 32 * 1024, max: 128 * 1024, whole_below: 0 },
     ChunkSizes { min: 16 * 1024, average: 64 * 1024, max: 512 * 1024, whole_below: 64 * 1024 },
     ChunkSizes { min: 1024, average: 4 * 1024, max: 64 * 1024, whole_below: 0 },
 ];

@@ -11,6 +11,7 @@ use super::index::Index;
 use super::index::cache::IndexCache;
 use super::keyring::Keyring;
 use super::object::{self, ObjectBytes};
+use super::pieces::{PieceStore, PieceUse};
 use super::place::{SecretsPlace, SecretsStore};
 use crate::backend::{Backend, Listed};
 use crate::crypto::keys::KeySet;
@@ -104,6 +105,8 @@ pub struct Repository {
     keyring: Arc<Keyring>,
     config: Arc<Config>,
     index: Arc<Index>,
+    /// Where this host keeps what it remembers.
+    cache: Option<Arc<Path>>,
 }
 
 impl Repository {
@@ -167,6 +170,7 @@ impl Repository {
             keyring: Arc::new(Keyring::new(repository, sets, options.entropy)),
             config: Arc::new(config),
             index: Arc::new(index),
+            cache: options.cache.map(Arc::from),
         })
     }
 
@@ -289,6 +293,17 @@ impl Repository {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns what this host remembers of the pieces of streams: at most `bytes_max` bytes.
+    pub(super) fn piece_store(&self, bytes_max: u64) -> PieceStore {
+        PieceStore::new(self.cache.as_deref(), &self.backend.location(), Arc::clone(&self.keyring), bytes_max)
+    }
+
+    /// Returns what the piece cache of this repository takes on this host.
+    #[must_use]
+    pub fn piece_use(&self) -> PieceUse {
+        self.piece_store(0).in_use()
     }
 
     /// Returns the index.

@@ -25,7 +25,7 @@ use crate::format::id::{ChunkId, ContentHash, PackId};
 use crate::format::manifest::StreamRecord;
 use crate::format::object::{Namespace, ObjectKey};
 use crate::format::pack::{PackHeader, PackKind};
-use crate::format::recipe::{Extent, RecipePage, RecipeRoot};
+use crate::format::recipe::{Expanded, Extent, PageExpansion, RecipePage, RecipeRoot};
 
 /// Segments that are fetched and decoded together.
 const SEGMENTS_AT_ONCE: usize = 8;
@@ -160,8 +160,15 @@ impl Reader {
 
     /// Reads a page of a recipe that stands for `stream_len` bytes.
     pub async fn recipe_page(&self, chunk: &ChunkId, stream_len: u64) -> Result<RecipePage, Error> {
-        let bytes = self.meta_chunk(chunk).await?;
-        let page = RecipePage::decode(&bytes).map_err(|source| damaged_chunk(chunk, source))?;
+        let mut expansion = PageExpansion::default();
+        let mut next = *chunk;
+        let page = loop {
+            let bytes = self.meta_chunk(&next).await?;
+            match expansion.push(&bytes).map_err(|source| damaged_chunk(&next, source))? {
+                Expanded::Parent(parent) => next = parent,
+                Expanded::Page(page) => break page,
+            }
+        };
         if page.stream_len() == stream_len { Ok(page) } else { Err(Error::StreamDamaged) }
     }
 

@@ -25,9 +25,9 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Begins a table.
-    pub async fn begin(writer: &mut Writer) -> Result<Self, Error> {
-        let stream = writer.begin(StreamKind::Table).await?;
+    /// Begins a table that is compared with the one of this name: see [`Writer::begin_named`].
+    pub async fn begin(writer: &mut Writer, name: &str) -> Result<Self, Error> {
+        let stream = writer.begin_named(StreamKind::Table, name).await?;
         Ok(Self { stream, buffer: Vec::new(), ends: Vec::new(), last_key: None, rows: 0, content_bytes: 0 })
     }
 

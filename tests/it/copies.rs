@@ -222,7 +222,8 @@ async fn a_copy_that_stops_anywhere_goes_on_where_it_was() {
             for (copied, number) in copies.iter().zip(1..) {
                 assert_eq!(give(&taken, &copied.id.to_string()).await.unwrap(), night(number));
             }
-            assert_eq!(findings(&stopped).await, Vec::<String>::new(), "{fault:?} at {at}");
+            let found = check(&taken, CheckOptions::default(), &NoProgress).await.unwrap();
+            assert_eq!(found.findings, [], "{fault:?} at {at}");
         }
     }
 }

@@ -28,7 +28,7 @@ use orkvault::format::manifest::{
 use orkvault::format::object::Namespace;
 use orkvault::format::pack::{ChunkRecord, DIRECTORY_TAIL_LEN, Directory, PackHeader, PackKind, SegmentRecord};
 use orkvault::format::padme::padded_len;
-use orkvault::format::recipe::{Extent, PageRef, RecipePage, RecipeRoot};
+use orkvault::format::recipe::{Expanded, Extent, PageEdit, PageExpansion, PageRef, RecipePage, RecipeRoot};
 use orkvault::format::slot::{Capability, KdfParams, Unlock};
 use serde_json::{Value, json};
 
@@ -361,6 +361,28 @@ fn chunk(byte: u8) -> ChunkId {
     ChunkId::from_bytes([byte; 32])
 }
 
+/// Each page as an edit of the one before, the first whole; chunk 240 and up hold them.
+fn edits(chain: &[Vec<Extent>]) -> Vec<Value> {
+    let mut values = Vec::new();
+    for (number, extents) in (0_u8..).zip(chain) {
+        let page = RecipePage { extents: extents.clone() };
+        let encoded = match usize::from(number).checked_sub(1) {
+            None => page.encode(),
+            Some(before) => {
+                let old = RecipePage { extents: chain[before].clone() };
+                PageEdit::between(chunk(239 + number), number, &old, &page).unwrap().encode()
+            }
+        };
+        let listed: Vec<Value> = extents
+            .iter()
+            .map(|extent| json!([extent.chunk.to_string(), extent.chunk_len, extent.offset, extent.len]))
+            .collect();
+        let id = chunk(240 + number).to_string();
+        values.push(json!({ "id": id, "depth": number, "extents": listed, "encoded": hex(&encoded) }));
+    }
+    values
+}
+
 #[test]
 fn golden_recipes() {
     let range = |byte, offset, len| Extent { chunk: chunk(byte), chunk_len: 1000, offset, len };
@@ -385,7 +407,21 @@ fn golden_recipes() {
     let root = RecipeRoot { hash: content_hash(b"a stream"), pages: vec![page(9, 300_000), page(8, 1)] };
     let empty = RecipeRoot { hash: content_hash(b""), pages: Vec::new() };
     let roots = json!({ "twoPages": hex(&root.encode()), "empty": hex(&empty.encode()) });
-    let golden = compare("recipes.json", &json!({ "pages": values, "roots": roots }));
+    let chain = [
+        (0..20).map(whole).collect(),
+        [whole(0), range(1, 0, 300), range(201, 7, 80), range(1, 380, 620)]
+            .into_iter()
+            .chain((2..200).map(whole))
+            .collect(),
+        (12..20).chain(0..2).chain(210..213).map(whole).collect(),
+    ];
+    let golden = compare("recipes.json", &json!({ "pages": values, "roots": roots, "edits": edits(&chain) }));
+    let mut expansion = PageExpansion::default();
+    for (number, edit) in golden["edits"].as_array().unwrap().iter().enumerate().rev() {
+        let expanded = expansion.push(&unhex(&edit["encoded"])).unwrap();
+        let is_last = number == 0;
+        assert_eq!(expanded == Expanded::Page(RecipePage { extents: chain[2].clone() }), is_last);
+    }
     for (name, extents) in pages {
         assert_eq!(RecipePage::decode(&unhex(&golden["pages"][name]["encoded"])), Ok(RecipePage { extents }));
     }
@@ -654,6 +690,7 @@ fn the_documented_limits_are_those_of_the_code() {
         PAGE_CHUNKS_MAX,
         PAGE_EXTENTS_MAX,
         RECIPE_PAGES_MAX,
+        RECIPE_DEPTH_MAX,
         STREAM_BYTES_MAX,
         ENTRY_KEY_BYTES_MAX,
         ENTRY_ATTRIBUTES_MAX,

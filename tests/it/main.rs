@@ -63,6 +63,8 @@ mod mongodb_faults;
 #[cfg(test)]
 mod mongodb_stack;
 #[cfg(test)]
+mod nights;
+#[cfg(test)]
 mod redis_address;
 #[cfg(test)]
 mod redis_container;

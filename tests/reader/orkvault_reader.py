@@ -15,7 +15,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from layouts import MIB, open_slot, parse_page, parse_rows, parse_slot, read_attributes
+from layouts import MIB, open_slot, parse_rows, parse_slot, read_attributes, read_page
 from primitives import (
     LABEL, Cursor, Refused, XWing, canonical_json, commit, decode, derive, fields, hpke_open, keyed, open_sealed,
     require, same, without_checksum,
@@ -334,7 +334,7 @@ class Repository:
         cursor.end()
         require(sum(size for _, size in pages) == length <= 1 << 56, "a recipe has another length than its stream")
         for page, size in pages:
-            extents = parse_page(self.chunk(META_PACK, page))
+            extents = read_page(lambda chunk: self.chunk(META_PACK, chunk), page)
             require(sum(extent[3] for extent in extents) == size >= 1, "a recipe page has another length")
             yield from extents
         return stated

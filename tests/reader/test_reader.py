@@ -12,7 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 import orkvault_reader
-from layouts import parse_page, parse_row, parse_rows, row_size
+from layouts import parse_page, parse_row, parse_rows, read_page, row_size
 from orkvault_reader import CONTENT_PACK, DATA, META_PACK, SECRETS, Repository
 from primitives import Cursor, Refused, hchacha20, varint
 
@@ -311,6 +311,19 @@ class GoldenVectors(unittest.TestCase):
                 extents = parse_page(bytes.fromhex(page["encoded"]))
                 found = [[chunk.hex(), *numbers] for chunk, *numbers in extents]
                 self.assertEqual(found, page["extents"])
+
+    def test_recipe_edits(self):
+        edits = self.read("recipes.json")["edits"]
+        stored = {bytes.fromhex(edit["id"]): bytes.fromhex(edit["encoded"]) for edit in edits}
+        self.assertGreater(len(stored), 2)
+        for edit in edits:
+            extents = read_page(stored.__getitem__, bytes.fromhex(edit["id"]))
+            self.assertEqual([[chunk.hex(), *numbers] for chunk, *numbers in extents], edit["extents"])
+        # A chain that leads back to itself, or whose depths do not descend, is refused.
+        first, *_, last = stored
+        for wrong in (last, first):
+            with self.assertRaises(Refused):
+                read_page(lambda chunk: stored[wrong] if chunk != last else stored[last], last)
 
     def test_entry_rows(self):
         vector = self.read("entries.json")

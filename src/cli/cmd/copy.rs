@@ -25,7 +25,10 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
     let options = CopyOptions {
         wanted: args.snapshot.clone(),
         secrets: if args.no_secrets { CopySecrets::Left } else { CopySecrets::Copied },
-        writer: WriterOptions { compression: compression(settings, args.compression_level) },
+        writer: WriterOptions {
+            compression: compression(settings, args.compression_level),
+            ..WriterOptions::default()
+        },
     };
     let progress = TerminalProgress::new(settings.show);
     let planned = plan(&from.repository, &to.repository, &options, &progress).await?;

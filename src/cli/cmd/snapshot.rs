@@ -54,7 +54,10 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         host: settings.host(),
         tool: TOOL.to_owned(),
         tags: args.tag.clone(),
-        writer: WriterOptions { compression: compression(settings, args.compression_level) },
+        writer: WriterOptions {
+            compression: compression(settings, args.compression_level),
+            ..WriterOptions::default()
+        },
     };
     if let Some(lost) = newest::lost(settings, &opened.repository).await? {
         error_line(&format!("warning: {} {}; orkvault check says what else is missing", lost.object, lost.problem));
