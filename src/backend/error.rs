@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use bytes::Bytes;
+
 use crate::format::object::ObjectKey;
 
 /// What an operation on a backend may come to.
@@ -54,6 +56,9 @@ pub enum Error {
         /// Bytes there from `offset`.
         have: u64,
     },
+    /// The object's bytes stopped coming.
+    #[error(transparent)]
+    Cut(Box<Cut>),
     /// The name belongs to a directory, symbolic link, pipe or device.
     #[error("{key} in {location} is not a regular file")]
     NotAFile {
@@ -88,6 +93,24 @@ pub enum Error {
         /// The store's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// A read that brought some of its bytes. They are kept, so that they need not come again.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} in {location} broke off: {} of {need} bytes came from byte {offset}", got.len())]
+pub struct Cut {
+    /// The object asked for.
+    pub key: ObjectKey,
+    /// The backend.
+    pub location: String,
+    /// The first byte asked for.
+    pub offset: u64,
+    /// Bytes asked for, or what the whole object has.
+    pub need: u64,
+    /// Bytes that came from `offset`.
+    pub got: Bytes,
+    /// Why no more came.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
 }
 
 /// What a caller can do about an [`Error`].
@@ -166,6 +189,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoRepository { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
             Self::TooLong { .. } | Self::Short { .. } | Self::NotAFile { .. } => ErrorKind::Damaged,
+            Self::Cut(_) => ErrorKind::Transient,
             Self::Failed { kind, .. } => *kind,
         }
     }
@@ -180,6 +204,7 @@ impl Error {
             | Self::Short { key, .. }
             | Self::NotAFile { key, .. } => Some(*key),
             Self::NoRepository { .. } | Self::NotEmpty { .. } => None,
+            Self::Cut(cut) => Some(cut.key),
             Self::Failed { key, .. } => *key,
         }
     }

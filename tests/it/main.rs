@@ -3,6 +3,8 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod bucket_repository;
+#[cfg(test)]
 mod buckets_faults;
 #[cfg(test)]
 mod buckets_nights;
@@ -11,7 +13,11 @@ mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
 #[cfg(test)]
+mod chains;
+#[cfg(test)]
 mod cli_commands;
+#[cfg(test)]
+mod cli_copies;
 #[cfg(test)]
 mod cli_cut_dumps;
 #[cfg(test)]
@@ -24,6 +30,10 @@ mod cli_nights;
 mod cli_refusals;
 #[cfg(test)]
 mod cli_rollback;
+#[cfg(test)]
+mod cli_secrets_apart;
+#[cfg(test)]
+mod copies;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
@@ -60,6 +70,8 @@ mod nights;
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
+#[cfg(test)]
+mod secrets_apart;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

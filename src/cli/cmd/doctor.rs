@@ -18,6 +18,7 @@ use crate::component::mongodb::EmptyArchive;
 use crate::component::redis::{RedisSource, journal};
 use crate::component::stack::Stack;
 use crate::crypto::Passphrase;
+use crate::format::config::Part;
 use crate::ops::select;
 use crate::ops::snapshot::reason;
 use crate::repo::Access;
@@ -109,6 +110,12 @@ async fn repository(settings: &Settings, findings: &mut Findings) {
     findings.ok("repository", opened.repository.backend().location());
     let pieces = opened.repository.piece_use();
     findings.ok("piece cache", format!("{} streams remembered, {}", pieces.files, size(pieces.bytes)));
+    if opened.repository.part() == Part::Data {
+        match opened.repository.secrets_backend() {
+            Ok(apart) => findings.ok("secrets repository", apart.location()),
+            Err(error) => findings.fail("secrets repository", &error.into()),
+        }
+    }
     match select::load_all(&opened.repository).await {
         Err(error) => findings.fail("snapshots", &error.into()),
         Ok(snapshots) => match snapshots.iter().rev().find(|snapshot| select::is_complete(snapshot)) {

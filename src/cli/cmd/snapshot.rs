@@ -54,7 +54,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         host: settings.host(),
         tool: TOOL.to_owned(),
         tags: args.tag.clone(),
-        writer: writer_options(settings, args),
+        writer: writer_options(settings, args.compression_level, args.piece_cache_mib),
     };
     if let Some(lost) = newest::lost(settings, &opened.repository).await? {
         error_line(&format!("warning: {} {}; orkvault check says what else is missing", lost.object, lost.problem));
@@ -100,12 +100,12 @@ fn nothing_captured(error: Error) -> Error {
     }
 }
 
-fn writer_options(settings: &Settings, args: &SnapshotArgs) -> WriterOptions {
+pub(super) fn writer_options(settings: &Settings, level: Option<i32>, piece_cache_mib: Option<u32>) -> WriterOptions {
     let mut options = WriterOptions::default();
-    if let Some(level) = args.compression_level.or(settings.config.compression_level) {
+    if let Some(level) = level.or(settings.config.compression_level) {
         options.compression = Compression { level };
     }
-    if let Some(mib) = args.piece_cache_mib.or(settings.config.piece_cache_mib) {
+    if let Some(mib) = piece_cache_mib.or(settings.config.piece_cache_mib) {
         options.piece_cache_bytes_max = u64::from(mib) << 20;
     }
     options

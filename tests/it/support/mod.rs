@@ -10,4 +10,5 @@ pub mod night;
 pub mod redis;
 pub mod repository;
 pub mod s3_fault;
+pub mod s3_server;
 pub mod sources;
