@@ -17,6 +17,7 @@ mod keys;
 mod location;
 mod newest;
 mod output;
+mod pace;
 mod printable;
 mod progress;
 mod resolve;
