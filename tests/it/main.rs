@@ -3,6 +3,8 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod bucket_faults;
+#[cfg(test)]
 mod bucket_repository;
 #[cfg(test)]
 mod buckets_faults;
