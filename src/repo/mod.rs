@@ -25,7 +25,7 @@ pub use index::{Index, Place, Segment};
 pub use init::{InitOptions, InitSecrets, Initialized, init};
 pub use keyring::Keyring;
 pub use open::{Access, Inventory, OpenOptions, Repository};
-pub use reader::{ContentStream, Reader};
+pub use reader::{ContentStream, Reader, ToVerify};
 pub use scan::{PackScan, ScannedPack, check_without_keys};
 pub use segment::Compression;
 pub use snapshots::{LoadedSnapshot, SecretsSnapshot};
