@@ -53,6 +53,8 @@ mod files_directory;
 #[cfg(test)]
 mod files_secrets;
 #[cfg(test)]
+mod fragmented;
+#[cfg(test)]
 mod fuzz_replay;
 #[cfg(test)]
 mod golden;
