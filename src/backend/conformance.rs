@@ -334,6 +334,40 @@ conformance_tests!(memory, std::future::ready(super::fresh_memory()));
 conformance_tests!(shared, std::future::ready(super::fresh_shared()));
 conformance_tests!(fault, std::future::ready(super::fresh_fault()));
 
+/// Hears nothing.
+struct Deaf;
+
+impl super::Notice for Deaf {
+    fn retrying(&self, _: &super::Retrying<'_>) {}
+}
+
+fn retrying<B: Backend>(inner: B) -> super::RetryBackend<B> {
+    // Time stands still: no attempt here takes long enough to be given up.
+    let policy = super::RetryPolicy::default();
+    let pace = super::test_pace::TestPace { watchdog: Some(policy.attempt), ..Default::default() };
+    super::RetryBackend::new(
+        inner,
+        policy,
+        std::sync::Arc::new(pace),
+        std::sync::Arc::new(Deaf),
+        std::sync::Arc::default(),
+    )
+}
+
+fn fresh_retrying() -> Fresh {
+    Fresh { backend: Box::new(retrying(super::MemoryBackend::new())), _place: None }
+}
+
+fn fresh_limited() -> Fresh {
+    let bandwidth = super::Bandwidth { upload: Some(1 << 20), download: Some(1 << 20) };
+    let pace = std::sync::Arc::new(super::test_pace::TestPace::default());
+    let backend = super::LimitBackend::new(super::MemoryBackend::new(), bandwidth, pace);
+    Fresh { backend: Box::new(backend), _place: None }
+}
+
+conformance_tests!(retry, std::future::ready(super::fresh_retrying()));
+conformance_tests!(limit, std::future::ready(super::fresh_limited()));
+
 fn in_bucket(server: &S3Server, prefix: &str) -> super::s3::S3Backend {
     super::s3::S3Backend::new(super::s3::S3Options {
         endpoint: Some(server.endpoint.clone()),
@@ -354,7 +388,16 @@ fn in_bucket_with_small_parts(server: &S3Server, prefix: &str) -> super::s3::S3B
     in_bucket(server, prefix).with_part_bytes(5 << 20)
 }
 
+/// As a run has it. versitygw resets the connection of a put that it refuses before it has read it.
+fn retrying_in_bucket(server: &S3Server, prefix: &str) -> impl Backend + use<> {
+    retrying(in_bucket(server, prefix))
+}
+
+fn retrying_in_bucket_with_small_parts(server: &S3Server, prefix: &str) -> impl Backend + use<> {
+    retrying(in_bucket_with_small_parts(server, prefix))
+}
+
 conformance_on_server!(minio, (Program::Minio, in_bucket));
 conformance_on_server!(minio_with_small_parts, (Program::Minio, in_bucket_with_small_parts));
-conformance_on_server!(versitygw, (Program::Versitygw, in_bucket));
-conformance_on_server!(versitygw_with_small_parts, (Program::Versitygw, in_bucket_with_small_parts));
+conformance_on_server!(versitygw, (Program::Versitygw, retrying_in_bucket));
+conformance_on_server!(versitygw_with_small_parts, (Program::Versitygw, retrying_in_bucket_with_small_parts));

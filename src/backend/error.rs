@@ -59,6 +59,9 @@ pub enum Error {
     /// The object's bytes stopped coming.
     #[error(transparent)]
     Cut(Box<Cut>),
+    /// It failed in passing, again and again.
+    #[error(transparent)]
+    GaveUp(Box<GaveUp>),
     /// The name belongs to a directory, symbolic link, pipe or device.
     #[error("{key} in {location} is not a regular file")]
     NotAFile {
@@ -111,6 +114,20 @@ pub struct Cut {
     pub got: Bytes,
     /// Why no more came.
     pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// An operation that was tried until its limit.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}: given up after {attempts} attempts in {secs} s")]
+pub struct GaveUp {
+    /// What was tried.
+    pub operation: Operation,
+    /// How often it failed.
+    pub attempts: u32,
+    /// How long all of it took.
+    pub secs: u64,
+    /// Why the last attempt failed.
+    pub source: Error,
 }
 
 /// What a caller can do about an [`Error`].
@@ -184,19 +201,19 @@ impl fmt::Display for Operation {
 impl Error {
     /// Returns what the caller can do about it.
     #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
+    pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } | Self::NoRepository { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
             Self::TooLong { .. } | Self::Short { .. } | Self::NotAFile { .. } => ErrorKind::Damaged,
-            Self::Cut(_) => ErrorKind::Transient,
+            Self::Cut(_) | Self::GaveUp(_) => ErrorKind::Transient,
             Self::Failed { kind, .. } => *kind,
         }
     }
 
     /// Returns the object concerned, where it is about one.
     #[must_use]
-    pub const fn key(&self) -> Option<ObjectKey> {
+    pub fn key(&self) -> Option<ObjectKey> {
         match self {
             Self::NotFound { key, .. }
             | Self::Conflict { key, .. }
@@ -205,6 +222,7 @@ impl Error {
             | Self::NotAFile { key, .. } => Some(*key),
             Self::NoRepository { .. } | Self::NotEmpty { .. } => None,
             Self::Cut(cut) => Some(cut.key),
+            Self::GaveUp(gave_up) => gave_up.source.key(),
             Self::Failed { key, .. } => *key,
         }
     }

@@ -28,8 +28,11 @@
 
 mod error;
 mod fault;
+mod limit;
 mod local;
 mod memory;
+mod pace;
+mod retry;
 pub mod s3;
 mod traffic;
 
@@ -38,6 +41,8 @@ mod conformance;
 #[cfg(test)]
 #[path = "../../tests/it/support/s3_server.rs"]
 mod s3_server;
+#[cfg(test)]
+mod test_pace;
 
 use std::fmt;
 use std::sync::Arc;
@@ -50,10 +55,13 @@ use futures::stream::BoxStream;
 
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
-pub use error::{Cut, Error, ErrorKind, Operation};
+pub use error::{Cut, Error, ErrorKind, GaveUp, Operation};
 pub use fault::{Counted, Fault, FaultBackend};
+pub use limit::{Bandwidth, LimitBackend};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
+pub use pace::Pace;
+pub use retry::{Notice, RetryBackend, RetryPolicy, Retrying};
 pub use traffic::{Request, Traffic};
 
 /// What `put` found.

@@ -46,6 +46,12 @@ pub(crate) struct Global {
     /// Where stopped containers are remembered [env: ORKVAULT_STATE_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// What may go to a repository in a bucket
+    #[arg(long, global = true, value_name = "MIB_PER_SEC", value_parser = mib_per_sec)]
+    pub(crate) limit_upload: Option<f64>,
+    /// What may come from a repository in a bucket
+    #[arg(long, global = true, value_name = "MIB_PER_SEC", value_parser = mib_per_sec)]
+    pub(crate) limit_download: Option<f64>,
     /// Write one JSON document to standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -58,6 +64,14 @@ pub(crate) struct Global {
     /// Which stack is meant.
     #[command(flatten)]
     pub(crate) stack: StackArgs,
+}
+
+/// Reads a rate.
+fn mib_per_sec(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("it is a number of MiB a second, like 0.5".to_owned()),
+    }
 }
 
 /// Which stack is meant, where it is not found as it is.

@@ -11,7 +11,7 @@ use super::store::StoreConfig;
 const BYTES_MAX: u64 = 1 << 20;
 
 /// The whole file. Paths in it are relative to the directory that it lies in.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConfigFile {
     /// Where the repository is, and how its store is reached.

@@ -216,7 +216,12 @@ fn of_store_kind(kind: backend::ErrorKind) -> Option<Judgement> {
 
 /// What a bucket's server said.
 fn of_bucket(error: &backend::Error) -> Option<Judgement> {
-    let backend::Error::Failed { source, .. } = error else { return None };
+    let source = match error {
+        backend::Error::Failed { source, .. } => source,
+        backend::Error::Cut(cut) => &cut.source,
+        backend::Error::GaveUp(gave_up) => return of_bucket(&gave_up.source),
+        _ => return None,
+    };
     match source.downcast_ref::<S3Error>()? {
         S3Error::Endpoint { .. } => Some(judged(Exit::Usage, "an endpoint is http://HOST:PORT or https://HOST")),
         S3Error::Credentials { .. } => Some(judged(

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::Error;
 use super::resolve::Settings;
 use super::store::{self, StoreConfig};
-use crate::backend::{self, Backend, LocalBackend};
+use crate::backend::{self, Backend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
 
 /// How the location of a bucket begins.
 const BUCKET_SCHEME: &str = "s3:";
@@ -87,14 +88,34 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
         (Location::Directory(path), Want::Existing) => Ok(Arc::new(LocalBackend::open(&path).await?)),
         (Location::Bucket { bucket, prefix }, want) => {
-            let backend: Arc<dyn Backend> = Arc::new(store::bucket(settings, store, bucket, prefix)?);
+            let bucket = store::bucket(settings, store, bucket, prefix)?;
+            // At first a wrong address is more likely than a store that is away for a while.
+            let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
             match want {
-                Want::New => backend::expect_empty(backend.as_ref()).await?,
-                Want::Existing => backend::expect_repository(backend.as_ref()).await?,
+                Want::New => backend::expect_empty(&first_look).await?,
+                Want::Existing => backend::expect_repository(&first_look).await?,
             }
-            Ok(backend)
+            let patient = retrying(settings, bucket, RetryPolicy::default());
+            // Outside: waiting for the line is no fault of the store.
+            let bandwidth = store::bandwidth(settings, store);
+            Ok(Arc::new(LimitBackend::new(patient, bandwidth, Arc::clone(&settings.pace))))
         }
     }
+}
+
+/// How long the first look at a store may take.
+const FIRST_LOOK: RetryPolicy = RetryPolicy {
+    attempts_max: 4,
+    first_pause: Duration::from_millis(300),
+    pause_max: Duration::from_secs(5),
+    total: Duration::from_secs(90),
+    attempt: Duration::from_secs(60),
+    bytes_per_sec_min: 16 << 10,
+};
+
+fn retrying<B: Backend>(settings: &Settings, inner: B, policy: RetryPolicy) -> RetryBackend<B> {
+    let (pace, notice) = (Arc::clone(&settings.pace), Arc::clone(&settings.notice));
+    RetryBackend::new(inner, policy, pace, notice, Arc::clone(&settings.traffic))
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod keys;
 mod location;
 mod newest;
 mod output;
+mod pace;
 mod printable;
 mod progress;
 mod resolve;

@@ -11,9 +11,10 @@ use super::config::{self, ConfigFile};
 use super::error::Error;
 use super::keys::Input;
 use super::output::Format;
+use super::pace::{HostPace, SaidRetries};
 use super::progress::Show;
 use super::store::StoreConfig;
-use crate::backend::Traffic;
+use crate::backend::{Notice, Pace, Traffic};
 use crate::component::stack;
 
 /// What a run works with.
@@ -40,6 +41,10 @@ pub(crate) struct Settings {
     pub(crate) show: Show,
     /// What is asked of stores that are not on this host.
     pub(crate) traffic: Arc<Traffic>,
+    /// The time in which they are waited for.
+    pub(crate) pace: Arc<dyn Pace>,
+    /// Who hears that they are asked again.
+    pub(crate) notice: Arc<dyn Notice>,
 }
 
 /// Looks at environment, configuration and terminal.
@@ -75,6 +80,8 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
         config_path,
         working_dir,
         traffic: Arc::default(),
+        pace: Arc::new(HostPace::new()),
+        notice: Arc::new(SaidRetries::default()),
     };
     settings.stdin_once(None)?;
     Ok(settings)

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -13,6 +14,7 @@ use super::error::Error;
 use super::keys;
 use super::location::Location;
 use super::resolve::Settings;
+use crate::backend::Bandwidth;
 use crate::backend::s3::{Addressing, Conditions, S3Backend, S3Credentials, S3Options, S3Patience};
 use crate::component::secret::Secret;
 
@@ -22,7 +24,7 @@ const REGION: &str = "us-east-1";
 const PROFILE: &str = "default";
 
 /// A store: a location alone, or a table with all that it may need to be told. Holds no secret.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(remote = "Self", deny_unknown_fields, default)]
 pub(crate) struct StoreConfig {
     /// A directory, or `s3://bucket/prefix`.
@@ -45,6 +47,10 @@ pub(crate) struct StoreConfig {
     pub(crate) credentials_file: Option<PathBuf>,
     /// Whether puts may be conditional.
     pub(crate) conditional_put: Option<bool>,
+    /// What may go out. MiB a second.
+    pub(crate) limit_upload: Option<f64>,
+    /// What may come in. MiB a second.
+    pub(crate) limit_download: Option<f64>,
 }
 
 impl<'de> Deserialize<'de> for StoreConfig {
@@ -133,6 +139,22 @@ pub(crate) fn bucket(
     Ok(S3Backend::new(options)?)
 }
 
+/// Returns how much a store may be sent and asked for: the options, else what its table says.
+pub(crate) fn bandwidth(settings: &Settings, store: &StoreConfig) -> Bandwidth {
+    let bytes = |option: Option<f64>, config: Option<f64>| option.or(config).map(bytes_per_sec);
+    Bandwidth {
+        upload: bytes(settings.global.limit_upload, store.limit_upload),
+        download: bytes(settings.global.limit_download, store.limit_download),
+    }
+}
+
+/// Returns bytes a second. Less than one, or no number at all, is one.
+fn bytes_per_sec(mib_per_sec: f64) -> u64 {
+    // In KiB, which is what half a MiB needs, through a duration: its conversion checks the range.
+    let kib = Duration::try_from_secs_f64(mib_per_sec * 1024.0).map_or(1, |kib| kib.as_secs());
+    kib.saturating_mul(1024).max(1024)
+}
+
 /// Key files, then a profile that is named, then variables, then the default profile.
 fn credentials(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials, Error> {
     if store.access_key_file.is_some() || store.secret_key_file.is_some() {
@@ -210,6 +232,15 @@ mod tests {
             ("other", "aws_access_key_id", None),
         ] {
             assert_eq!(profile_value(text, profile, name), value, "{profile} {name}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_number_of_mib_a_second() {
+        for (mib, bytes) in
+            [(1.0, 1 << 20), (0.5, 512 << 10), (2.25, 2304 << 10), (0.0, 1024), (-3.0, 1024), (f64::NAN, 1024)]
+        {
+            assert_eq!(bytes_per_sec(mib), bytes, "{mib}");
         }
     }
 
