@@ -181,6 +181,9 @@ pub(crate) struct SnapshotArgs {
     /// The zstd level
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub(crate) compression_level: Option<i32>,
+    /// What may be remembered of streams on this host, in MiB, to find what changed in them; 0 for nothing
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(..=1_048_576))]
+    pub(crate) piece_cache_mib: Option<u32>,
     /// Read tags and metadata of every object again, and every file
     #[arg(long)]
     pub(crate) refresh: bool,

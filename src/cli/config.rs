@@ -40,6 +40,8 @@ pub(crate) struct ConfigFile {
     pub(crate) host: Option<String>,
     /// The zstd level.
     pub(crate) compression_level: Option<i32>,
+    /// What the piece cache may take, in MiB.
+    pub(crate) piece_cache_mib: Option<u32>,
     /// The daemon.
     pub(crate) docker: DockerConfig,
     /// MongoDB.

@@ -9,7 +9,7 @@ mod source;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::capture::DataCapture;
+use super::capture::{CapturedStreams, DataCapture};
 use super::restore::check_structure;
 use super::snapshot::{SECRETS, of_source, reason, write_catalogue};
 use super::stored::DataStored;
@@ -23,7 +23,7 @@ use crate::format::manifest::{
     Stats, StreamRecord, TableRecord,
 };
 use crate::format::object::Namespace;
-use crate::repo::{self, Finished, LoadedSnapshot, Reader, Repository, Writer, WriterOptions};
+use crate::repo::{self, LoadedSnapshot, Reader, Repository, Writer, WriterOptions};
 use source::CopySource;
 
 /// Whether the secrets that belong to a snapshot are copied with it.
@@ -261,16 +261,16 @@ impl Copy<'_> {
         let mut writer = Writer::new(self.to, self.options.writer).map_err(Error::from)?;
         let captured = self.components(&mut writer, manifest).await;
         // Of a snapshot that proved damaged, too: what was stored is listed, and the next one can refer to it.
-        let Finished { stats, pieces } = writer.finish().await.map_err(Error::from)?;
+        let finished = writer.finish().await.map_err(Error::from)?;
         let records = captured?;
         let secrets = match (&manifest.orkvault.secrets, self.options.secrets) {
             (Some(secrets), CopySecrets::Copied) => Some(self.secrets_of(secrets.snapshot).await?),
             _ => None,
         };
-        let manifest = self.manifest(snapshot, records, secrets, stats);
+        let manifest = self.manifest(snapshot, records, secrets, finished.stats);
         let id = self.to.new_snapshot_id().map_err(Error::from)?;
         let hash = self.to.commit(id, &manifest).await.map_err(Error::from)?;
-        for warning in pieces.keep(id) {
+        for warning in finished.pieces.keep(id) {
             self.progress.warn(&warning);
         }
         self.history.push(LoadedSnapshot { id, hash, manifest: manifest.clone() });
@@ -330,7 +330,7 @@ impl Copy<'_> {
                 return Err(of_stored(error));
             }
         };
-        let (new, entries) = capture.finish().await.map_err(Error::from)?;
+        let CapturedStreams { streams: new, entries, .. } = capture.finish().await.map_err(Error::from)?;
         streams.extend(new);
         // The reader has compared what it gave out, and this is what came in.
         let same = |(stream, given): (&String, &StreamRecord)| {

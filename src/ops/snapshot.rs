@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::capture::{DataCapture, SecretsCapture};
+use super::capture::{CapturedStreams, DataCapture, SecretsCapture, Written};
 use super::{Clock, Error, Progress, chain, select, stamp};
 use crate::component::{self, Captured, CatalogueRow, Source};
 use crate::crypto::secret;
@@ -17,7 +17,7 @@ use crate::format::manifest::{
     SnapshotStatus, TableRecord,
 };
 use crate::format::object::Namespace;
-use crate::repo::{self, Finished, LoadedSnapshot, Marks, Reader, Repository, Writer, WriterOptions};
+use crate::repo::{self, LoadedSnapshot, Marks, Reader, Repository, StreamReport, Writer, WriterOptions};
 
 /// The name of the component that goes into the secrets namespace.
 pub const SECRETS: &str = "secrets";
@@ -46,6 +46,23 @@ pub struct SnapshotOutcome {
     pub manifest: Manifest,
     /// Packs that the store had lost; what was needed of them is stored again.
     pub packs_missing: usize,
+    /// What became of each stream's bytes.
+    pub streams: Vec<StreamFacts>,
+}
+
+/// What a run did for one stream, or for all entries of a component.
+#[derive(Debug, Clone)]
+pub struct StreamFacts {
+    /// The component.
+    pub component: String,
+    /// The stream; `entries` for the entry table and what was read for it.
+    pub stream: String,
+    /// Bytes read.
+    pub read: u64,
+    /// What became of them.
+    pub report: StreamReport,
+    /// Bytes stored for it, compressed, recipe included.
+    pub stored: u64,
 }
 
 struct Run<'a> {
@@ -58,6 +75,8 @@ struct Run<'a> {
     complete: Vec<String>,
     secrets: Option<SecretsRef>,
     secrets_bytes: u64,
+    /// What was written, by component.
+    written: Vec<(String, Written)>,
 }
 
 /// Captures every source, one after the other, and commits one snapshot.
@@ -91,6 +110,7 @@ pub async fn snapshot(
         complete: Vec::new(),
         secrets: None,
         secrets_bytes: 0,
+        written: Vec::new(),
     };
     let mut writer = Writer::new(repository, options.writer)?;
     for mut source in sources {
@@ -105,15 +125,21 @@ pub async fn snapshot(
         run.records.insert(name, record);
     }
     progress.step("writing the snapshot", None);
-    let Finished { mut stats, pieces } = writer.finish().await?;
+    let finished = writer.finish().await?;
+    let facts = |(component, written): (String, Written)| {
+        let Written { name: stream, read, report, stream: stored } = written;
+        StreamFacts { component, stream, read, report, stored: finished.stored(&stored) }
+    };
+    let streams = std::mem::take(&mut run.written).into_iter().map(facts).collect();
+    let mut stats = finished.stats;
     stats.read_bytes += run.secrets_bytes;
     let id = repository.new_snapshot_id()?;
     let manifest = run.manifest(options, started, stats).await?;
     repository.commit(id, &manifest).await?;
-    for warning in pieces.keep(id) {
+    for warning in finished.pieces.keep(id) {
         progress.warn(&warning);
     }
-    Ok(SnapshotOutcome { id, manifest, packs_missing })
+    Ok(SnapshotOutcome { id, manifest, packs_missing, streams })
 }
 
 impl Run<'_> {
@@ -171,7 +197,9 @@ impl Run<'_> {
         }
         match source.capture(&mut capture).await {
             Ok(captured) => {
-                let (streams, entries) = capture.finish().await?;
+                let CapturedStreams { streams, entries, written } = capture.finish().await?;
+                let component = source.component();
+                self.written.extend(written.into_iter().map(|written| (component.to_owned(), written)));
                 Ok(Ok((captured, streams, entries)))
             }
             Err(error) => {

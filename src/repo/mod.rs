@@ -29,7 +29,7 @@ pub use keyring::Keyring;
 pub use open::{Access, Inventory, OpenOptions, Repository};
 pub use pieces::{KeptPieces, PieceUse};
 pub use place::{SecretsStore, part_of};
-pub use reader::{ContentStream, Reader};
+pub use reader::{ContentStream, Reader, ToVerify};
 pub use scan::{PackScan, ScannedPack, check_without_keys};
 pub use segment::Compression;
 pub use snapshots::{LoadedSnapshot, SecretsSnapshot};

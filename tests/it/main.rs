@@ -29,6 +29,8 @@ mod cli_keys;
 #[cfg(test)]
 mod cli_new_machine;
 #[cfg(test)]
+mod cli_nights;
+#[cfg(test)]
 mod cli_refusals;
 #[cfg(test)]
 mod cli_rollback;
@@ -52,6 +54,8 @@ mod docker_stack;
 mod files_directory;
 #[cfg(test)]
 mod files_secrets;
+#[cfg(test)]
+mod fragmented;
 #[cfg(test)]
 mod fuzz_replay;
 #[cfg(test)]

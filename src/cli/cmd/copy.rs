@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::snapshot::compression;
+use super::snapshot::writer_options;
 use crate::cli::access::{self, Need, Opened};
 use crate::cli::args::CopyArgs;
 use crate::cli::error::Error;
@@ -14,7 +14,7 @@ use crate::cli::output::{Report, error_line};
 use crate::cli::progress::{TerminalProgress, size};
 use crate::cli::resolve::Settings;
 use crate::ops::copy::{Copied, CopyFailure, CopyOptions, CopyOutcome, CopySecrets, apply, plan};
-use crate::repo::{LoadedSnapshot, WriterOptions};
+use crate::repo::LoadedSnapshot;
 
 /// Copies what is not here yet, oldest first. Snapshots that are damaged are named, and the run fails at its end.
 pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, Error> {
@@ -25,10 +25,7 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
     let options = CopyOptions {
         wanted: args.snapshot.clone(),
         secrets: if args.no_secrets { CopySecrets::Left } else { CopySecrets::Copied },
-        writer: WriterOptions {
-            compression: compression(settings, args.compression_level),
-            ..WriterOptions::default()
-        },
+        writer: writer_options(settings, args.compression_level, None),
     };
     let progress = TerminalProgress::new(settings.show);
     let planned = plan(&from.repository, &to.repository, &options, &progress).await?;

@@ -11,6 +11,7 @@ use crate::cli::exit::Exit;
 use crate::cli::hints::judge;
 use crate::cli::keys::{self, Input};
 use crate::cli::output::Report;
+use crate::cli::progress::size;
 use crate::cli::resolve::Settings;
 use crate::component;
 use crate::component::mongodb::EmptyArchive;
@@ -107,6 +108,8 @@ async fn repository(settings: &Settings, findings: &mut Findings) {
         Err(error) => return findings.fail("repository", &error),
     };
     findings.ok("repository", opened.repository.backend().location());
+    let pieces = opened.repository.piece_use();
+    findings.ok("piece cache", format!("{} streams remembered, {}", pieces.files, size(pieces.bytes)));
     if opened.repository.part() == Part::Data {
         match opened.repository.secrets_backend() {
             Ok(apart) => findings.ok("secrets repository", apart.location()),
