@@ -66,7 +66,10 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     // The store of the secrets alone opens with their passphrase alone.
     let is_alone = need != Need::Write && repo::part_of(backend.as_ref()).await? == Part::Secrets;
-    let secrets = secrets_store(settings, settings.secrets_repository()).await?;
+    // Named as both it is still only one: a host's configuration names the store of the secrets.
+    let apart =
+        settings.secrets_repository().filter(|apart| !is_alone || apart.location != settings.repository().location);
+    let secrets = secrets_store(settings, apart).await?;
     let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
@@ -109,8 +112,14 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     }
     let options = OpenOptions { cache: settings.cache_dir(), entropy: Arc::new(SystemEntropy) };
     let started = Instant::now();
-    let repository = Repository::open_apart(backend, secrets, access, options).await?;
-    Ok(Opened { repository, key_derivation: Some(started.elapsed()) })
+    match Repository::open_apart(backend, secrets, access, options).await {
+        Ok(repository) => Ok(Opened { repository, key_derivation: Some(started.elapsed()) }),
+        // Of the source: the hint of every other command names the options of the repository itself.
+        Err(repo::Error::SecretsApart { .. }) => {
+            Err(Error::NotGiven { what: "the store of the source's secrets", ways: SOURCE_SECRETS_STORE_WAYS })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Tries whether this key or passphrase opens its slot of the repository.
@@ -163,6 +172,8 @@ const DATA_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_F
 const SOURCE_WAYS: &str = "give it with --from-passphrase-file or ORKVAULT_FROM_PASSPHRASE_FILE";
 const SOURCE_SECRETS_WAYS: &str = "give it with --from-secrets-passphrase-file or \
                                    ORKVAULT_FROM_SECRETS_PASSPHRASE_FILE, or leave the secrets out with --no-secrets";
+const SOURCE_SECRETS_STORE_WAYS: &str = "they are in a store of their own: give it with --from-secrets-repository or \
+                                         from_secrets_repository in orkvault.toml, or leave them out with --no-secrets";
 const SECRETS_WAYS: &str = "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE";
 
 fn secrets_alone(settings: &Settings) -> Result<Access, Error> {

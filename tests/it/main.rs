@@ -7,6 +7,8 @@ mod bucket_faults;
 #[cfg(test)]
 mod bucket_repository;
 #[cfg(test)]
+mod bucket_secrets;
+#[cfg(test)]
 mod buckets_faults;
 #[cfg(test)]
 mod buckets_nights;

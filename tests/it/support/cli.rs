@@ -171,7 +171,12 @@ impl Vault {
 
     /// With this standard input.
     pub fn run_fed<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, input: &[u8]) -> Ran {
-        let mut child = self.spawn(arguments);
+        Self::fed(self.command(arguments), input)
+    }
+
+    /// Runs a command with this standard input.
+    pub fn fed(mut command: Command, input: &[u8]) -> Ran {
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("the program starts");
         let mut stdin = child.stdin.take().expect("it is piped");
         let input = input.to_vec();
         // A program that fails early does not read everything: that is not this thread's failure.
