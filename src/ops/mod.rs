@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod check;
 pub mod dump;
+pub mod lock;
 pub mod restore;
 pub mod select;
 pub mod snapshot;
