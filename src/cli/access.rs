@@ -62,6 +62,9 @@ impl Drop for Opened {
 
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
+    if need == Need::Write && settings.global.as_of.is_some() {
+        return Err(location::nothing_is_changed(settings));
+    }
     // First: a missing repository is told before a passphrase is asked for.
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     // The store of the secrets alone opens with their passphrase alone.
@@ -73,7 +76,8 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
     let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
-    let cache = if is_check { None } else { settings.cache_dir() };
+    // An index of another time would be of no use tomorrow.
+    let cache = if is_check || settings.global.as_of.is_some() { None } else { settings.cache_dir() };
     let started = Instant::now();
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let repository = Repository::open_apart(backend, secrets, access, options).await?;
