@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod chunk_sizes;
 mod cmd;
 mod components;
 mod config;

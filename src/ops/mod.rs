@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod check;
 pub mod dump;
+pub mod layout;
 pub mod restore;
 pub mod select;
 pub mod snapshot;

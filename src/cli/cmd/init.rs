@@ -7,16 +7,19 @@ use serde_json::json;
 
 use crate::backend::LocalBackend;
 use crate::cli::args::InitArgs;
+use crate::cli::chunk_sizes;
 use crate::cli::error::Error;
 use crate::cli::keys::{self, Input};
 use crate::cli::output::Report;
 use crate::cli::resolve::Settings;
 use crate::crypto::{Passphrase, SystemEntropy, slot};
+use crate::format::config::StreamKind;
 use crate::repo::{InitOptions, InitSecrets, init};
 
 /// Makes the repository. Everything that could be wrong is looked at before anything is made.
 pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, Error> {
     let location = settings.repository()?;
+    let wanted_sizes = wanted_sizes(settings, args)?;
     let key_path = key_path(settings)?;
     let secrets = passphrases(settings)?;
     let backend = Arc::new(LocalBackend::create(&location).await?);
@@ -25,6 +28,9 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
     if args.kdf_low_memory {
         options.data_kdf = slot::low_memory_kdf();
         options.secrets_kdf = slot::low_memory_kdf();
+    }
+    for (kind, sizes) in wanted_sizes {
+        chunk_sizes::set(&mut options.chunk_sizes, kind, sizes);
     }
     let keep =
         |key: &crate::crypto::writer_key::WriterKey| keys::write_new_private(&key_path, key.to_line().as_bytes());
@@ -42,6 +48,18 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
         "the two passphrases are nowhere but with you: without them nothing can be restored".to_owned(),
     ];
     Ok(Report::done(json, lines))
+}
+
+/// Returns the sizes of the configuration and then those of the command line, which so go before them.
+fn wanted_sizes(settings: &Settings, args: &InitArgs) -> Result<Vec<(StreamKind, [u32; 3])>, Error> {
+    let parse = |value: String| {
+        chunk_sizes::parse(&value).map_err(|reason| Error::BadValue {
+            option: "--chunk-sizes".to_owned(),
+            value,
+            reason,
+        })
+    };
+    settings.config.chunk_sizes.values().chain(args.chunk_sizes.iter().cloned()).map(parse).collect()
 }
 
 fn key_path(settings: &Settings) -> Result<PathBuf, Error> {
