@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod chosen;
 mod chunk_sizes;
 mod cmd;
 mod components;
@@ -15,12 +16,15 @@ mod hardening;
 mod hints;
 mod journal;
 mod keys;
+mod location;
 mod newest;
 mod output;
+mod pace;
 mod printable;
 mod progress;
 mod resolve;
 mod signals;
+mod store;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

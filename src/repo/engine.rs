@@ -44,9 +44,12 @@ pub(super) type Pending = Arc<Mutex<HashSet<ChunkId>>>;
 /// A number that stands for one open stream.
 pub(super) type StreamNumber = u32;
 
+/// A number under which stored bytes are counted: that of a stream, for itself and others beside it.
+pub(super) type Account = u32;
+
 /// What the engine is told.
 pub(super) enum Command {
-    Begin { stream: StreamNumber, kind: StreamKind, name: Option<String> },
+    Begin { stream: StreamNumber, kind: StreamKind, name: Option<String>, account: Account },
     Push { stream: StreamNumber, bytes: Bytes, marks: Marks },
     End { stream: StreamNumber, extents_most: usize, reply: tokio::sync::oneshot::Sender<StreamWritten> },
     Abort { stream: StreamNumber },
@@ -62,6 +65,7 @@ type HashQueue = mpsc::SyncSender<(StreamNumber, HashWork)>;
 
 struct OpenStream {
     kind: StreamKind,
+    account: Account,
     window: Vec<u8>,
     /// The window's place in the stream.
     front: u64,
@@ -80,6 +84,8 @@ struct Lane {
     ids: ChunkIdKey,
     segment: Vec<u8>,
     chunks: Vec<ChunkRecord>,
+    /// Whose bytes they are.
+    shares: Vec<(Account, u32)>,
 }
 
 /// See the head of this file.
@@ -126,7 +132,13 @@ impl Engine {
         let (hashes, work) = mpsc::sync_channel(HASH_QUEUE);
         // Ends when the engine, which holds the only sender, does.
         std::thread::spawn(move || hash_streams(&work));
-        let lane = |kind| Lane { kind, ids: keys.chunk_ids(kind), segment: Vec::new(), chunks: Vec::new() };
+        let lane = |kind| Lane {
+            kind,
+            ids: keys.chunk_ids(kind),
+            segment: Vec::new(),
+            chunks: Vec::new(),
+            shares: Vec::new(),
+        };
         Self {
             config,
             gear: keys.gear(),
@@ -159,12 +171,12 @@ impl Engine {
 
     fn obey(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Begin { stream, kind, name } => {
+            Command::Begin { stream, kind, name, account } => {
                 let compared = match name {
                     Some(name) => self.pieces.begin(&name)?.map(|pieces| Compared::new(name, pieces)),
                     None => None,
                 };
-                self.streams.insert(stream, OpenStream::new(kind, compared));
+                self.streams.insert(stream, OpenStream::new(kind, account, compared));
             }
             Command::Abort { stream } => {
                 if self.streams.remove(&stream).is_some() {
@@ -250,7 +262,7 @@ impl Engine {
             open.compared = Some(compared);
             done?;
         } else {
-            let (extent, is_new) = self.store(open.pack_kind(), bytes)?;
+            let (extent, is_new) = self.store(open.pack_kind(), open.account, bytes)?;
             open.report.count(&extent, is_new);
             self.refer(open, extent)?;
         }
@@ -260,12 +272,18 @@ impl Engine {
     }
 
     /// Stores a chunk unless it is known. Returns whether it was not.
-    fn store(&mut self, kind: PackKind, bytes: &[u8]) -> Result<(Extent, bool), Error> {
+    fn store(&mut self, kind: PackKind, account: Account, bytes: &[u8]) -> Result<(Extent, bool), Error> {
         let id = self.lane(kind).ids.id(bytes);
-        self.store_as(kind, id, bytes)
+        self.store_as(kind, account, id, bytes)
     }
 
-    fn store_as(&mut self, kind: PackKind, id: ChunkId, bytes: &[u8]) -> Result<(Extent, bool), Error> {
+    fn store_as(
+        &mut self,
+        kind: PackKind,
+        account: Account,
+        id: ChunkId,
+        bytes: &[u8],
+    ) -> Result<(Extent, bool), Error> {
         // A page or root that could not be read back must not be written.
         limits::check("chunk", bytes.len() as u64, limits::CHUNK_BYTES_MAX)?;
         let len = u32::try_from(bytes.len()).expect("chunks are at most 8 MiB");
@@ -278,7 +296,7 @@ impl Engine {
                 PackKind::Content => &mut self.content,
                 PackKind::Meta => &mut self.meta,
             };
-            lane.add(ChunkRecord { id, len }, bytes, &self.jobs)?;
+            lane.add(account, ChunkRecord { id, len }, bytes, &self.jobs)?;
         } else {
             self.stats.known_chunks += 1;
         }
@@ -311,19 +329,19 @@ impl Engine {
                 self.store_page(&mut open, &full)?;
             }
             let root = std::mem::take(&mut open.recipe).finish(hash).encode();
-            let (extent, is_new) = self.store(PackKind::Meta, &root)?;
+            let (extent, is_new) = self.store(PackKind::Meta, open.account, &root)?;
             open.report.recipe += if is_new { root.len() as u64 } else { 0 };
             WrittenContent::Recipe(extent.chunk)
         };
         if let Some(compared) = open.compared {
             self.grown.extend(compared.end(&self.pieces));
         }
-        Ok(StreamWritten { len: open.front, hash, content, report: open.report })
+        Ok(StreamWritten { len: open.front, hash, content, report: open.report, account: open.account })
     }
 }
 
 impl Lane {
-    fn add(&mut self, record: ChunkRecord, bytes: &[u8], jobs: &PackJobs) -> Result<(), Error> {
+    fn add(&mut self, account: Account, record: ChunkRecord, bytes: &[u8], jobs: &PackJobs) -> Result<(), Error> {
         let is_full =
             self.segment.len() + bytes.len() > SEGMENT_BYTES_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_TARGET;
         if is_full {
@@ -333,6 +351,10 @@ impl Lane {
             self.segment.reserve(SEGMENT_BYTES_TARGET.max(bytes.len()));
         }
         self.segment.extend_from_slice(bytes);
+        match self.shares.last_mut() {
+            Some((last, share)) if *last == account => *share += record.len,
+            _ => self.shares.push((account, record.len)),
+        }
         self.chunks.push(record);
         Ok(())
     }
@@ -342,14 +364,16 @@ impl Lane {
             return Ok(());
         }
         let plain = std::mem::take(&mut self.segment);
-        jobs.submit(PackJob { kind: self.kind, plain, chunks: std::mem::take(&mut self.chunks) })
+        let (chunks, shares) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.shares));
+        jobs.submit(PackJob { kind: self.kind, plain, chunks, shares })
     }
 }
 
 impl OpenStream {
-    fn new(kind: StreamKind, compared: Option<Compared>) -> Self {
+    fn new(kind: StreamKind, account: Account, compared: Option<Compared>) -> Self {
         Self {
             kind,
+            account,
             window: Vec::new(),
             front: 0,
             records: Vec::new(),

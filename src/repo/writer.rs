@@ -3,16 +3,16 @@
 //! The bridge between the asynchronous sources and the synchronous work: a bounded queue of runs into the
 //! engine's thread, and one of segments into the packer's. Memory does not grow with stream or repository.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::engine::{Command, Done, Engine, Parts, StreamNumber};
+use super::engine::{Account, Command, Done, Engine, Parts, StreamNumber};
 use super::open::Repository;
-use super::packer::{PackJobs, Packer};
+use super::packer::{PackJobs, Packed, Packer};
 use super::pieces::KeptPieces;
 use super::segment::Compression;
 use super::{Error, Reader};
@@ -50,6 +50,16 @@ pub struct Finished {
     pub stats: Stats,
     /// What tomorrow's run compares with: to be kept when the snapshot is committed.
     pub pieces: KeptPieces,
+    accounts: HashMap<Account, u64>,
+}
+
+impl Finished {
+    /// Returns the bytes of segments that were stored for a stream, those begun beside it included. Where a
+    /// segment has several streams, each counts its part.
+    #[must_use]
+    pub fn stored(&self, written: &StreamWritten) -> u64 {
+        self.accounts.get(&written.account).copied().unwrap_or(0)
+    }
 }
 
 /// Places in a run: ascending, 1..=its length.
@@ -84,6 +94,14 @@ pub struct StreamReport {
 }
 
 impl StreamReport {
+    /// Adds another stream's.
+    pub const fn add(&mut self, other: &Self) {
+        self.whole += other.whole;
+        self.parts += other.parts;
+        self.new += other.new;
+        self.recipe += other.recipe;
+    }
+
     pub(super) fn count(&mut self, extent: &Extent, is_new: bool) {
         let bytes = match (is_new, extent.is_whole()) {
             (true, _) => &mut self.new,
@@ -105,6 +123,7 @@ pub struct StreamWritten {
     pub content: WrittenContent,
     /// What became of the bytes.
     pub report: StreamReport,
+    pub(super) account: Account,
 }
 
 impl StreamWritten {
@@ -138,7 +157,7 @@ pub struct Writer {
 
 struct Workers {
     engine: JoinHandle<Result<Done, Error>>,
-    packer: JoinHandle<Result<u64, Error>>,
+    packer: JoinHandle<Result<Packed, Error>>,
 }
 
 /// An open stream of a [`Writer`].
@@ -177,19 +196,31 @@ impl Writer {
 
     /// Begins a stream. Several may be open at once.
     pub async fn begin(&mut self, kind: StreamKind) -> Result<OpenStream, Error> {
-        self.start(kind, None).await
+        let account = self.next;
+        self.start(kind, None, account).await
     }
 
     /// Begins a stream that is compared, piece by piece, with what this host remembers of the stream that had this
     /// name when it was last written. At most one of a name is open at a time.
     pub async fn begin_named(&mut self, kind: StreamKind, name: &str) -> Result<OpenStream, Error> {
-        self.start(kind, Some(name.to_owned())).await
+        let account = self.next;
+        self.start(kind, Some(name.to_owned()), account).await
     }
 
-    async fn start(&mut self, kind: StreamKind, name: Option<String>) -> Result<OpenStream, Error> {
+    /// Begins a stream that counts as part of another one: see [`Finished::stored`].
+    pub async fn begin_beside(
+        &mut self,
+        other: &OpenStream,
+        kind: StreamKind,
+        name: Option<String>,
+    ) -> Result<OpenStream, Error> {
+        self.start(kind, name, other.0).await
+    }
+
+    async fn start(&mut self, kind: StreamKind, name: Option<String>, account: Account) -> Result<OpenStream, Error> {
         let stream = self.next;
         self.next += 1;
-        self.send(Command::Begin { stream, kind, name }).await?;
+        self.send(Command::Begin { stream, kind, name, account }).await?;
         Ok(OpenStream(stream))
     }
 
@@ -234,12 +265,12 @@ impl Writer {
     async fn join(&mut self) -> Result<Finished, Error> {
         let Some(workers) = self.workers.take() else { return Err(Error::Stopped) };
         let engine = workers.engine.await.map_err(|_| Error::Stopped)?;
-        let stored_bytes = workers.packer.await.map_err(|_| Error::Stopped)?;
-        match (engine, stored_bytes) {
+        let packed = workers.packer.await.map_err(|_| Error::Stopped)?;
+        match (engine, packed) {
             // The packer's error is the cause: the engine then only finds its queue closed.
             (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
-            (Ok(Done { stats, pieces }), Ok(stored_bytes)) => {
-                Ok(Finished { stats: Stats { stored_bytes, ..stats }, pieces })
+            (Ok(Done { stats, pieces }), Ok(Packed { stored_bytes, accounts })) => {
+                Ok(Finished { stats: Stats { stored_bytes, ..stats }, pieces, accounts })
             }
         }
     }

@@ -3,6 +3,10 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod bucket_faults;
+#[cfg(test)]
+mod bucket_repository;
+#[cfg(test)]
 mod buckets_faults;
 #[cfg(test)]
 mod buckets_nights;
@@ -11,9 +15,13 @@ mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
 #[cfg(test)]
+mod chains;
+#[cfg(test)]
 mod cli_chunk_sizes;
 #[cfg(test)]
 mod cli_commands;
+#[cfg(test)]
+mod cli_copies;
 #[cfg(test)]
 mod cli_cut_dumps;
 #[cfg(test)]
@@ -21,9 +29,15 @@ mod cli_keys;
 #[cfg(test)]
 mod cli_new_machine;
 #[cfg(test)]
+mod cli_nights;
+#[cfg(test)]
 mod cli_refusals;
 #[cfg(test)]
 mod cli_rollback;
+#[cfg(test)]
+mod cli_secrets_apart;
+#[cfg(test)]
+mod copies;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
@@ -40,6 +54,8 @@ mod docker_stack;
 mod files_directory;
 #[cfg(test)]
 mod files_secrets;
+#[cfg(test)]
+mod fragmented;
 #[cfg(test)]
 mod fuzz_replay;
 #[cfg(test)]
@@ -60,6 +76,8 @@ mod nights;
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
+#[cfg(test)]
+mod secrets_apart;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

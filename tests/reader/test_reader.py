@@ -100,7 +100,7 @@ class Restores(unittest.TestCase):
             writer = manifest["orkvault"]["writer"]
             self.assertEqual((writer["sequence"], writer.get("previous")), (sequence, before))
             stored = (SMALL / "data/snapshots" / snapshot).read_bytes()
-            before = {"snapshot": snapshot, "blake3": blake3(stored).hexdigest()}
+            before = [{"snapshot": snapshot, "blake3": blake3(stored).hexdigest()}]
 
     def test_the_command_lists_and_restores(self):
         keys = ("--passphrase-file", REPOS / "small.data-passphrase",
@@ -119,6 +119,41 @@ class Restores(unittest.TestCase):
                                      {name: row["length"] for name, row in expected.items()})
                     for name, data in found.items():
                         self.assertEqual(blake3(data).hexdigest(), expected[name]["blake3"])
+
+
+class TwoStores(unittest.TestCase):
+    """The secrets are in a store of their own (1)."""
+
+    data, secrets = REPOS / "apart" / "data", REPOS / "apart" / "secrets"
+
+    def test_both_together_restore(self):
+        repository = open_all(self.data, secrets_path=self.secrets)
+        (snapshot, manifest), = repository.snapshots().items()
+        self.assertEqual(manifest["orkvault"]["secrets"]["location"], "memory")
+        files = repository.secrets(manifest["orkvault"]["secrets"]["snapshot"])
+        self.assertEqual([key for key, _, _ in files], [b".env", b"keys/jwt-private.pem"])
+        keys = ("--passphrase-file", REPOS / "small.data-passphrase",
+                "--secrets-passphrase-file", REPOS / "small.secrets-passphrase")
+        with tempfile.TemporaryDirectory() as out:
+            run(self.data, "--secrets-repository", self.secrets, *keys, "restore", snapshot, out)
+            self.assertTrue((Path(out) / "memory/streams/dump").read_bytes())
+            self.assertTrue((Path(out) / "secrets/entries/.env").read_bytes())
+
+    def test_each_alone_opens_with_its_own_passphrase_and_no_other(self):
+        data = Repository(self.data, beside("data-passphrase"))
+        self.assertEqual((len(data.snapshots()), data.snapshots(SECRETS)), (1, {}))
+        secrets = Repository(self.secrets, secrets_passphrase=beside("secrets-passphrase"))
+        self.assertEqual([len(secrets.secrets(snapshot)) for snapshot in secrets.snapshots(SECRETS)], [2])
+        with self.assertRaisesRegex(Refused, "no whole key slot"):
+            Repository(self.data, secrets_passphrase=beside("secrets-passphrase"))
+        with self.assertRaisesRegex(Refused, "no whole key slot"):
+            Repository(self.secrets, beside("data-passphrase"))
+
+    def test_a_store_of_other_secrets(self):
+        for data, secrets in ((self.data, SMALL), (self.data, self.data), (self.secrets, self.data),
+                              (SMALL, self.secrets)):
+            with self.subTest(data=data, secrets=secrets), self.assertRaises(Refused):
+                open_all(data, secrets_path=secrets)
 
 
 class Refuses(unittest.TestCase):

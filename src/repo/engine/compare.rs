@@ -137,7 +137,7 @@ impl Engine {
         };
         let from = matched.from;
         let spans = if is_known || !matched.is_worth_it() {
-            let (extent, is_new) = self.store_as(open.pack_kind(), id, bytes)?;
+            let (extent, is_new) = self.store_as(open.pack_kind(), open.account, id, bytes)?;
             let base = Some(Base { chunk: id, chunk_len: extent.len });
             let pieces = u32::try_from(pieces.len()).expect("a chunk has fewer pieces than bytes");
             vec![OpenSpan { base, offset: 0, len: extent.len, pieces, is_new }]
@@ -167,7 +167,7 @@ impl Engine {
         let mut literal = None;
         if !compared.literal.is_empty() {
             let bytes = std::mem::take(&mut compared.literal);
-            let (extent, is_new) = self.store(open.pack_kind(), &bytes)?;
+            let (extent, is_new) = self.store(open.pack_kind(), open.account, &bytes)?;
             literal = Some((Base { chunk: extent.chunk, chunk_len: extent.chunk_len }, is_new));
         }
         compared.pieces_waiting = 0;
@@ -188,7 +188,7 @@ impl Engine {
                 open.report.count(&extent, is_new);
                 let full = open.recipe.push(extent);
                 if let Some(full) = full {
-                    let page = self.put_page(&mut open.recipe, &mut open.report, Some(&compared.matcher), &full)?;
+                    let page = self.put_page(open, Some(&compared.matcher), &full)?;
                     compared.grow(&self.pieces, |growing| {
                         growing.writer.page(page);
                         Ok(())

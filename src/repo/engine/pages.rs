@@ -2,8 +2,7 @@
 
 use super::super::Error;
 use super::super::pieces::{KnownPage, Matcher};
-use super::super::recipe_writer::{FullPage, RecipeWriter};
-use super::super::writer::StreamReport;
+use super::super::recipe_writer::FullPage;
 use super::{Engine, OpenStream};
 use crate::format::id::ChunkId;
 use crate::format::limits;
@@ -25,22 +24,22 @@ impl Engine {
 
     /// Stores a page and remembers it for tomorrow.
     pub(super) fn store_page(&mut self, open: &mut OpenStream, full: &FullPage) -> Result<(), Error> {
-        let matcher = open.compared.as_ref().map(|compared| &compared.matcher);
-        let page = self.put_page(&mut open.recipe, &mut open.report, matcher, full)?;
-        if let Some(compared) = &mut open.compared {
+        let mut compared = open.compared.take();
+        let page = self.put_page(open, compared.as_ref().map(|compared| &compared.matcher), full)?;
+        if let Some(compared) = &mut compared {
             compared.grow(&self.pieces, |growing| {
                 growing.writer.page(page);
                 Ok(())
             });
         }
+        open.compared = compared;
         Ok(())
     }
 
     /// Stores a page unless it is known.
     pub(super) fn put_page(
         &mut self,
-        recipe: &mut RecipeWriter,
-        report: &mut StreamReport,
+        open: &mut OpenStream,
         matcher: Option<&Matcher>,
         full: &FullPage,
     ) -> Result<KnownPage, Error> {
@@ -49,29 +48,29 @@ impl Engine {
         let stream_len = full.page.stream_len();
         let parent = matcher.and_then(|matcher| matcher.page_at(full.from?));
         let known = match parent {
-            Some(parent) if !self.is_known(&whole)? => self.page_of(full, parent, whole, bytes.len(), report)?,
+            Some(parent) if !self.is_known(&whole)? => self.page_of(open, full, parent, whole, bytes.len())?,
             _ => None,
         };
         let page = match known {
             Some(page) => page,
             None => {
-                let (_, is_new) = self.store_as(PackKind::Meta, whole, &bytes)?;
-                report.recipe += if is_new { bytes.len() as u64 } else { 0 };
+                let (_, is_new) = self.store_as(PackKind::Meta, open.account, whole, &bytes)?;
+                open.report.recipe += if is_new { bytes.len() as u64 } else { 0 };
                 KnownPage { chunk: whole, parents: Vec::new(), whole, stream_len }
             }
         };
-        limits::check("pages of a recipe", recipe.stored(&full.page, page.chunk), limits::RECIPE_PAGES_MAX)?;
+        limits::check("pages of a recipe", open.recipe.stored(&full.page, page.chunk), limits::RECIPE_PAGES_MAX)?;
         Ok(page)
     }
 
     /// Returns the page as yesterday's `parent`, or as an edit of it; `None` where it is better stored whole.
     fn page_of(
         &mut self,
+        open: &mut OpenStream,
         full: &FullPage,
         parent: &KnownPage,
         whole: ChunkId,
         whole_len: usize,
-        report: &mut StreamReport,
     ) -> Result<Option<KnownPage>, Error> {
         for chunk in parent.parents.iter().chain([&parent.chunk]) {
             if !self.is_known(chunk)? {
@@ -94,8 +93,8 @@ impl Engine {
         if bytes.len() * 2 > whole_len {
             return Ok(None);
         }
-        let (extent, is_new) = self.store(PackKind::Meta, &bytes)?;
-        report.recipe += if is_new { bytes.len() as u64 } else { 0 };
+        let (extent, is_new) = self.store(PackKind::Meta, open.account, &bytes)?;
+        open.report.recipe += if is_new { bytes.len() as u64 } else { 0 };
         let mut parents = vec![parent.chunk];
         parents.extend_from_slice(&parent.parents);
         Ok(Some(KnownPage { chunk: extent.chunk, parents, whole, stream_len: full.page.stream_len() }))
