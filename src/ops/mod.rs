@@ -9,6 +9,7 @@ pub mod check;
 pub mod copy;
 pub mod dump;
 pub mod lock;
+pub mod layout;
 pub mod restore;
 pub mod select;
 pub mod snapshot;
