@@ -11,6 +11,8 @@ mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
 #[cfg(test)]
+mod check_contents;
+#[cfg(test)]
 mod cli_commands;
 #[cfg(test)]
 mod cli_cut_dumps;
