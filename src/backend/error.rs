@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use bytes::Bytes;
+
 use crate::format::object::ObjectKey;
 
 /// What an operation on a backend may come to.
@@ -54,6 +56,12 @@ pub enum Error {
         /// Bytes there from `offset`.
         have: u64,
     },
+    /// The object's bytes stopped coming.
+    #[error(transparent)]
+    Cut(Box<Cut>),
+    /// It failed in passing, again and again.
+    #[error(transparent)]
+    GaveUp(Box<GaveUp>),
     /// The name belongs to a directory, symbolic link, pipe or device.
     #[error("{key} in {location} is not a regular file")]
     NotAFile {
@@ -88,6 +96,38 @@ pub enum Error {
         /// The store's own error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// A read that brought some of its bytes. They are kept, so that they need not come again.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} in {location} broke off: {} of {need} bytes came from byte {offset}", got.len())]
+pub struct Cut {
+    /// The object asked for.
+    pub key: ObjectKey,
+    /// The backend.
+    pub location: String,
+    /// The first byte asked for.
+    pub offset: u64,
+    /// Bytes asked for, or what the whole object has.
+    pub need: u64,
+    /// Bytes that came from `offset`.
+    pub got: Bytes,
+    /// Why no more came.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// An operation that was tried until its limit.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {operation}: given up after {attempts} attempts in {secs} s")]
+pub struct GaveUp {
+    /// What was tried.
+    pub operation: Operation,
+    /// How often it failed.
+    pub attempts: u32,
+    /// How long all of it took.
+    pub secs: u64,
+    /// Why the last attempt failed.
+    pub source: Error,
 }
 
 /// What a caller can do about an [`Error`].
@@ -161,18 +201,19 @@ impl fmt::Display for Operation {
 impl Error {
     /// Returns what the caller can do about it.
     #[must_use]
-    pub const fn kind(&self) -> ErrorKind {
+    pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFound { .. } | Self::NoRepository { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
             Self::TooLong { .. } | Self::Short { .. } | Self::NotAFile { .. } => ErrorKind::Damaged,
+            Self::Cut(_) | Self::GaveUp(_) => ErrorKind::Transient,
             Self::Failed { kind, .. } => *kind,
         }
     }
 
     /// Returns the object concerned, where it is about one.
     #[must_use]
-    pub const fn key(&self) -> Option<ObjectKey> {
+    pub fn key(&self) -> Option<ObjectKey> {
         match self {
             Self::NotFound { key, .. }
             | Self::Conflict { key, .. }
@@ -180,6 +221,8 @@ impl Error {
             | Self::Short { key, .. }
             | Self::NotAFile { key, .. } => Some(*key),
             Self::NoRepository { .. } | Self::NotEmpty { .. } => None,
+            Self::Cut(cut) => Some(cut.key),
+            Self::GaveUp(gave_up) => gave_up.source.key(),
             Self::Failed { key, .. } => *key,
         }
     }

@@ -28,11 +28,21 @@
 
 mod error;
 mod fault;
+mod limit;
 mod local;
 mod memory;
+mod pace;
+mod retry;
+pub mod s3;
+mod traffic;
 
 #[cfg(test)]
 mod conformance;
+#[cfg(test)]
+#[path = "../../tests/it/support/s3_server.rs"]
+mod s3_server;
+#[cfg(test)]
+mod test_pace;
 
 use std::fmt;
 use std::sync::Arc;
@@ -40,14 +50,19 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use futures::stream::BoxStream;
 
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
-pub use error::{Error, ErrorKind, Operation};
+pub use error::{Cut, Error, ErrorKind, GaveUp, Operation};
 pub use fault::{Counted, Fault, FaultBackend};
+pub use limit::{Bandwidth, LimitBackend};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
+pub use pace::Pace;
+pub use retry::{Notice, RetryBackend, RetryPolicy, Retrying};
+pub use traffic::{Request, Traffic};
 
 /// What `put` found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,4 +192,24 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     async fn sweep(&self, before: SystemTime) -> Result<u64, Error> {
         (**self).sweep(before).await
     }
+}
+
+/// Fails with [`Error::NoRepository`] where a place has no config object. For backends that look at nothing
+/// when they are made.
+pub async fn expect_repository(backend: &dyn Backend) -> Result<(), Error> {
+    match backend.stat(ObjectKey::Config).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::NoRepository { location: backend.location() }),
+    }
+}
+
+/// Fails with [`Error::NotEmpty`] where a place has anything in it but leftovers.
+pub async fn expect_empty(backend: &dyn Backend) -> Result<(), Error> {
+    let mut listing = backend.list(ObjectPrefix::All);
+    while let Some(listed) = listing.try_next().await? {
+        if !matches!(listed, Listed::Leftover { .. }) {
+            return Err(Error::NotEmpty { location: backend.location() });
+        }
+    }
+    Ok(())
 }

@@ -22,9 +22,12 @@ pub(crate) struct Cli {
 /// Options of every command. None of them takes a secret.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The repository's directory [env: ORKVAULT_REPOSITORY]
-    #[arg(short, long, global = true, value_name = "DIR")]
+    /// The repository: a directory, or s3://BUCKET/PREFIX [env: ORKVAULT_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "LOCATION")]
     pub(crate) repository: Option<PathBuf>,
+    /// Where the secrets are, where they have a store of their own [env: ORKVAULT_SECRETS_REPOSITORY]
+    #[arg(long, global = true, value_name = "LOCATION")]
+    pub(crate) secrets_repository: Option<PathBuf>,
     /// The file of the writer key; - is standard input [env: ORKVAULT_WRITER_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) writer_key: Option<PathBuf>,
@@ -43,6 +46,12 @@ pub(crate) struct Global {
     /// Where stopped containers are remembered [env: ORKVAULT_STATE_DIR]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) state_dir: Option<PathBuf>,
+    /// What may go to a repository in a bucket
+    #[arg(long, global = true, value_name = "MIB_PER_SEC", value_parser = mib_per_sec)]
+    pub(crate) limit_upload: Option<f64>,
+    /// What may come from a repository in a bucket
+    #[arg(long, global = true, value_name = "MIB_PER_SEC", value_parser = mib_per_sec)]
+    pub(crate) limit_download: Option<f64>,
     /// Write one JSON document to standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -55,6 +64,14 @@ pub(crate) struct Global {
     /// Which stack is meant.
     #[command(flatten)]
     pub(crate) stack: StackArgs,
+}
+
+/// Reads a rate.
+fn mib_per_sec(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("it is a number of MiB a second, like 0.5".to_owned()),
+    }
 }
 
 /// Which stack is meant, where it is not found as it is.
@@ -118,6 +135,8 @@ pub(crate) enum Command {
     Restore(RestoreArgs),
     /// Prove that the repository is whole
     Check(CheckArgs),
+    /// Copy snapshots of another repository into this one
+    Copy(CopyArgs),
     /// Look at everything that a night needs
     Doctor,
     /// Print completions for a shell
@@ -162,6 +181,9 @@ pub(crate) struct SnapshotArgs {
     /// The zstd level
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub(crate) compression_level: Option<i32>,
+    /// What may be remembered of streams on this host, in MiB, to find what changed in them; 0 for nothing
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(..=1_048_576))]
+    pub(crate) piece_cache_mib: Option<u32>,
     /// Read tags and metadata of every object again, and every file
     #[arg(long)]
     pub(crate) refresh: bool,
@@ -251,6 +273,39 @@ pub(crate) struct CheckArgs {
     /// Read, open and compare every byte
     #[arg(long)]
     pub(crate) read_data: bool,
+}
+
+/// Options of `copy`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["all", "snapshot"]))]
+pub(crate) struct CopyArgs {
+    /// The repository that is copied from: a directory, or s3://BUCKET/PREFIX; else from_repository in orkvault.toml
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) from: Option<PathBuf>,
+    /// Where its secrets are, where they have a store of their own; else from_secrets_repository in orkvault.toml
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) from_secrets_repository: Option<PathBuf>,
+    /// The file of its data passphrase; - is standard input [env: ORKVAULT_FROM_PASSPHRASE_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_passphrase_file: Option<PathBuf>,
+    /// The file of its secrets passphrase; - is standard input [env: ORKVAULT_FROM_SECRETS_PASSPHRASE_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_secrets_passphrase_file: Option<PathBuf>,
+    /// Every snapshot that is not here yet
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only this one: `latest`, or the first digits of its id; may be repeated
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    pub(crate) snapshot: Vec<String>,
+    /// Leave the secrets out
+    #[arg(long, conflicts_with = "from_secrets_passphrase_file")]
+    pub(crate) no_secrets: bool,
+    /// Only show what would be copied
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// The zstd level
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) compression_level: Option<i32>,
 }
 
 /// Options of `completions`.

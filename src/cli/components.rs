@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::config::AddressingConfig;
 use super::error::Error;
 use super::keys;
+use super::location::Location;
 use super::resolve::Settings;
 use crate::component::files::{DirectoryOptions, DirectorySink, DirectorySource, SecretsSink, SecretsSource};
 use crate::component::mongodb::{self, EmptyArchive, MongoSink, MongoSource};
@@ -363,7 +364,11 @@ fn directory_options(
     let directory = directory(settings, name)?;
     let mut excluded = directory.exclude.clone();
     // A backup that holds itself grows for ever.
-    excluded.extend(settings.repository().ok());
+    for store in [Some(settings.repository()), settings.secrets_repository()].into_iter().flatten() {
+        if let Ok(Location::Directory(repository)) = store.location() {
+            excluded.push(repository);
+        }
+    }
     excluded.extend(stack.location.backups_dir.clone());
     Ok(DirectoryOptions {
         name: name.to_owned(),

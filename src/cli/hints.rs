@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use super::error::Error;
 use super::exit::Exit;
+use crate::backend::s3::S3Error;
 use crate::component::{self, ErrorKind};
 use crate::{backend, crypto, ops, repo};
 
@@ -34,6 +35,7 @@ pub(crate) fn judge(error: &Error) -> Judgement {
             ops::Error::NoSnapshot { .. } | ops::Error::AmbiguousSnapshot { .. } => {
                 judged(Exit::Failed, "`orkvault snapshots` lists what there is")
             }
+            ops::Error::SameRepository { .. } => judged(Exit::Usage, "name another one with --from"),
             ops::Error::NoComponent { .. } | ops::Error::NoStream { .. } => {
                 judged(Exit::Failed, "`orkvault show` and `orkvault ls` list what the snapshot has")
             }
@@ -140,6 +142,21 @@ fn of_repo(error: &repo::Error) -> Option<Judgement> {
         repo::Error::OtherRepository { .. } => {
             Some(judged(Exit::WrongKey, "give the writer key that `init` wrote for this repository"))
         }
+        repo::Error::SecretsApart { .. } => Some(judged(
+            Exit::Usage,
+            "name it with --secrets-repository, ORKVAULT_SECRETS_REPOSITORY or secrets_repository in orkvault.toml; \
+             `orkvault show latest` says where it was",
+        )),
+        repo::Error::SecretsNotApart { .. } => Some(judged(Exit::Usage, "leave --secrets-repository out")),
+        repo::Error::NotItsSecrets { .. } => {
+            Some(judged(Exit::Refused, "name the store that `init` made for the secrets of this repository"))
+        }
+        repo::Error::OnlySecrets { .. } => Some(judged(
+            Exit::Usage,
+            "name the repository itself with -r and this one with --secrets-repository; alone it gives the secrets \
+             back with their passphrase",
+        )),
+        repo::Error::SecretsStore { source } => of_repo(source),
         repo::Error::Crypto(error) | repo::Error::Object { source: error, .. } => of_crypto(error),
         repo::Error::Damaged { .. }
         | repo::Error::WrongContent { .. }
@@ -183,15 +200,46 @@ fn of_backend(error: &backend::Error) -> Option<Judgement> {
         backend::Error::NoRepository { .. } => {
             Some(judged(Exit::NoRepository, "check the path, or make a repository with `orkvault init`"))
         }
-        backend::Error::NotEmpty { .. } => {
-            Some(judged(Exit::Refused, "name a directory that does not exist or is empty"))
+        backend::Error::NotEmpty { .. } => Some(judged(Exit::Refused, "name a place that does not exist or is empty")),
+        error => of_bucket(error).or_else(|| of_store_kind(error.kind())),
+    }
+}
+
+fn of_store_kind(kind: backend::ErrorKind) -> Option<Judgement> {
+    match kind {
+        backend::ErrorKind::Denied => Some(judged(Exit::Failed, "check owner and mode of the repository")),
+        backend::ErrorKind::Full => Some(judged(Exit::Failed, "free space; nothing that was complete is lost")),
+        backend::ErrorKind::Transient => Some(judged(Exit::Failed, "try again")),
+        _ => None,
+    }
+}
+
+/// What a bucket's server said.
+fn of_bucket(error: &backend::Error) -> Option<Judgement> {
+    let source = match error {
+        backend::Error::Failed { source, .. } => source,
+        backend::Error::Cut(cut) => &cut.source,
+        backend::Error::GaveUp(gave_up) => return of_bucket(&gave_up.source),
+        _ => return None,
+    };
+    match source.downcast_ref::<S3Error>()? {
+        S3Error::Endpoint { .. } => Some(judged(Exit::Usage, "an endpoint is http://HOST:PORT or https://HOST")),
+        S3Error::Credentials { .. } => Some(judged(
+            Exit::Usage,
+            "docs/CONFIGURATION.md says where the store's credentials are looked for, and in which order",
+        )),
+        S3Error::Expired { .. } => Some(judged(Exit::Usage, "get new temporary credentials and run it again")),
+        S3Error::AccessDenied { .. } => {
+            Some(judged(Exit::Failed, "docs/THREATS.md lists what the credentials must be allowed to do"))
         }
-        error => match error.kind() {
-            backend::ErrorKind::Denied => Some(judged(Exit::Failed, "check owner and mode of the repository")),
-            backend::ErrorKind::Full => Some(judged(Exit::Failed, "free space; nothing that was complete is lost")),
-            backend::ErrorKind::Transient => Some(judged(Exit::Failed, "try again")),
-            _ => None,
-        },
+        S3Error::ClockSkew { .. } => Some(judged(Exit::Failed, "set this host's clock: signatures hold its time")),
+        S3Error::NoSuchBucket { .. } => {
+            Some(judged(Exit::NoRepository, "check its name and the endpoint; orkvault makes no buckets"))
+        }
+        S3Error::Full { .. } => Some(judged(Exit::Failed, "free space or raise the quota; what was complete stays")),
+        S3Error::ReadOnly => Some(judged(Exit::Refused, "leave --as-of out to change anything")),
+        S3Error::Unreachable { .. } => Some(judged(Exit::Failed, "check the endpoint, and whether the server runs")),
+        _ => None,
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod chosen;
 mod cmd;
 mod components;
 mod config;
@@ -14,12 +15,15 @@ mod hardening;
 mod hints;
 mod journal;
 mod keys;
+mod location;
 mod newest;
 mod output;
+mod pace;
 mod printable;
 mod progress;
 mod resolve;
 mod signals;
+mod store;
 
 use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::args::Global;
+use super::args::{CopyArgs, Global};
 use super::config::{self, ConfigFile};
 use super::error::Error;
 use super::keys::Input;
 use super::output::Format;
+use super::pace::{HostPace, SaidRetries};
 use super::progress::Show;
+use super::store::StoreConfig;
+use crate::backend::{Notice, Pace, Traffic};
 use crate::component::stack;
 
 /// What a run works with.
@@ -35,6 +39,12 @@ pub(crate) struct Settings {
     pub(crate) format: Format,
     /// How progress is shown.
     pub(crate) show: Show,
+    /// What is asked of stores that are not on this host.
+    pub(crate) traffic: Arc<Traffic>,
+    /// The time in which they are waited for.
+    pub(crate) pace: Arc<dyn Pace>,
+    /// Who hears that they are asked again.
+    pub(crate) notice: Arc<dyn Notice>,
 }
 
 /// Looks at environment, configuration and terminal.
@@ -69,6 +79,9 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
         config,
         config_path,
         working_dir,
+        traffic: Arc::default(),
+        pace: Arc::new(HostPace::new()),
+        notice: Arc::new(SaidRetries::default()),
     };
     settings.stdin_once(None)?;
     Ok(settings)
@@ -113,22 +126,37 @@ impl Settings {
         }
     }
 
-    /// Returns the repository's directory.
-    pub(crate) fn repository(&self) -> Result<PathBuf, Error> {
+    /// Returns where the repository is, and how its store is reached.
+    #[must_use]
+    pub(crate) fn repository(&self) -> StoreConfig {
+        let mut store = self.config.repository.clone().unwrap_or_default();
         let named = self.global.repository.clone();
         let named = named.or_else(|| self.variable("ORKVAULT_REPOSITORY").map(PathBuf::from));
-        let path = named.or_else(|| self.config.repository.clone()).ok_or(Error::NotGiven {
-            what: "a repository",
-            ways: "give it with -r, ORKVAULT_REPOSITORY or repository in orkvault.toml",
-        })?;
-        if path.to_str().is_some_and(|path| path.starts_with("s3:")) {
-            return Err(Error::BadValue {
-                option: "the repository".to_owned(),
-                value: path.display().to_string(),
-                reason: "repositories are local directories".to_owned(),
-            });
-        }
-        Ok(path)
+        store.location = named.or(store.location);
+        store
+    }
+
+    /// Returns where the secrets are, where they have a store of their own and it was named.
+    #[must_use]
+    pub(crate) fn secrets_repository(&self) -> Option<StoreConfig> {
+        let named = self.global.secrets_repository.clone();
+        let named = named.or_else(|| self.variable("ORKVAULT_SECRETS_REPOSITORY").map(PathBuf::from));
+        let mut store = self.config.secrets_repository.clone().unwrap_or_default();
+        store.location = named.or(store.location);
+        store.location.is_some().then_some(store)
+    }
+
+    /// Returns what `copy` copies from, and where the secrets of that are if it was named.
+    #[must_use]
+    pub(crate) fn copied_from(&self, args: &CopyArgs) -> (StoreConfig, Option<StoreConfig>) {
+        let named = |config: &Option<StoreConfig>, location: &Option<PathBuf>| {
+            let mut store = config.clone().unwrap_or_default();
+            store.location = location.clone().or(store.location);
+            store
+        };
+        let secrets = named(&self.config.from_secrets_repository, &args.from_secrets_repository);
+        let has_secrets = secrets.location.is_some();
+        (named(&self.config.from_repository, &args.from), has_secrets.then_some(secrets))
     }
 
     /// Returns the writer key's place, for those who cannot do without.

@@ -14,6 +14,7 @@ use super::reader::{Decoders, open_data_key};
 use crate::crypto::hash;
 use crate::crypto::keys::ChunkIdKey;
 use crate::crypto::pack::{DataKey, open_directory};
+use crate::format::config::{Config, Part};
 use crate::format::cursor::Cursor;
 use crate::format::envelope::TAG_LEN;
 use crate::format::id::{IndexId, PackId};
@@ -216,7 +217,7 @@ impl Repository {
     /// Checks an object as anybody can, without a key: its bytes against its name, or against the checksum
     /// at its end.
     pub async fn scrub(&self, key: ObjectKey) -> Result<(), Error> {
-        let stored = self.backend().get(key, limits::PACK_BYTES_MAX).await?;
+        let stored = self.backend_of(key)?.get(key, limits::PACK_BYTES_MAX).await?;
         let hash = hash::content_hash(&stored);
         let is_right = match key {
             ObjectKey::Pack(id) => hash.as_bytes() == id.as_bytes(),
@@ -231,16 +232,34 @@ impl Repository {
         if is_right { Ok(()) } else { Err(Error::WrongContent { object: key.to_string() }) }
     }
 
-    /// Checks the config and every key slot among `objects`; returns what is wrong with which.
-    pub async fn check_slots_and_config(&self, objects: impl Iterator<Item = ObjectKey>) -> Vec<(ObjectKey, Error)> {
+    /// Checks the config and every key slot among `objects`, and among those of the secrets' own store; returns
+    /// what is wrong with which.
+    pub async fn check_slots_and_config(
+        &self,
+        objects: impl Iterator<Item = ObjectKey>,
+        apart: &[ObjectKey],
+    ) -> Vec<(ObjectKey, Error)> {
+        let here = self.backend();
+        let mut wrong = self.check_these(here.as_ref(), self.config(), objects).await;
+        // Without the data this store is the one of the secrets.
+        let backend = self.secrets.apart().unwrap_or(&here);
+        let config = self.config().of_part(Part::Secrets);
+        wrong.extend(self.check_these(backend.as_ref(), &config, apart.iter().copied()).await);
+        wrong
+    }
+
+    async fn check_these(
+        &self,
+        backend: &dyn crate::backend::Backend,
+        expected: &Config,
+        objects: impl Iterator<Item = ObjectKey>,
+    ) -> Vec<(ObjectKey, Error)> {
         let mut wrong = Vec::new();
         for key in objects {
             let checked = match key {
-                ObjectKey::Slot(id) => {
-                    super::open::read_slot(self.backend().as_ref(), id, self.config()).await.map(|_| ())
-                }
-                ObjectKey::Config => super::open::read_config(self.backend().as_ref()).await.and_then(|(config, _)| {
-                    let is_same = config == *self.config();
+                ObjectKey::Slot(id) => super::open::read_slot(backend, id, expected).await.map(|_| ()),
+                ObjectKey::Config => super::open::read_config(backend).await.and_then(|(config, _)| {
+                    let is_same = config == *expected;
                     is_same.then_some(()).ok_or_else(|| Error::WrongContent { object: key.to_string() })
                 }),
                 _ => Ok(()),

@@ -3,6 +3,10 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod bucket_faults;
+#[cfg(test)]
+mod bucket_repository;
+#[cfg(test)]
 mod buckets_faults;
 #[cfg(test)]
 mod buckets_nights;
@@ -11,9 +15,13 @@ mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
 #[cfg(test)]
+mod chains;
+#[cfg(test)]
 mod check_contents;
 #[cfg(test)]
 mod cli_commands;
+#[cfg(test)]
+mod cli_copies;
 #[cfg(test)]
 mod cli_cut_dumps;
 #[cfg(test)]
@@ -21,9 +29,15 @@ mod cli_keys;
 #[cfg(test)]
 mod cli_new_machine;
 #[cfg(test)]
+mod cli_nights;
+#[cfg(test)]
 mod cli_refusals;
 #[cfg(test)]
 mod cli_rollback;
+#[cfg(test)]
+mod cli_secrets_apart;
+#[cfg(test)]
+mod copies;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
@@ -57,9 +71,13 @@ mod mongodb_faults;
 #[cfg(test)]
 mod mongodb_stack;
 #[cfg(test)]
+mod nights;
+#[cfg(test)]
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
+#[cfg(test)]
+mod secrets_apart;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

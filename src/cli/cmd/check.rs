@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 
-use crate::backend::{Backend, LocalBackend};
 use crate::cli::access::{self, Need, Opened};
 use crate::cli::args::CheckArgs;
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
+use crate::cli::location::{self, Want};
 use crate::cli::newest;
 use crate::cli::output::Report;
 use crate::cli::progress::{TerminalProgress, size};
@@ -47,7 +47,7 @@ async fn damaged_before_it_opens(settings: &Settings, error: Error) -> Result<Re
         repo::Error::WrongKey { .. } | repo::Error::NoSlot { .. } => {}
         _ => return Err(error),
     }
-    let backend: std::sync::Arc<dyn Backend> = std::sync::Arc::new(LocalBackend::open(&settings.repository()?).await?);
+    let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     for (key, problem) in repo::check_without_keys(backend.as_ref()).await? {
         outcome.findings.push(finding(key.to_string(), reason(&problem)));
     }

@@ -11,12 +11,14 @@ use crate::cli::exit::Exit;
 use crate::cli::hints::judge;
 use crate::cli::keys::{self, Input};
 use crate::cli::output::Report;
+use crate::cli::progress::size;
 use crate::cli::resolve::Settings;
 use crate::component;
 use crate::component::mongodb::EmptyArchive;
 use crate::component::redis::{RedisSource, journal};
 use crate::component::stack::Stack;
 use crate::crypto::Passphrase;
+use crate::format::config::Part;
 use crate::ops::select;
 use crate::ops::snapshot::reason;
 use crate::repo::Access;
@@ -106,6 +108,14 @@ async fn repository(settings: &Settings, findings: &mut Findings) {
         Err(error) => return findings.fail("repository", &error),
     };
     findings.ok("repository", opened.repository.backend().location());
+    let pieces = opened.repository.piece_use();
+    findings.ok("piece cache", format!("{} streams remembered, {}", pieces.files, size(pieces.bytes)));
+    if opened.repository.part() == Part::Data {
+        match opened.repository.secrets_backend() {
+            Ok(apart) => findings.ok("secrets repository", apart.location()),
+            Err(error) => findings.fail("secrets repository", &error.into()),
+        }
+    }
     match select::load_all(&opened.repository).await {
         Err(error) => findings.fail("snapshots", &error.into()),
         Ok(snapshots) => match snapshots.iter().rev().find(|snapshot| select::is_complete(snapshot)) {

@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod copy;
 mod doctor;
 mod dump;
 mod init;
@@ -35,6 +36,7 @@ pub(crate) async fn run(global: Global, command: Command) -> Result<Report, Erro
         Command::Dump(args) => dump::run(&settings, &args).await,
         Command::Restore(args) => restore::run(&settings, &args).await,
         Command::Check(args) => check::run(&settings, &args).await,
+        Command::Copy(args) => copy::run(&settings, &args).await,
         Command::Doctor => doctor::run(&settings).await,
         Command::Completions(_) | Command::Man(_) => Err(Error::Bug),
     }

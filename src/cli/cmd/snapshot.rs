@@ -21,7 +21,7 @@ use crate::component::Source;
 use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
 use crate::format::manifest::ComponentStatus;
-use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, snapshot};
+use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, snapshot};
 use crate::repo::{Compression, WriterOptions};
 
 /// What names this program in manifests.
@@ -54,7 +54,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         host: settings.host(),
         tool: TOOL.to_owned(),
         tags: args.tag.clone(),
-        writer: WriterOptions { compression: compression(settings, args) },
+        writer: writer_options(settings, args.compression_level, args.piece_cache_mib),
     };
     if let Some(lost) = newest::lost(settings, &opened.repository).await? {
         error_line(&format!("warning: {} {}; orkvault check says what else is missing", lost.object, lost.problem));
@@ -100,11 +100,15 @@ fn nothing_captured(error: Error) -> Error {
     }
 }
 
-fn compression(settings: &Settings, args: &SnapshotArgs) -> Compression {
-    match args.compression_level.or(settings.config.compression_level) {
-        Some(level) => Compression { level },
-        None => Compression::default(),
+pub(super) fn writer_options(settings: &Settings, level: Option<i32>, piece_cache_mib: Option<u32>) -> WriterOptions {
+    let mut options = WriterOptions::default();
+    if let Some(level) = level.or(settings.config.compression_level) {
+        options.compression = Compression { level };
     }
+    if let Some(mib) = piece_cache_mib.or(settings.config.piece_cache_mib) {
+        options.piece_cache_bytes_max = u64::from(mib) << 20;
+    }
+    options
 }
 
 /// Returns which component comes from which file.
@@ -192,6 +196,7 @@ fn report(outcome: &SnapshotOutcome, stack: &Stack, started: Instant) -> Report 
     };
     let components: BTreeMap<&String, Value> =
         details.components.iter().map(|(name, record)| (name, component(record))).collect();
+    let streams: Vec<Value> = outcome.streams.iter().map(stream_json).collect();
     let json = json!({
         "snapshot": outcome.id.to_string(),
         "status": status,
@@ -202,6 +207,7 @@ fn report(outcome: &SnapshotOutcome, stack: &Stack, started: Instant) -> Report 
         "bytes_new": stats.new_bytes,
         "bytes_stored": stats.stored_bytes,
         "packs_missing": outcome.packs_missing,
+        "streams": streams,
         "secs": started.elapsed().as_secs_f64(),
         "stack": stack.lines(),
         "stack_warnings": stack.warnings,
@@ -219,7 +225,34 @@ fn report(outcome: &SnapshotOutcome, stack: &Stack, started: Instant) -> Report 
     for (name, record) in &details.components {
         let reason = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         lines.push(format!("  {name}: {}{reason}", component_status(record.status)));
+        lines.extend(outcome.streams.iter().filter(|facts| facts.component == *name).map(stream_line));
     }
     let exit = if is_complete { Exit::Done } else { Exit::Incomplete };
     Report { exit, json, lines, wrote_content: false }
+}
+
+fn stream_json(facts: &StreamFacts) -> Value {
+    json!({
+        "component": facts.component,
+        "stream": facts.stream,
+        "bytes_read": facts.read,
+        "bytes_whole": facts.report.whole,
+        "bytes_parts": facts.report.parts,
+        "bytes_new": facts.report.new,
+        "bytes_recipe": facts.report.recipe,
+        "bytes_stored": facts.stored,
+    })
+}
+
+fn stream_line(facts: &StreamFacts) -> String {
+    format!(
+        "    {}: {} read, {} known in whole chunks, {} in parts of chunks, {} new, {} stored, recipe {}",
+        facts.stream,
+        size(facts.read),
+        size(facts.report.whole),
+        size(facts.report.parts),
+        size(facts.report.new),
+        size(facts.stored),
+        size(facts.report.recipe)
+    )
 }

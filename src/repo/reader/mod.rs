@@ -29,7 +29,7 @@ use crate::format::entry::EntryContent;
 use crate::format::id::{ChunkId, PackId};
 use crate::format::manifest::StreamRecord;
 use crate::format::pack::PackKind;
-use crate::format::recipe::{Extent, RecipePage, RecipeRoot};
+use crate::format::recipe::{Expanded, Extent, PageExpansion, RecipePage, RecipeRoot};
 use extents::ExtentSource;
 use pipeline::Pipeline;
 use verify::Expected;
@@ -165,8 +165,15 @@ impl Reader {
 
     /// Reads a page of a recipe that stands for `stream_len` bytes.
     pub async fn recipe_page(self: &Arc<Self>, chunk: &ChunkId, stream_len: u64) -> Result<RecipePage, Error> {
-        let bytes = self.chunk(chunk, COPIES_TRIED).await?;
-        let page = RecipePage::decode(&bytes).map_err(|source| damaged_chunk(chunk, source))?;
+        let mut expansion = PageExpansion::default();
+        let mut next = *chunk;
+        let page = loop {
+            let bytes = self.chunk(&next, COPIES_TRIED).await?;
+            match expansion.push(&bytes).map_err(|source| damaged_chunk(&next, source))? {
+                Expanded::Parent(parent) => next = parent,
+                Expanded::Page(page) => break page,
+            }
+        };
         if page.stream_len() == stream_len { Ok(page) } else { Err(Error::StreamDamaged) }
     }
 

@@ -8,12 +8,16 @@ use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
 
+use super::s3_server::{PASSWORD, USER};
+
 pub const DATA_PASSPHRASE: &str = "canary-data-passphrase";
 pub const SECRETS_PASSPHRASE: &str = "canary-secrets-passphrase";
 
 /// A directory with everything that a run needs, and nothing of this machine's user.
 pub struct Vault {
     dir: tempfile::TempDir,
+    /// What names the repository and its store: variables.
+    store: Vec<(&'static str, String)>,
 }
 
 /// How a run ended.
@@ -24,7 +28,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn new(output: Output) -> Self {
+    pub fn new(output: Output) -> Self {
         let code = output.status.code().expect("the program exits and is not killed");
         Self { code, stdout: output.stdout, stderr: String::from_utf8(output.stderr).expect("messages are UTF-8") }
     }
@@ -66,26 +70,44 @@ impl Vault {
     /// Files, no repository.
     pub fn empty() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let vault = Self { dir };
+        let repository = dir.path().join("repository").to_str().unwrap().to_owned();
+        let vault = Self { dir, store: vec![("ORKVAULT_REPOSITORY", repository)] };
         write_mode(&vault.path("data.pass"), format!("{DATA_PASSPHRASE}\n").as_bytes(), 0o600);
         write_mode(&vault.path("secrets.pass"), format!("{SECRETS_PASSPHRASE}\n").as_bytes(), 0o600);
         std::fs::create_dir(vault.path("work")).unwrap();
         vault
     }
 
+    /// Files, no repository, which will be in a bucket that is there.
+    pub fn empty_in_bucket(endpoint: &str, location: &str) -> Self {
+        let mut vault = Self::empty();
+        let store = [
+            ("ORKVAULT_REPOSITORY", location),
+            ("AWS_ENDPOINT_URL_S3", endpoint),
+            ("AWS_ACCESS_KEY_ID", USER),
+            ("AWS_SECRET_ACCESS_KEY", PASSWORD),
+        ];
+        vault.store = store.map(|(name, value)| (name, value.to_owned())).to_vec();
+        vault
+    }
+
     /// A repository without snapshots.
     pub fn made() -> Self {
         let vault = Self::empty();
-        let ran = vault.run([
+        vault.init().expect(0);
+        vault
+    }
+
+    /// Makes the repository.
+    pub fn init(&self) -> Ran {
+        self.run([
             "init",
             "--kdf-low-memory",
             "--passphrase-file",
             "../data.pass",
             "--secrets-passphrase-file",
             "../secrets.pass",
-        ]);
-        ran.expect(0);
-        vault
+        ])
     }
 
     /// A repository with one snapshot of `mongodb`.
@@ -120,7 +142,7 @@ impl Vault {
             .env("HOME", self.dir.path())
             .env("XDG_CACHE_HOME", self.path("cache"))
             .env("XDG_STATE_HOME", self.path("state"))
-            .env("ORKVAULT_REPOSITORY", self.path("repository"))
+            .envs(self.store.iter().map(|(name, value)| (name, value)))
             .env("ORKVAULT_WRITER_KEY_FILE", self.path("writer.key"))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -10,4 +10,6 @@ pub mod night;
 pub mod redis;
 pub mod repository;
 pub mod s3_fault;
+mod s3_fault_puts;
+pub mod s3_server;
 pub mod sources;

@@ -4,9 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use super::s3_fault_puts;
 
 /// An object of the fake server.
 #[derive(Clone)]
@@ -64,6 +67,32 @@ pub(crate) struct Faults {
     pub(crate) no_tags: bool,
     /// Answers every k-th GET of an object (counted from 1) with 500.
     pub(crate) broken_get: Option<u32>,
+    /// Answers every k-th request (counted from 1) with 503.
+    pub(crate) busy_every: Option<u32>,
+    /// Answers everything with this status and code.
+    pub(crate) refuse_all: Option<(u16, &'static str)>,
+    /// Requests that are never answered, before one is.
+    pub(crate) silent: u32,
+    /// Bodies that stop in their middle and never end, before one is whole.
+    pub(crate) stall_bodies: u32,
+    /// Puts as if nobody had asked for a condition.
+    pub(crate) ignore_conditions: bool,
+    /// Knows no conditional puts, and says so.
+    pub(crate) no_conditions: bool,
+    /// Puts that take effect and are never answered: the connection ends.
+    pub(crate) lose_puts: u32,
+    /// Answers parts of puts with this status and code, so many times.
+    pub(crate) refuse_parts: Option<(u32, u16, &'static str)>,
+    /// Every answer comes so much later.
+    pub(crate) latency: Duration,
+}
+
+/// A put in parts that has not ended.
+#[derive(Default)]
+pub(crate) struct Upload {
+    /// `bucket/key`.
+    pub(crate) path: String,
+    pub(crate) parts: BTreeMap<u32, Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -78,6 +107,10 @@ pub(crate) struct World {
     pub(crate) counts: BTreeMap<&'static str, u32>,
     /// Requests that no test expects.
     pub(crate) unexpected: Vec<String>,
+    /// Puts in parts, by id.
+    pub(crate) uploads: BTreeMap<String, Upload>,
+    /// Requests so far.
+    pub(crate) requests: u32,
 }
 
 impl World {
@@ -131,39 +164,76 @@ impl FaultyS3 {
     }
 }
 
-struct Request {
-    method: String,
-    path: String,
-    query: BTreeMap<String, String>,
-    headers: BTreeMap<String, String>,
+pub(super) struct Request {
+    pub(super) method: String,
+    pub(super) path: String,
+    pub(super) query: BTreeMap<String, String>,
+    pub(super) headers: BTreeMap<String, String>,
+    pub(super) body: Vec<u8>,
 }
 
-struct Response {
-    status: u16,
-    headers: Vec<(String, String)>,
+/// How an answer ends.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// As it should.
+    Whole,
+    /// The connection ends before the body does.
+    Cut,
+    /// Nothing more comes, and the connection stays.
+    Stalled,
+}
+
+pub(super) struct Response {
+    pub(super) status: u16,
+    pub(super) headers: Vec<(String, String)>,
     body: Vec<u8>,
     /// Bytes of the body that are really sent.
     sent: usize,
     announced: usize,
+    /// Bytes of the answer are sent at all.
+    is_silent: bool,
+    pub(super) end: End,
 }
 
 impl Response {
-    fn new(status: u16, body: Vec<u8>) -> Self {
-        Self { status, headers: Vec::new(), sent: body.len(), announced: body.len(), body }
+    pub(super) fn new(status: u16, body: Vec<u8>) -> Self {
+        Self {
+            status,
+            headers: Vec::new(),
+            sent: body.len(),
+            announced: body.len(),
+            is_silent: false,
+            end: End::Whole,
+            body,
+        }
     }
 
-    fn xml(body: String) -> Self {
+    pub(super) fn xml(body: String) -> Self {
         Self::new(200, body.into_bytes())
     }
 
-    fn error(status: u16, code: &str) -> Self {
+    /// No answer.
+    pub(super) fn silence(end: End) -> Self {
+        Self { is_silent: true, end, ..Self::new(0, Vec::new()) }
+    }
+
+    pub(super) fn error(status: u16, code: &str) -> Self {
         Self::new(status, format!("<Error><Code>{code}</Code><Message>m</Message></Error>").into_bytes())
     }
 }
 
 async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
     let Some(request) = read_request(&mut socket).await else { return };
-    let response = answer(&mut world.lock().expect("no test panics while it holds this"), &request);
+    let (response, latency) = {
+        let mut world = world.lock().expect("no test panics while it holds this");
+        (answer(&mut world, &request), world.faults.latency)
+    };
+    if !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    if response.is_silent {
+        return hold(socket, response.end).await;
+    }
     let mut head =
         format!("HTTP/1.1 {} X\r\nconnection: close\r\ncontent-length: {}\r\n", response.status, response.announced);
     for (name, value) in &response.headers {
@@ -174,6 +244,14 @@ async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
     let _sent = socket.write_all(head.as_bytes()).await;
     if request.method != "HEAD" {
         let _sent = socket.write_all(&response.body[..response.sent]).await;
+    }
+    hold(socket, response.end).await;
+}
+
+/// Ends the connection, or waits until the client does.
+async fn hold(mut socket: TcpStream, end: End) {
+    if end == End::Stalled {
+        let _gone = socket.read(&mut [0; 1]).await;
     }
     let _closed = socket.shutdown().await;
 }
@@ -198,11 +276,24 @@ async fn read_request(socket: &mut TcpStream) -> Option<Request> {
         (decode(name), decode(value))
     };
     let headers = lines.filter_map(|line| line.split_once(": "));
+    let headers: BTreeMap<String, String> =
+        headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    if headers.get("expect").is_some_and(|expected| expected == "100-continue") {
+        socket.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await.ok()?;
+    }
+    let len = headers.get("content-length").map_or(0, |len| len.parse().expect("a length is a number"));
+    let mut body = received.split_off(end + 4);
+    while body.len() < len {
+        if socket.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
     Some(Request {
         method,
         path: decode(path),
         query: query.split('&').filter(|part| !part.is_empty()).map(pair).collect(),
-        headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect(),
+        headers,
+        body,
     })
 }
 
@@ -232,8 +323,19 @@ fn encode(text: &str) -> String {
 }
 
 fn answer(world: &mut World, request: &Request) -> Response {
+    world.requests += 1;
+    if let Some((status, code)) = world.faults.refuse_all {
+        return Response::error(status, code);
+    }
+    if world.faults.silent > 0 {
+        world.faults.silent -= 1;
+        return Response::silence(End::Stalled);
+    }
     if world.faults.busy > 0 {
         world.faults.busy -= 1;
+        return Response::error(503, "SlowDown");
+    }
+    if world.faults.busy_every.is_some_and(|every| world.requests.is_multiple_of(every)) {
         return Response::error(503, "SlowDown");
     }
     let path = request.path.trim_start_matches('/');
@@ -243,10 +345,17 @@ fn answer(world: &mut World, request: &Request) -> Response {
         ("GET", "", "") => "ListBuckets",
         ("HEAD", _, "") => "HeadBucket",
         ("GET", _, "") if has("list-type") => "ListObjectsV2",
+        ("GET", _, "") if has("uploads") => "ListMultipartUploads",
         ("GET", _, "") => "GetBucketSetting",
         ("HEAD", _, _) => "HeadObject",
         ("GET", _, _) if has("tagging") => "GetObjectTagging",
         ("GET", _, _) => "GetObject",
+        ("PUT", _, key) if !key.is_empty() && has("uploadId") => "UploadPart",
+        ("PUT", _, key) if !key.is_empty() => "PutObject",
+        ("POST", _, key) if !key.is_empty() && has("uploads") => "CreateMultipartUpload",
+        ("POST", _, key) if !key.is_empty() && has("uploadId") => "CompleteMultipartUpload",
+        ("DELETE", _, key) if !key.is_empty() && has("uploadId") => "AbortMultipartUpload",
+        ("DELETE", _, key) if !key.is_empty() => "DeleteObject",
         _ => "unexpected",
     };
     *world.counts.entry(operation).or_default() += 1;
@@ -260,6 +369,13 @@ fn answer(world: &mut World, request: &Request) -> Response {
         "HeadObject" => head_object(world, bucket, key),
         "GetObjectTagging" => tagging(world, bucket, key),
         "GetObject" => get_object(world, bucket, key, request),
+        "ListMultipartUploads"
+        | "UploadPart"
+        | "PutObject"
+        | "CreateMultipartUpload"
+        | "CompleteMultipartUpload"
+        | "AbortMultipartUpload"
+        | "DeleteObject" => s3_fault_puts::answer(world, operation, bucket, key, request),
         _ => {
             world.unexpected.push(format!("{} {}", request.method, request.path));
             Response::error(500, "Unexpected")
@@ -365,21 +481,28 @@ fn get_object(world: &mut World, bucket: &str, key: &str, request: &Request) -> 
     if request.headers.get("if-match").is_some_and(|etag| refuse || *etag != object.etag) {
         return Response::error(412, "PreconditionFailed");
     }
-    let from = request.headers.get("range").map(|range| {
-        let from = range.strip_prefix("bytes=").and_then(|range| range.strip_suffix('-')).expect("an open range");
-        from.parse::<usize>().expect("a number")
+    let total = object.bytes.len();
+    let range = request.headers.get("range").filter(|_| !world.faults.ignore_range).map(|range| {
+        let (from, last) = range.strip_prefix("bytes=").and_then(|range| range.split_once('-')).expect("a range");
+        let last = if last.is_empty() { u64::MAX } else { last.parse().expect("a number") };
+        (from.parse::<usize>().expect("a number"), usize::try_from(last).unwrap_or(usize::MAX).min(total.max(1) - 1))
     });
-    let from = from.filter(|_| !world.faults.ignore_range);
-    let mut response =
-        Response::new(if from.is_some() { 206 } else { 200 }, object.bytes[from.unwrap_or(0)..].to_vec());
-    if let Some(from) = from {
-        let total = object.bytes.len();
-        response.headers.push(("content-range".to_owned(), format!("bytes {from}-{}/{total}", total - 1)));
+    if range.is_some_and(|(from, _)| from >= total) {
+        return Response::error(416, "InvalidRange");
+    }
+    let (from, last) = range.unwrap_or((0, total.max(1) - 1));
+    let bytes = object.bytes.get(from..=last).unwrap_or_default().to_vec();
+    let mut response = Response::new(if range.is_some() { 206 } else { 200 }, bytes);
+    if range.is_some() {
+        response.headers.push(("content-range".to_owned(), format!("bytes {from}-{last}/{total}")));
     }
     response.headers.push(("etag".to_owned(), object.etag.clone()));
     if world.faults.cut_bodies > 0 && response.body.len() > 1 {
         world.faults.cut_bodies -= 1;
-        response.sent = response.body.len() / 2;
+        (response.sent, response.end) = (response.body.len() / 2, End::Cut);
+    } else if world.faults.stall_bodies > 0 && response.body.len() > 1 {
+        world.faults.stall_bodies -= 1;
+        (response.sent, response.end) = (response.body.len() / 2, End::Stalled);
     }
     response
 }

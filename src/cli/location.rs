@@ -1,0 +1,162 @@
+//! Where a repository lies, or a part of one: the only place where a location becomes a backend.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::Error;
+use super::resolve::Settings;
+use super::store::{self, StoreConfig};
+use crate::backend::{self, Backend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
+
+/// How the location of a bucket begins.
+const BUCKET_SCHEME: &str = "s3:";
+
+/// A place for objects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Location {
+    /// A local directory.
+    Directory(PathBuf),
+    /// A bucket, and what the names of all objects in it begin with.
+    Bucket {
+        /// Its name.
+        bucket: String,
+        /// Empty, or ending in `/`.
+        prefix: String,
+    },
+}
+
+/// What is to be at a location.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Nothing yet: a repository is about to be made there.
+    New,
+    /// A repository.
+    Existing,
+}
+
+impl Location {
+    /// Reads what an option, a variable or the configuration names: a directory, or `s3://bucket/prefix`.
+    pub(crate) fn parse(text: &Path) -> Result<Self, Error> {
+        let Some(rest) = text.to_str().and_then(|text| text.strip_prefix(BUCKET_SCHEME)) else {
+            return Ok(Self::Directory(text.to_owned()));
+        };
+        let bad = |reason: &str| Error::BadValue {
+            option: "the repository".to_owned(),
+            // Who writes a password into an address must not find it in a log.
+            value: if rest.contains('@') { "s3:...".to_owned() } else { text.display().to_string() },
+            reason: reason.to_owned(),
+        };
+        if rest.contains('@') {
+            return Err(bad("an address holds no credentials"));
+        }
+        let rest = rest.strip_prefix("//").ok_or_else(|| bad("a bucket is s3://BUCKET or s3://BUCKET/PREFIX"))?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
+        if bucket.is_empty() || !bucket.bytes().all(is_letter) {
+            return Err(bad("a bucket's name has small letters, digits, dots and dashes"));
+        }
+        let prefix = prefix.trim_end_matches('/');
+        let is_part = |part: &str| {
+            !part.is_empty() && part != "." && part != ".." && part.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        if !prefix.is_empty() && !prefix.split('/').all(is_part) {
+            return Err(bad("a prefix is made of names with single slashes between them"));
+        }
+        let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        Ok(Self::Bucket { bucket: bucket.to_owned(), prefix })
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => write!(f, "{}", path.display()),
+            Self::Bucket { bucket, prefix } => write!(f, "s3://{bucket}/{}", prefix.trim_end_matches('/')),
+        }
+    }
+}
+
+/// Returns the place that a store's settings name, with everything around it that they ask for.
+///
+/// The only way from a location to a backend: the repository, and every second store that a command works
+/// with. [`Want::New`] makes a directory and fails where there is anything; [`Want::Existing`] fails where
+/// there is no repository.
+pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want) -> Result<Arc<dyn Backend>, Error> {
+    match (store.location()?, want) {
+        (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
+        (Location::Directory(path), Want::Existing) => Ok(Arc::new(LocalBackend::open(&path).await?)),
+        (Location::Bucket { bucket, prefix }, want) => {
+            let bucket = store::bucket(settings, store, bucket, prefix)?;
+            // At first a wrong address is more likely than a store that is away for a while.
+            let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
+            match want {
+                Want::New => backend::expect_empty(&first_look).await?,
+                Want::Existing => backend::expect_repository(&first_look).await?,
+            }
+            let patient = retrying(settings, bucket, RetryPolicy::default());
+            // Outside: waiting for the line is no fault of the store.
+            let bandwidth = store::bandwidth(settings, store);
+            Ok(Arc::new(LimitBackend::new(patient, bandwidth, Arc::clone(&settings.pace))))
+        }
+    }
+}
+
+/// How long the first look at a store may take.
+const FIRST_LOOK: RetryPolicy = RetryPolicy {
+    attempts_max: 4,
+    first_pause: Duration::from_millis(300),
+    pause_max: Duration::from_secs(5),
+    total: Duration::from_secs(90),
+    attempt: Duration::from_secs(60),
+    bytes_per_sec_min: 16 << 10,
+};
+
+fn retrying<B: Backend>(settings: &Settings, inner: B, policy: RetryPolicy) -> RetryBackend<B> {
+    let (pace, notice) = (Arc::clone(&settings.pace), Arc::clone(&settings.notice));
+    RetryBackend::new(inner, policy, pace, notice, Arc::clone(&settings.traffic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(bucket: &str, prefix: &str) -> Location {
+        Location::Bucket { bucket: bucket.to_owned(), prefix: prefix.to_owned() }
+    }
+
+    #[test]
+    fn a_location_is_a_directory_or_a_bucket_with_a_prefix() {
+        for (text, location) in [
+            ("/srv/vault", Location::Directory(PathBuf::from("/srv/vault"))),
+            ("s3", Location::Directory(PathBuf::from("s3"))),
+            ("./s3:x", Location::Directory(PathBuf::from("./s3:x"))),
+            ("s3://vault", bucket("vault", "")),
+            ("s3://vault/", bucket("vault", "")),
+            ("s3://my.vault-1/host/vm-1/", bucket("my.vault-1", "host/vm-1/")),
+        ] {
+            assert_eq!(Location::parse(Path::new(text)).unwrap(), location, "{text}");
+        }
+        assert_eq!(bucket("vault", "host/vm-1/").to_string(), "s3://vault/host/vm-1");
+    }
+
+    #[test]
+    fn what_is_no_location_is_refused_and_a_password_in_it_is_not_repeated() {
+        for text in [
+            "s3:vault",
+            "s3:/vault",
+            "s3://",
+            "s3:///prefix",
+            "s3://Vault",
+            "s3://vault/a//b",
+            "s3://vault/../b",
+            "s3://vault/a b",
+            "s3://key:canary@vault",
+            "s3:key:canary@vault/x",
+        ] {
+            let error = Location::parse(Path::new(text)).unwrap_err();
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+}
