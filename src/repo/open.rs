@@ -215,6 +215,15 @@ impl Repository {
         let gone: Vec<IndexId> = cached.difference(&there).copied().collect();
         self.index.remove_parts(&gone)?;
         let missing: Vec<IndexId> = there.difference(&cached).copied().collect();
+        let staged = self.stage_parts(missing).await;
+        // Also after a failure: what was read so far is of use to the next run, and the cache is free for others.
+        let settled = self.index.settle();
+        let failed = staged?;
+        settled?;
+        Ok(failed)
+    }
+
+    async fn stage_parts(&self, missing: Vec<IndexId>) -> Result<Vec<(IndexId, Error)>, Error> {
         let mut failed = Vec::new();
         let mut read = futures::stream::iter(missing)
             .map(|id| {
@@ -231,7 +240,6 @@ impl Repository {
                 Err(error) => return Err(error),
             }
         }
-        self.index.settle()?;
         Ok(failed)
     }
 

@@ -83,7 +83,7 @@ async fn table_with_another_hash(repository: &Repository, table: &TableRecord, c
     let reader = Reader::new(repository).unwrap();
     let mut rows = TableReader::open(&reader, table);
     let mut writer = Writer::new(repository, WriterOptions::default()).unwrap();
-    let mut made = TableWriter::begin(&mut writer).await.unwrap();
+    let mut made = TableWriter::begin(&mut writer, "another").await.unwrap();
     while let Some(mut row) = rows.next_row().await.unwrap() {
         if row.key == changed {
             let EntryContent::Extents { hash, .. } = &mut row.content else { panic!("a short entry") };
@@ -91,7 +91,7 @@ async fn table_with_another_hash(repository: &Repository, table: &TableRecord, c
         }
         made.add(&mut writer, &row).await.unwrap();
     }
-    let made = made.finish(&mut writer).await.unwrap();
+    let (made, _) = made.finish(&mut writer).await.unwrap();
     writer.finish().await.unwrap();
     made
 }

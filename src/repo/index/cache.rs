@@ -269,8 +269,10 @@ impl IndexCache {
         let mut whole = Vec::new();
         let mut known = None;
         while let Some(row) = rows.next()? {
-            let (segments, checksum): (i64, [u8; 32]) = (row.get(0)?, row.get(2)?);
-            let bytes = row.get_ref(1)?.as_blob()?;
+            let segments: i64 = row.get(0)?;
+            let (Ok(bytes), Ok(checksum)) = (row.get_ref(1)?.as_blob(), row.get::<_, [u8; 32]>(2)) else {
+                return Ok(None);
+            };
             let is_right = filter_checksum(segments, whole.len(), bytes) == checksum;
             if !is_right || known.is_some_and(|known| known != segments) {
                 return Ok(None);
@@ -509,4 +511,13 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
         CacheError::Failed { reason }
     };
     Error::Cache { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+impl IndexCache {
+    /// Changes a byte of the stored filter, as a disk would.
+    pub(super) fn damage_filter(&self) {
+        let sql = "UPDATE filter SET bytes = CAST(X'7a' || substr(bytes, 2) AS BLOB) WHERE ordinal = (SELECT min(ordinal) FROM filter)";
+        assert_eq!(self.connection.execute(sql, []).unwrap(), 1);
+    }
 }

@@ -6,6 +6,8 @@
 
 pub(super) mod cache;
 mod filter;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -143,6 +145,7 @@ impl Index {
         state.near.clear();
         state.kept.clear();
         state.filter = None;
+        state.misses = 0;
         state.cache = cache;
         state.cache_error = Some(format!("{error}{why}"));
         true
