@@ -1,25 +1,28 @@
 //! `check`: proves that a restore would work, or says what is wrong with which object.
 
+mod contents;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt as _;
 
-use super::restore::check_structure;
-use super::snapshot::reason;
-use super::{Error, Progress, select};
 use crate::format::id::{PackId, SnapshotId};
 use crate::format::manifest::ComponentStatus;
 use crate::format::object::{Namespace, ObjectKey};
+use crate::ops::restore::check_structure;
+use crate::ops::snapshot::reason;
+use crate::ops::{Error, Progress, select};
 use crate::repo::{self, LoadedSnapshot, PackScan, Reader, Repository};
 
-/// Packs that are read at the same time: each is held in memory.
+/// Packs that are read at the same time: of each, a few MiB are held.
 const PACKS_AT_ONCE: usize = 2;
 
 /// How deep a check goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CheckOptions {
-    /// Read every byte of every pack and bundle. Needs the data reader to open content.
+    /// Read every byte of every pack and bundle, and compare every stream and entry of every snapshot with the hash of
+    /// what came in. Needs the data reader to open content.
     pub read_data: bool,
 }
 
@@ -85,7 +88,7 @@ pub async fn check(
     check.list().await?;
     check.slots().await?;
     // Streams before packs: what was opened for them is not opened again.
-    let opened = check.streams(&snapshots).await?;
+    let opened = check.contents(&snapshots).await?;
     progress.step("checking packs", Some(check.pack_bytes()));
     check.packs(opened).await?;
     progress.step("checking snapshots", None);
@@ -136,8 +139,17 @@ impl Check<'_> {
 
     /// Takes what proves damaged as a finding; a store that does not answer ends the check.
     fn find_error(&mut self, object: impl ToString, error: repo::Error) -> Result<(), Error> {
+        self.find_error_affecting(object, error, Vec::new())
+    }
+
+    fn find_error_affecting(
+        &mut self,
+        object: impl ToString,
+        error: repo::Error,
+        affects: Vec<String>,
+    ) -> Result<(), Error> {
         if error.is_damage() || matches!(error, repo::Error::Crypto(_)) {
-            self.find(object, reason(&error));
+            self.find_affecting(object, reason(&error), affects);
             Ok(())
         } else {
             Err(error.into())
@@ -363,38 +375,5 @@ impl Check<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Puts every named stream of the newest complete snapshot together and compares it with the hash of what
-    /// came in: chunk ids alone do not tell that a recipe has the right ones in the right order.
-    async fn streams(&mut self, ids: &[SnapshotId]) -> Result<HashSet<i64>, Error> {
-        if !self.options.read_data || !self.repository.keyring().can_read(Namespace::Data) {
-            return Ok(HashSet::new());
-        }
-        let loaded = select::load_these(self.repository, ids).await;
-        // One that cannot be read is found when the snapshots are checked.
-        let complete = loaded.into_iter().filter_map(|(_, loaded)| loaded.ok()).filter(select::is_complete);
-        let newest = complete
-            .max_by_key(|snapshot| (snapshot.manifest.created_at.clone(), snapshot.manifest.orkvault.writer.sequence));
-        let Some(newest) = newest else { return Ok(HashSet::new()) };
-        let reader = Reader::new(self.repository)?;
-        for (component, record) in &newest.manifest.orkvault.components {
-            for (name, stream) in &record.streams {
-                self.progress.step(&format!("reading {component}/{name}"), Some(stream.length));
-                let mut content = reader.open(stream);
-                while let Some(piece) = content.next().await {
-                    match piece {
-                        Ok(piece) => self.progress.advance(piece.len() as u64),
-                        Err(error) => {
-                            let object = ObjectKey::Snapshot(Namespace::Data, newest.id);
-                            self.find_error(format!("{object}: {component}/{name}"), error)?;
-                        }
-                    }
-                }
-            }
-        }
-        // Packs that proved damaged on the way are scanned like all others.
-        self.repository.index().set_gone(HashSet::new());
-        Ok(reader.opened_segments())
     }
 }
