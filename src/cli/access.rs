@@ -62,6 +62,9 @@ impl Drop for Opened {
 
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
+    if need == Need::Write && settings.global.as_of.is_some() {
+        return Err(location::nothing_is_changed(settings));
+    }
     // First: a missing repository is told before a passphrase is asked for.
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     // The store of the secrets alone opens with their passphrase alone.
@@ -69,11 +72,12 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
     // Named as both it is still only one: a host's configuration names the store of the secrets.
     let apart =
         settings.secrets_repository().filter(|apart| !is_alone || apart.location != settings.repository().location);
-    let secrets = secrets_store(settings, apart).await?;
+    let secrets = secrets_store(settings, apart, Want::Existing).await?;
     let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
-    let cache = if is_check { None } else { settings.cache_dir() };
+    // An index of another time would be of no use tomorrow.
+    let cache = if is_check || settings.global.as_of.is_some() { None } else { settings.cache_dir() };
     let started = Instant::now();
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let repository = Repository::open_apart(backend, secrets, access, options).await?;
@@ -99,8 +103,8 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     }
     let reads_stdin = inputs.iter().any(|input| **input == Some(Input::Stdin));
     settings.stdin_once(reads_stdin.then_some("a passphrase of the source"))?;
-    let backend = location::backend(settings, &store, Want::Existing).await?;
-    let secrets = secrets_store(settings, secrets).await?;
+    let backend = location::backend(settings, &store, Want::Source).await?;
+    let secrets = secrets_store(settings, secrets, Want::Source).await?;
     let passphrase = |input: Option<Input>, what, ways| match input {
         Some(input) => keys::passphrase(&input),
         None => ask(what, ways),
@@ -126,15 +130,15 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
 pub(crate) async fn opens(settings: &Settings, access: Access) -> Result<(), Error> {
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
-    let secrets = secrets_store(settings, settings.secrets_repository()).await?;
+    let secrets = secrets_store(settings, settings.secrets_repository(), Want::Existing).await?;
     Repository::open_apart(backend, secrets, vec![access], options).await?;
     Ok(())
 }
 
 /// Returns the store that was named for the secrets. One that cannot be reached keeps nobody from the data.
-async fn secrets_store(settings: &Settings, store: Option<StoreConfig>) -> Result<SecretsStore, Error> {
+async fn secrets_store(settings: &Settings, store: Option<StoreConfig>, want: Want) -> Result<SecretsStore, Error> {
     let Some(store) = store else { return Ok(SecretsStore::Unnamed) };
-    match location::backend(settings, &store, Want::Existing).await {
+    match location::backend(settings, &store, want).await {
         Ok(backend) => Ok(SecretsStore::At(backend)),
         Err(Error::Backend(error)) => Ok(SecretsStore::Unreachable(*error)),
         Err(error) => Err(error),

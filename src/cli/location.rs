@@ -3,11 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::error::Error;
 use super::resolve::Settings;
 use super::store::{self, StoreConfig};
+use crate::backend::s3::S3View;
 use crate::backend::{self, Backend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
 
 /// How the location of a bucket begins.
@@ -34,6 +35,8 @@ pub(crate) enum Want {
     New,
     /// A repository.
     Existing,
+    /// A repository that is only read: no option for what is put is meant for it.
+    Source,
 }
 
 impl Location {
@@ -84,22 +87,57 @@ impl fmt::Display for Location {
 /// with. [`Want::New`] makes a directory and fails where there is anything; [`Want::Existing`] fails where
 /// there is no repository.
 pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want) -> Result<Arc<dyn Backend>, Error> {
-    match (store.location()?, want) {
+    let location = store.location()?;
+    if let Location::Directory(_) = location {
+        let needs_a_bucket = [
+            ("--as-of", settings.global.as_of.map(|moment| moment.to_string())),
+            ("--lock-days", settings.global.lock_days.map(|days| days.to_string())),
+        ];
+        for (option, value) in needs_a_bucket {
+            if want == Want::Source && option == "--lock-days" {
+                continue;
+            }
+            if let Some(value) = value {
+                let reason = format!("{location} is no bucket");
+                return Err(Error::BadValue { option: option.to_owned(), value, reason });
+            }
+        }
+    }
+    match (location, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
-        (Location::Directory(path), Want::Existing) => Ok(Arc::new(LocalBackend::open(&path).await?)),
+        (Location::Directory(path), Want::Existing | Want::Source) => Ok(Arc::new(LocalBackend::open(&path).await?)),
+        (Location::Bucket { bucket, prefix }, want) if settings.global.as_of.is_some() => {
+            if want == Want::New {
+                return Err(nothing_is_changed(settings));
+            }
+            let moment = settings.global.as_of.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
+            let view = S3View::new(store::options(settings, store, bucket, prefix)?, moment)?;
+            let view = retrying(settings, view, RetryPolicy::default());
+            backend::expect_repository(&view).await?;
+            Ok(Arc::new(LimitBackend::new(view, store::bandwidth(settings, store), Arc::clone(&settings.pace))))
+        }
         (Location::Bucket { bucket, prefix }, want) => {
             let bucket = store::bucket(settings, store, bucket, prefix)?;
             // At first a wrong address is more likely than a store that is away for a while.
             let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
             match want {
                 Want::New => backend::expect_empty(&first_look).await?,
-                Want::Existing => backend::expect_repository(&first_look).await?,
+                Want::Existing | Want::Source => backend::expect_repository(&first_look).await?,
             }
             let patient = retrying(settings, bucket, RetryPolicy::default());
             // Outside: waiting for the line is no fault of the store.
             let bandwidth = store::bandwidth(settings, store);
             Ok(Arc::new(LimitBackend::new(patient, bandwidth, Arc::clone(&settings.pace))))
         }
+    }
+}
+
+/// Returns the error of a command that would change what was.
+pub(crate) fn nothing_is_changed(settings: &Settings) -> Error {
+    Error::BadValue {
+        option: "--as-of".to_owned(),
+        value: settings.global.as_of.map(|moment| moment.to_string()).unwrap_or_default(),
+        reason: "a store as it was takes nothing new".to_owned(),
     }
 }
 

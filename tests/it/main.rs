@@ -3,11 +3,17 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod bucket_doctor;
+#[cfg(test)]
 mod bucket_faults;
+#[cfg(test)]
+mod bucket_immutable;
 #[cfg(test)]
 mod bucket_repository;
 #[cfg(test)]
 mod bucket_secrets;
+#[cfg(test)]
+mod bucket_speed;
 #[cfg(test)]
 mod buckets_faults;
 #[cfg(test)]

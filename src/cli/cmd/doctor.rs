@@ -1,10 +1,13 @@
-//! `doctor`: everything that a night needs, looked at without changing anything.
+//! `doctor`: everything that a night needs, looked at without changing anything but the store of a bucket: a few
+//! small objects are put there and taken away again, unless `--no-probe` says not to.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::doctor_store;
 use crate::cli::access::{self, Need};
+use crate::cli::args::DoctorArgs;
 use crate::cli::components::{self, CaptureOptions};
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
@@ -41,25 +44,26 @@ impl Verdict {
     }
 }
 
+/// What was found out, in order.
 #[derive(Default)]
-struct Findings(Vec<(Verdict, String, String, Option<&'static str>)>);
+pub(super) struct Findings(Vec<(Verdict, String, String, Option<&'static str>)>);
 
 impl Findings {
-    fn ok(&mut self, what: &str, text: impl Into<String>) {
+    pub(super) fn ok(&mut self, what: &str, text: impl Into<String>) {
         self.0.push((Verdict::Ok, what.to_owned(), text.into(), None));
     }
 
-    fn warn(&mut self, what: &str, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, what: &str, text: impl Into<String>) {
         self.0.push((Verdict::Warn, what.to_owned(), text.into(), None));
     }
 
-    fn fail(&mut self, what: &str, error: &Error) {
+    pub(super) fn fail(&mut self, what: &str, error: &Error) {
         self.0.push((Verdict::Fail, what.to_owned(), reason(error), judge(error).hint));
     }
 }
 
-/// Looks at configuration, keys, repository, stack and every component.
-pub(crate) async fn run(settings: &Settings) -> Result<Report, Error> {
+/// Looks at configuration, keys, repository, its store, the stack and every component.
+pub(crate) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<Report, Error> {
     let mut findings = Findings::default();
     match &settings.config_path {
         Some(path) => findings.ok("configuration", path.display().to_string()),
@@ -67,9 +71,10 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report, Error> {
     }
     key_files(settings, &mut findings).await;
     repository(settings, &mut findings).await;
+    let store = if args.no_probe { None } else { doctor_store::probe(settings, &mut findings).await };
     directories(settings, &mut findings);
     let stack_lines = stack(settings, &mut findings).await;
-    Ok(report(&findings, &stack_lines))
+    Ok(report(&findings, &stack_lines, store))
 }
 
 async fn key_files(settings: &Settings, findings: &mut Findings) {
@@ -209,7 +214,7 @@ async fn redis_directory(settings: &Settings, stack: &Stack, findings: &mut Find
     }
 }
 
-fn report(findings: &Findings, stack_lines: &[String]) -> Report {
+fn report(findings: &Findings, stack_lines: &[String], store: Option<Value>) -> Report {
     let mut lines: Vec<String> = stack_lines.to_vec();
     let mut rows = Vec::new();
     for (verdict, what, text, hint) in &findings.0 {
@@ -218,7 +223,7 @@ fn report(findings: &Findings, stack_lines: &[String]) -> Report {
         rows.push(json!({ "verdict": verdict.word(), "what": what, "text": text, "hint": hint }));
     }
     let has_failed = findings.0.iter().any(|(verdict, ..)| *verdict == Verdict::Fail);
-    let json = json!({ "is_fit": !has_failed, "findings": Value::Array(rows), "stack": stack_lines });
+    let json = json!({ "is_fit": !has_failed, "findings": Value::Array(rows), "stack": stack_lines, "store": store });
     let exit = if has_failed { Exit::Failed } else { Exit::Done };
     Report { exit, json, lines, wrote_content: false }
 }

@@ -16,13 +16,15 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Report, error_line, raw_stdin};
 use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
-use crate::cli::{journal, keys, newest};
+use crate::cli::{journal, keys, newest, store};
 use crate::component::Source;
 use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
 use crate::format::manifest::ComponentStatus;
-use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, snapshot};
-use crate::repo::{Compression, WriterOptions};
+use crate::ops;
+use crate::ops::lock::{SnapshotLock, lock_snapshot};
+use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, reason, snapshot};
+use crate::repo::{Compression, LockCounts, WriterOptions};
 
 /// What names this program in manifests.
 const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
@@ -61,10 +63,20 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     }
     let progress = TerminalProgress::new(settings.show);
     let outcome = snapshot(&opened.repository, sources, &options, &progress, &HostClock).await;
-    progress.finish();
-    let outcome = outcome?;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            progress.finish();
+            return Err(error.into());
+        }
+    };
     newest::remember(settings, &opened.repository, outcome.id);
     let mut report = report(&outcome, &stack, started);
+    if let Some(lock) = store::snapshot_lock(settings) {
+        let locked = lock_snapshot(&opened.repository, outcome.id, &outcome.manifest, lock, &progress).await;
+        say_locks(&mut report, locked, lock);
+    }
+    progress.finish();
     if let Some(path) = &args.id_file
         && let Err(source) = std::fs::write(path, format!("{}\n", outcome.id))
     {
@@ -79,6 +91,32 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         }
     }
     Ok(report)
+}
+
+/// Adds what was locked. The snapshot is there, locked or not.
+pub(super) fn say_locks(report: &mut Report, locked: Result<LockCounts, ops::Error>, lock: SnapshotLock) {
+    let facts = match locked {
+        Ok(counts) => {
+            // The sooner of the two.
+            let least = [lock.data, lock.secrets].into_iter().flatten().map(|lock| lock.least).min();
+            let until =
+                least.and_then(|least| jiff::Timestamp::try_from(least).ok()).map(ops::stamp).unwrap_or_default();
+            let all = counts.before + counts.now;
+            report.lines.push(format!("{all} objects are locked until {until}, {} of them since now", counts.now));
+            json!({ "until": until, "objects": all, "objects_now": counts.now })
+        }
+        Err(error) => {
+            let said = format!("the snapshot is not locked: {}", reason(&error));
+            error_line(&format!("error: {said}"));
+            if report.exit == Exit::Done {
+                report.exit = Exit::Failed;
+            }
+            json!({ "error": said })
+        }
+    };
+    if let Some(object) = report.json.as_object_mut() {
+        object.insert("lock".to_owned(), facts);
+    }
 }
 
 /// Before hours of work, not behind them: can this file be written? It is left as it is.

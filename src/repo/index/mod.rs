@@ -71,6 +71,8 @@ struct State {
     gone: HashSet<PackId>,
     /// Why the cache is not the one that was asked for.
     cache_error: Option<String>,
+    /// Packs in which something was found, where somebody wants to know.
+    trace: Option<HashSet<PackId>>,
 }
 
 /// Where a chunk is.
@@ -93,8 +95,14 @@ impl Index {
     /// Wraps an opened cache.
     #[must_use]
     pub fn new(cache: IndexCache) -> Self {
-        let state =
-            State { cache, near: HashMap::new(), kept: VecDeque::new(), gone: HashSet::new(), cache_error: None };
+        let state = State {
+            cache,
+            near: HashMap::new(),
+            kept: VecDeque::new(),
+            gone: HashSet::new(),
+            cache_error: None,
+            trace: None,
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -123,20 +131,22 @@ impl Index {
     /// Returns where a chunk is, `None` where no pack that is there has it.
     pub fn find(&self, chunk: &ChunkId) -> Result<Option<Place>, Error> {
         let mut state = self.lock();
-        if let Some(place) = state.near.get(chunk) {
-            return Ok(Some(place.clone()));
+        let place = state.find(chunk)?;
+        if let (Some(trace), Some(place)) = (&mut state.trace, &place) {
+            trace.insert(place.segment.pack);
         }
-        for segment in state.cache.segments_of(chunk)? {
-            if state.gone.contains(&segment.pack) {
-                continue;
-            }
-            let segment = Arc::new(segment);
-            state.keep(&segment);
-            if let Some(place) = state.near.get(chunk) {
-                return Ok(Some(place.clone()));
-            }
-        }
-        Ok(None)
+        Ok(place)
+    }
+
+    /// Remembers from here on in which packs something was found.
+    pub fn begin_trace(&self) {
+        self.lock().trace = Some(HashSet::new());
+    }
+
+    /// Returns the packs in which something was found since [`Index::begin_trace`].
+    #[must_use]
+    pub fn end_trace(&self) -> HashSet<PackId> {
+        self.lock().trace.take().unwrap_or_default()
     }
 
     /// Returns the index parts that the cache holds.
@@ -190,6 +200,23 @@ impl Index {
 }
 
 impl State {
+    fn find(&mut self, chunk: &ChunkId) -> Result<Option<Place>, Error> {
+        if let Some(place) = self.near.get(chunk) {
+            return Ok(Some(place.clone()));
+        }
+        for segment in self.cache.segments_of(chunk)? {
+            if self.gone.contains(&segment.pack) {
+                continue;
+            }
+            let segment = Arc::new(segment);
+            self.keep(&segment);
+            if let Some(place) = self.near.get(chunk) {
+                return Ok(Some(place.clone()));
+            }
+        }
+        Ok(None)
+    }
+
     fn keep(&mut self, segment: &Arc<Segment>) {
         if self.kept.len() >= SEGMENTS_KEPT
             && let Some(oldest) = self.kept.pop_front()

@@ -91,6 +91,13 @@ impl Vault {
         vault
     }
 
+    /// From here on with these temporary keys: of the store, its secret, its token.
+    pub fn use_keys(&mut self, keys: &[String; 3]) {
+        self.store.retain(|(name, _)| !name.contains("KEY"));
+        let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+        self.store.extend(names.into_iter().zip(keys.iter().cloned()));
+    }
+
     /// A repository without snapshots.
     pub fn made() -> Self {
         let vault = Self::empty();
