@@ -162,6 +162,9 @@ pub(crate) struct InitArgs {
     /// Derive keys from the passphrases with 64 MiB instead of 256 MiB and 1 GiB of memory
     #[arg(long)]
     pub(crate) kdf_low_memory: bool,
+    /// How streams of a kind are cut, in KiB: KIND is dump, rdb, object or table; for ever
+    #[arg(long, value_name = "KIND=MIN/AVERAGE/MAX", value_delimiter = ',')]
+    pub(crate) chunk_sizes: Vec<String>,
 }
 
 /// The word that means every component.
@@ -220,6 +223,9 @@ pub(crate) struct ShowArgs {
     /// `latest`, or the first digits of a snapshot's id
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) id: String,
+    /// Say how the streams lie in the repository, and what a restore of them reads
+    #[arg(long)]
+    pub(crate) layout: bool,
 }
 
 /// Options of `ls`.

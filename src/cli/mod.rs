@@ -6,6 +6,7 @@
 mod access;
 mod args;
 mod chosen;
+mod chunk_sizes;
 mod cmd;
 mod components;
 mod config;

@@ -114,7 +114,7 @@ async fn repository(settings: &Settings, findings: &mut Findings) {
     };
     findings.ok("repository", opened.repository.backend().location());
     let pieces = opened.repository.piece_use();
-    findings.ok("piece cache", format!("{} streams remembered, {}", pieces.files, size(pieces.bytes)));
+    findings.ok("piece cache", format!("{} streams remembered, {}", pieces.streams, size(pieces.bytes)));
     if opened.repository.part() == Part::Data {
         match opened.repository.secrets_backend() {
             Ok(apart) => findings.ok("secrets repository", apart.location()),
