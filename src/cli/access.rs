@@ -72,7 +72,7 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
     // Named as both it is still only one: a host's configuration names the store of the secrets.
     let apart =
         settings.secrets_repository().filter(|apart| !is_alone || apart.location != settings.repository().location);
-    let secrets = secrets_store(settings, apart).await?;
+    let secrets = secrets_store(settings, apart, Want::Existing).await?;
     let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
@@ -103,8 +103,8 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     }
     let reads_stdin = inputs.iter().any(|input| **input == Some(Input::Stdin));
     settings.stdin_once(reads_stdin.then_some("a passphrase of the source"))?;
-    let backend = location::backend(settings, &store, Want::Existing).await?;
-    let secrets = secrets_store(settings, secrets).await?;
+    let backend = location::backend(settings, &store, Want::Source).await?;
+    let secrets = secrets_store(settings, secrets, Want::Source).await?;
     let passphrase = |input: Option<Input>, what, ways| match input {
         Some(input) => keys::passphrase(&input),
         None => ask(what, ways),
@@ -130,15 +130,15 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
 pub(crate) async fn opens(settings: &Settings, access: Access) -> Result<(), Error> {
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
-    let secrets = secrets_store(settings, settings.secrets_repository()).await?;
+    let secrets = secrets_store(settings, settings.secrets_repository(), Want::Existing).await?;
     Repository::open_apart(backend, secrets, vec![access], options).await?;
     Ok(())
 }
 
 /// Returns the store that was named for the secrets. One that cannot be reached keeps nobody from the data.
-async fn secrets_store(settings: &Settings, store: Option<StoreConfig>) -> Result<SecretsStore, Error> {
+async fn secrets_store(settings: &Settings, store: Option<StoreConfig>, want: Want) -> Result<SecretsStore, Error> {
     let Some(store) = store else { return Ok(SecretsStore::Unnamed) };
-    match location::backend(settings, &store, Want::Existing).await {
+    match location::backend(settings, &store, want).await {
         Ok(backend) => Ok(SecretsStore::At(backend)),
         Err(Error::Backend(error)) => Ok(SecretsStore::Unreachable(*error)),
         Err(error) => Err(error),

@@ -35,6 +35,8 @@ pub(crate) enum Want {
     New,
     /// A repository.
     Existing,
+    /// A repository that is only read: no option for what is put is meant for it.
+    Source,
 }
 
 impl Location {
@@ -92,6 +94,9 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
             ("--lock-days", settings.global.lock_days.map(|days| days.to_string())),
         ];
         for (option, value) in needs_a_bucket {
+            if want == Want::Source && option == "--lock-days" {
+                continue;
+            }
             if let Some(value) = value {
                 let reason = format!("{location} is no bucket");
                 return Err(Error::BadValue { option: option.to_owned(), value, reason });
@@ -100,7 +105,7 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
     }
     match (location, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
-        (Location::Directory(path), Want::Existing) => Ok(Arc::new(LocalBackend::open(&path).await?)),
+        (Location::Directory(path), Want::Existing | Want::Source) => Ok(Arc::new(LocalBackend::open(&path).await?)),
         (Location::Bucket { bucket, prefix }, want) if settings.global.as_of.is_some() => {
             if want == Want::New {
                 return Err(nothing_is_changed(settings));
@@ -117,7 +122,7 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
             let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
             match want {
                 Want::New => backend::expect_empty(&first_look).await?,
-                Want::Existing => backend::expect_repository(&first_look).await?,
+                Want::Existing | Want::Source => backend::expect_repository(&first_look).await?,
             }
             let patient = retrying(settings, bucket, RetryPolicy::default());
             // Outside: waiting for the line is no fault of the store.

@@ -143,3 +143,60 @@ async fn snapshots_are_copied_from_a_directory_into_buckets_and_back_into_anothe
     });
     work.await.unwrap();
 }
+
+/// Days from now until which each object is locked, rounded down, by name.
+async fn lock_days(server: &S3Server, bucket: &str) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    for name in names(server, bucket).await {
+        let answer = server.client.get_object_retention().bucket(bucket).key(&name).send().await;
+        let until = answer.ok().and_then(|answer| Some(*answer.retention()?.retain_until_date()?));
+        let until = until.map_or(std::time::UNIX_EPOCH, |until| std::time::SystemTime::try_from(until).unwrap());
+        let left = until.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+        found.push((name, left.as_secs() / (24 * 3600)));
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_two_stores_locks_for_a_time_of_its_own_what_a_snapshot_or_a_copy_needs() {
+    let Some(data) = S3Server::start(Program::Minio).await else { return };
+    let Some(secrets) = S3Server::start_with(Program::Minio, [SECRETS_USER, SECRETS_PASSWORD]).await else { return };
+    for (server, bucket) in [(&data, "vault"), (&secrets, "secrets")] {
+        let create = server.client.create_bucket().bucket(bucket).object_lock_enabled_for_bucket(true);
+        create.send().await.unwrap();
+    }
+    let stores = Stores { data, secrets };
+    let work = tokio::task::spawn_blocking(move || {
+        let from = Vault::made();
+        let stack = from.stack("staging").to_str().unwrap().to_owned();
+        let night = ["snapshot", "--from", "mongodb=-", "-c", "secrets", "--yes", "--stack-dir", &stack];
+        from.run_fed(night, &archive()).expect(0);
+        let vault = Vault::empty();
+        let tables = || ["repository", "secrets_repository"].map(|name| stores.table(&vault, name));
+        configure(&vault, &tables());
+        run(&vault, &["init", "--kdf-low-memory"], b"").expect(0);
+        let days = ["lock_days = 4\n", "lock_days = 40\n"];
+        let locked: Vec<String> = tables().iter().zip(days).map(|(table, days)| format!("{table}{days}")).collect();
+        configure(&vault, &locked);
+        let place = from.path("repository").to_str().unwrap().to_owned();
+        let copy = ["copy", "--all", "--json", "--from", &place, "--from-passphrase-file", "../data.pass"];
+        let copy = [&copy[..], &["--from-secrets-passphrase-file", "../secrets.pass"]].concat();
+        let copied = run(&vault, &copy, b"").expect(0).json();
+        assert!(copied["lock"]["objects"].as_u64().unwrap() > 8, "{copied}");
+        // The option goes before both tables, and a directory that is only read is no hindrance.
+        let again = run(&vault, &[&copy[..], &["--lock-days", "5"]].concat(), b"").expect(0).json();
+        assert_eq!(again["lock"]["objects"], 0);
+        let night: Vec<&str> = ["snapshot", "--json", "--from", "mongodb=-"].to_vec();
+        let own = run(&vault, &night, &archive()).expect(0).json();
+        assert!(own["lock"]["objects"].as_u64().unwrap() > 8, "{own}");
+        stores
+    });
+    let stores = work.await.unwrap();
+    for (server, bucket, days) in [(&stores.data, "vault", 4..=5), (&stores.secrets, "secrets", 40..=50)] {
+        let found = lock_days(server, bucket).await;
+        assert!(found.len() >= 4, "{found:?}");
+        for (name, left) in found {
+            assert!(days.contains(&left), "{name} is locked for {left} days");
+        }
+    }
+}

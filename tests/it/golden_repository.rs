@@ -12,6 +12,7 @@ use orkvault::component::{Sink, Source};
 use orkvault::crypto::SystemEntropy;
 use orkvault::crypto::hash::content_hash;
 use orkvault::crypto::writer_key::WriterKey;
+use orkvault::format::config::ChunkSizes;
 use orkvault::ops::check::{CheckOptions, check};
 use orkvault::ops::snapshot::snapshot;
 use orkvault::ops::{NoProgress, dump, layout, restore, select};
@@ -99,7 +100,9 @@ async fn bless() {
     let _ = fs::remove_dir_all(golden("small"));
     let backend = Arc::new(LocalBackend::create(&golden("small")).await.unwrap());
     let keys = InitSecrets { data: passphrase(DATA_PASSPHRASE), secrets: passphrase(SECRETS_PASSPHRASE) };
-    let cheap = cheap_options();
+    // Small chunks: many of them in files of this size.
+    let mut cheap = cheap_options();
+    cheap.chunk_sizes[0] = ChunkSizes { min: 2048, average: 8192, max: 65_536, whole_below: 0 };
     let made = init(Arc::clone(&backend) as _, &cheap, keys, Arc::new(SystemEntropy), |_| Ok(()));
     let line = made.await.unwrap().unwrap().writer_key.to_line().to_string();
     let cache = tempfile::tempdir().unwrap();

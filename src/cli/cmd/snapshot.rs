@@ -22,9 +22,9 @@ use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
 use crate::format::manifest::ComponentStatus;
 use crate::ops;
-use crate::ops::lock::lock_snapshot;
+use crate::ops::lock::{SnapshotLock, lock_snapshot};
 use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, reason, snapshot};
-use crate::repo::{Compression, Lock, LockCounts, WriterOptions};
+use crate::repo::{Compression, LockCounts, WriterOptions};
 
 /// What names this program in manifests.
 const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
@@ -72,7 +72,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     };
     newest::remember(settings, &opened.repository, outcome.id);
     let mut report = report(&outcome, &stack, started);
-    if let Some(lock) = store::lock(settings, &settings.repository()) {
+    if let Some(lock) = store::snapshot_lock(settings) {
         let locked = lock_snapshot(&opened.repository, outcome.id, &outcome.manifest, lock, &progress).await;
         say_locks(&mut report, locked, lock);
     }
@@ -94,10 +94,13 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
 }
 
 /// Adds what was locked. The snapshot is there, locked or not.
-fn say_locks(report: &mut Report, locked: Result<LockCounts, ops::Error>, lock: Lock) {
+pub(super) fn say_locks(report: &mut Report, locked: Result<LockCounts, ops::Error>, lock: SnapshotLock) {
     let facts = match locked {
         Ok(counts) => {
-            let until = jiff::Timestamp::try_from(lock.least).map(ops::stamp).unwrap_or_default();
+            // The sooner of the two.
+            let least = [lock.data, lock.secrets].into_iter().flatten().map(|lock| lock.least).min();
+            let until =
+                least.and_then(|least| jiff::Timestamp::try_from(least).ok()).map(ops::stamp).unwrap_or_default();
             let all = counts.before + counts.now;
             report.lines.push(format!("{all} objects are locked until {until}, {} of them since now", counts.now));
             json!({ "until": until, "objects": all, "objects_now": counts.now })
