@@ -29,7 +29,7 @@ use orkvault::format::limits;
 use orkvault::format::manifest::{self, CatalogueLine, Manifest, SecretsManifest};
 use orkvault::format::object::ObjectKey;
 use orkvault::format::pack::{Directory, KeyEntry, PackHeader};
-use orkvault::format::recipe::{RecipePage, RecipeRoot};
+use orkvault::format::recipe::{Expanded, PageExpansion, RecipePage, RecipeRoot};
 use orkvault::format::slot::Slot;
 use tokio::io::AsyncReadExt as _;
 
@@ -56,6 +56,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("pack_header", pack_header),
     ("payload", payload),
     ("rdb", rdb),
+    ("recipe_expansion", recipe_expansion),
     ("recipe_page", recipe_page),
     ("recipe_root", recipe_root),
     ("resp", resp),
@@ -142,6 +143,30 @@ pub fn recipe_page(data: &[u8]) -> bool {
         extent.check().expect("a page that was read has extents within their chunks");
     }
     true
+}
+
+/// Pages one behind the other, each with its length in front; the first is expanded, and the first byte of a
+/// parent's id picks the page that a hostile store would give.
+pub fn recipe_expansion(data: &[u8]) -> bool {
+    let mut cursor = Cursor::new("pages", data);
+    let mut pages = Vec::new();
+    while let Ok(page) = cursor.bytes("page", 1 << 20) {
+        pages.push(page);
+    }
+    let mut expansion = PageExpansion::default();
+    let mut next = 0;
+    for _ in 0..=limits::RECIPE_DEPTH_MAX {
+        let Some(page) = pages.get(next) else { return false };
+        match expansion.push(page) {
+            Err(_) => return false,
+            Ok(Expanded::Parent(parent)) => next = usize::from(parent.as_bytes()[0]) % pages.len(),
+            Ok(Expanded::Page(page)) => {
+                assert_eq!(RecipePage::decode(&page.encode()), Ok(page));
+                return true;
+            }
+        }
+    }
+    panic!("a chain of more than {} edits", limits::RECIPE_DEPTH_MAX);
 }
 
 pub fn recipe_root(data: &[u8]) -> bool {

@@ -3,6 +3,10 @@
 //! Pure. The cut points are part of the format (`docs/FORMAT.md`, section 9): the `fastcdc` crate is pinned
 //! exactly, and golden cut points are in the tests.
 
+mod pieces;
+
+pub use pieces::PieceCutter;
+
 use fastcdc::v2020::{Normalization, cut_gear, select_masks};
 
 /// Sizes in bytes; even, `min < average < max`, as the config's decoder checks.

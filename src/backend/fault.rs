@@ -1,5 +1,6 @@
 //! A backend that fails when it is told to: for tests that stop a program at every step.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
@@ -42,7 +43,7 @@ pub struct FaultBackend<B> {
     counted: Counted,
     /// The number of the operation that is hit, from 1.
     plan: Option<(u64, Fault)>,
-    seen: AtomicU64,
+    seen: Arc<AtomicU64>,
 }
 
 /// The source of every injected error.
@@ -63,12 +64,17 @@ enum Turn {
 impl<B: Backend> FaultBackend<B> {
     /// Makes one that injects `fault` at the `at`-th counted operation, from 1.
     pub fn new(inner: B, counted: Counted, at: u64, fault: Fault) -> Self {
-        Self { inner, counted, plan: Some((at, fault)), seen: AtomicU64::new(0) }
+        Self { inner, counted, plan: Some((at, fault)), seen: Arc::default() }
     }
 
     /// Makes one that only counts: how many places there are to hit.
     pub fn counting(inner: B, counted: Counted) -> Self {
-        Self { inner, counted, plan: None, seen: AtomicU64::new(0) }
+        Self { inner, counted, plan: None, seen: Arc::default() }
+    }
+
+    /// Makes one for another store of the same program: both count on, and what stops one stops the other.
+    pub fn beside<C: Backend>(&self, inner: C) -> FaultBackend<C> {
+        FaultBackend { inner, counted: self.counted, plan: self.plan, seen: Arc::clone(&self.seen) }
     }
 
     /// Returns how many operations were counted so far, the failed ones included.

@@ -1,15 +1,19 @@
 //! Opens the repository with the keys that a command needs, and no others.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::args::CopyArgs;
 use super::error::Error;
 use super::keys::{self, Input};
 use super::location::{self, Want};
 use super::output::error_line;
 use super::resolve::Settings;
+use super::store::StoreConfig;
 use crate::crypto::{Passphrase, SystemEntropy};
-use crate::repo::{Access, OpenOptions, Repository};
+use crate::format::config::Part;
+use crate::repo::{self, Access, OpenOptions, Repository, SecretsStore};
 
 /// What a command does with the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,28 +62,82 @@ impl Drop for Opened {
 
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
-    if need == Need::Write && settings.global.as_of.is_some() {
-        return Err(location::nothing_is_changed(settings));
-    }
     // First: a missing repository is told before a passphrase is asked for.
-    let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
-    let access = access(settings, need)?;
-    let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
+    let want = if need == Need::Write { Want::Writable } else { Want::Existing };
+    let backend = location::backend(settings, &settings.repository(), want).await?;
+    // The store of the secrets alone opens with their passphrase alone.
+    let is_alone = need != Need::Write && repo::part_of(backend.as_ref()).await? == Part::Secrets;
+    let secrets = secrets_store(settings, settings.secrets_repository(), want).await?;
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
     // An index of another time would be of no use tomorrow.
-    let cache = if is_check || settings.global.as_of.is_some() { None } else { settings.cache_dir() };
+    let is_past = want == Want::Existing && settings.global.as_of.is_some();
+    let cache = if is_check || is_past { None } else { settings.cache_dir() };
+    let backend = match &cache {
+        Some(dir) => location::keep_manifests(&settings.repository(), backend, dir),
+        None => backend,
+    };
+    let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
+    let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let started = Instant::now();
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
-    let repository = Repository::open(backend, access, options).await?;
+    let repository = Repository::open_apart(backend, secrets, access, options).await?;
     Ok(Opened { repository, key_derivation: derives.then(|| started.elapsed()) })
+}
+
+/// Opens the repository that `copy` copies from, for reading everything that is copied.
+pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<Opened, Error> {
+    let (store, secrets) = settings.copied_from(args);
+    if store.location.is_none() {
+        let ways = "give it with --from or from_repository in orkvault.toml";
+        return Err(Error::NotGiven { what: "a repository to copy from", ways });
+    }
+    let file = |given: &Option<PathBuf>, variable| {
+        given.clone().or_else(|| settings.variable(variable).map(PathBuf::from)).map(Input::new)
+    };
+    let data = file(&args.from_passphrase_file, "ORKVAULT_FROM_PASSPHRASE_FILE");
+    let of_secrets = file(&args.from_secrets_passphrase_file, "ORKVAULT_FROM_SECRETS_PASSPHRASE_FILE");
+    let inputs = [&data, &of_secrets];
+    if inputs.iter().all(|input| **input == Some(Input::Stdin)) {
+        let (first, second) = ("the source's data passphrase", "the source's secrets passphrase");
+        return Err(Error::StdinTwice { first, second });
+    }
+    let reads_stdin = inputs.iter().any(|input| **input == Some(Input::Stdin));
+    settings.stdin_once(reads_stdin.then_some("a passphrase of the source"))?;
+    let backend = location::backend(settings, &store, Want::Existing).await?;
+    let secrets = secrets_store(settings, secrets, Want::Existing).await?;
+    let passphrase = |input: Option<Input>, what, ways| match input {
+        Some(input) => keys::passphrase(&input),
+        None => ask(what, ways),
+    };
+    let mut access = vec![Access::Data(passphrase(data, "the source's data passphrase", SOURCE_WAYS)?)];
+    if !args.no_secrets {
+        let given = passphrase(of_secrets, "the source's secrets passphrase", SOURCE_SECRETS_WAYS)?;
+        access.push(Access::Secrets(given));
+    }
+    let cache = if settings.global.as_of.is_some() { None } else { settings.cache_dir() };
+    let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
+    let started = Instant::now();
+    let repository = Repository::open_apart(backend, secrets, access, options).await?;
+    Ok(Opened { repository, key_derivation: Some(started.elapsed()) })
 }
 
 /// Tries whether this key or passphrase opens its slot of the repository.
 pub(crate) async fn opens(settings: &Settings, access: Access) -> Result<(), Error> {
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
-    Repository::open(backend, vec![access], options).await?;
+    let secrets = secrets_store(settings, settings.secrets_repository(), Want::Existing).await?;
+    Repository::open_apart(backend, secrets, vec![access], options).await?;
     Ok(())
+}
+
+/// Returns the store that was named for the secrets. One that cannot be reached keeps nobody from the data.
+async fn secrets_store(settings: &Settings, store: Option<StoreConfig>, want: Want) -> Result<SecretsStore, Error> {
+    let Some(store) = store else { return Ok(SecretsStore::Unnamed) };
+    match location::backend(settings, &store, want).await {
+        Ok(backend) => Ok(SecretsStore::At(backend)),
+        Err(Error::Backend(error)) => Ok(SecretsStore::Unreachable(*error)),
+        Err(error) => Err(error),
+    }
 }
 
 fn access(settings: &Settings, need: Need) -> Result<Vec<Access>, Error> {
@@ -110,7 +168,17 @@ fn access(settings: &Settings, need: Need) -> Result<Vec<Access>, Error> {
 const NO_KEY_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_FILE, or the writer key with \
                            --writer-key or ORKVAULT_WRITER_KEY_FILE";
 const DATA_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_FILE";
+const SOURCE_WAYS: &str = "give it with --from-passphrase-file or ORKVAULT_FROM_PASSPHRASE_FILE";
+const SOURCE_SECRETS_WAYS: &str = "give it with --from-secrets-passphrase-file or \
+                                   ORKVAULT_FROM_SECRETS_PASSPHRASE_FILE, or leave the secrets out with --no-secrets";
 const SECRETS_WAYS: &str = "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE";
+
+fn secrets_alone(settings: &Settings) -> Result<Access, Error> {
+    Ok(Access::Secrets(match &settings.secrets_passphrase {
+        Some(input) => keys::passphrase(input)?,
+        None => ask("the secrets passphrase", SECRETS_WAYS)?,
+    }))
+}
 
 fn writer(input: &Input) -> Result<Access, Error> {
     Ok(Access::Writer(keys::writer_key(input)?))

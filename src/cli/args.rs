@@ -25,6 +25,9 @@ pub(crate) struct Global {
     /// The repository: a directory, or s3://BUCKET/PREFIX [env: ORKVAULT_REPOSITORY]
     #[arg(short, long, global = true, value_name = "LOCATION")]
     pub(crate) repository: Option<PathBuf>,
+    /// Where the secrets are, where they have a store of their own [env: ORKVAULT_SECRETS_REPOSITORY]
+    #[arg(long, global = true, value_name = "LOCATION")]
+    pub(crate) secrets_repository: Option<PathBuf>,
     /// The file of the writer key; - is standard input [env: ORKVAULT_WRITER_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) writer_key: Option<PathBuf>,
@@ -145,6 +148,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Look at everything that a night needs, and at what the store of the repository can do
     Doctor(DoctorArgs),
+    /// Copy snapshots of another repository into this one
+    Copy(CopyArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
@@ -187,6 +192,9 @@ pub(crate) struct SnapshotArgs {
     /// The zstd level
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub(crate) compression_level: Option<i32>,
+    /// What may be remembered of streams on this host, in MiB, to find what changed in them; 0 for nothing
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(..=1_048_576))]
+    pub(crate) piece_cache_mib: Option<u32>,
     /// Read tags and metadata of every object again, and every file
     #[arg(long)]
     pub(crate) refresh: bool,
@@ -284,6 +292,39 @@ pub(crate) struct DoctorArgs {
     /// Put nothing into the repository's bucket to see what its store can do
     #[arg(long)]
     pub(crate) no_probe: bool,
+}
+
+/// Options of `copy`.
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).args(["all", "snapshot"]))]
+pub(crate) struct CopyArgs {
+    /// The repository that is copied from: a directory, or s3://BUCKET/PREFIX; else from_repository in orkvault.toml
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) from: Option<PathBuf>,
+    /// Where its secrets are, where they have a store of their own; else from_secrets_repository in orkvault.toml
+    #[arg(long, value_name = "LOCATION")]
+    pub(crate) from_secrets_repository: Option<PathBuf>,
+    /// The file of its data passphrase; - is standard input [env: ORKVAULT_FROM_PASSPHRASE_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_passphrase_file: Option<PathBuf>,
+    /// The file of its secrets passphrase; - is standard input [env: ORKVAULT_FROM_SECRETS_PASSPHRASE_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from_secrets_passphrase_file: Option<PathBuf>,
+    /// Every snapshot that is not here yet
+    #[arg(long)]
+    pub(crate) all: bool,
+    /// Only this one: `latest`, or the first digits of its id; may be repeated
+    #[arg(short, long, value_name = "SNAPSHOT")]
+    pub(crate) snapshot: Vec<String>,
+    /// Leave the secrets out
+    #[arg(long, conflicts_with = "from_secrets_passphrase_file")]
+    pub(crate) no_secrets: bool,
+    /// Only show what would be copied
+    #[arg(short = 'n', long)]
+    pub(crate) dry_run: bool,
+    /// The zstd level
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    pub(crate) compression_level: Option<i32>,
 }
 
 /// Options of `completions`.

@@ -364,8 +364,10 @@ fn directory_options(
     let directory = directory(settings, name)?;
     let mut excluded = directory.exclude.clone();
     // A backup that holds itself grows for ever.
-    if let Ok(Location::Directory(repository)) = settings.repository().location() {
-        excluded.push(repository);
+    for store in [Some(settings.repository()), settings.secrets_repository()].into_iter().flatten() {
+        if let Ok(Location::Directory(repository)) = store.location() {
+            excluded.push(repository);
+        }
     }
     excluded.extend(stack.location.backups_dir.clone());
     Ok(DirectoryOptions {

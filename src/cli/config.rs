@@ -16,6 +16,12 @@ const BYTES_MAX: u64 = 1 << 20;
 pub(crate) struct ConfigFile {
     /// Where the repository is, and how its store is reached.
     pub(crate) repository: Option<StoreConfig>,
+    /// Where the secrets are, where they have a store of their own.
+    pub(crate) secrets_repository: Option<StoreConfig>,
+    /// What `copy` copies from.
+    pub(crate) from_repository: Option<StoreConfig>,
+    /// Where the secrets of that are, where they have a store of their own.
+    pub(crate) from_secrets_repository: Option<StoreConfig>,
     /// The file of the writer key.
     pub(crate) writer_key: Option<PathBuf>,
     /// The stack's directory.
@@ -34,6 +40,8 @@ pub(crate) struct ConfigFile {
     pub(crate) host: Option<String>,
     /// The zstd level.
     pub(crate) compression_level: Option<i32>,
+    /// What the piece cache may take, in MiB.
+    pub(crate) piece_cache_mib: Option<u32>,
     /// The daemon.
     pub(crate) docker: DockerConfig,
     /// MongoDB.
@@ -189,8 +197,14 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
 
 impl ConfigFile {
     fn anchor(&mut self, dir: &Path) {
-        if let Some(repository) = &mut self.repository {
-            repository.anchor(dir);
+        let stores = [
+            &mut self.repository,
+            &mut self.secrets_repository,
+            &mut self.from_repository,
+            &mut self.from_secrets_repository,
+        ];
+        for store in stores.into_iter().flatten() {
+            store.anchor(dir);
         }
         let fixed = [
             &mut self.writer_key,
@@ -244,7 +258,13 @@ mod tests {
         let document = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CONFIGURATION.md")).unwrap();
         let (_, example) = document.split_once("```toml\n").unwrap();
         let (example, _) = example.split_once("```").unwrap();
-        let config = read(example).unwrap();
+        let mut config = read(example).unwrap();
+        // The other stores take the keys of the first.
+        let others = [&mut config.secrets_repository, &mut config.from_repository, &mut config.from_secrets_repository];
+        for other in others {
+            assert!(other.is_some());
+            other.clone_from(&config.repository);
+        }
         // Every key is set to something: what stays unset is missing in the document.
         let shown = format!("{config:?}");
         assert!(!shown.contains("None"), "{shown}");

@@ -35,6 +35,7 @@ pub(crate) fn judge(error: &Error) -> Judgement {
             ops::Error::NoSnapshot { .. } | ops::Error::AmbiguousSnapshot { .. } => {
                 judged(Exit::Failed, "`orkvault snapshots` lists what there is")
             }
+            ops::Error::SameRepository { .. } => judged(Exit::Usage, "name another one with --from"),
             ops::Error::NoComponent { .. } | ops::Error::NoStream { .. } => {
                 judged(Exit::Failed, "`orkvault show` and `orkvault ls` list what the snapshot has")
             }
@@ -141,6 +142,21 @@ fn of_repo(error: &repo::Error) -> Option<Judgement> {
         repo::Error::OtherRepository { .. } => {
             Some(judged(Exit::WrongKey, "give the writer key that `init` wrote for this repository"))
         }
+        repo::Error::SecretsApart { .. } => Some(judged(
+            Exit::Usage,
+            "name it with --secrets-repository, ORKVAULT_SECRETS_REPOSITORY or secrets_repository in orkvault.toml; \
+             `orkvault show latest` says where it was",
+        )),
+        repo::Error::SecretsNotApart { .. } => Some(judged(Exit::Usage, "leave --secrets-repository out")),
+        repo::Error::NotItsSecrets { .. } => {
+            Some(judged(Exit::Refused, "name the store that `init` made for the secrets of this repository"))
+        }
+        repo::Error::OnlySecrets { .. } => Some(judged(
+            Exit::Usage,
+            "name the repository itself with -r and this one with --secrets-repository; alone it gives the secrets \
+             back with their passphrase",
+        )),
+        repo::Error::SecretsStore { source } => of_repo(source),
         repo::Error::Crypto(error) | repo::Error::Object { source: error, .. } => of_crypto(error),
         repo::Error::Damaged { .. }
         | repo::Error::WrongContent { .. }

@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod chosen;
 mod cmd;
 mod components;
 mod config;
@@ -15,6 +16,7 @@ mod hints;
 mod journal;
 mod keys;
 mod location;
+mod locks;
 mod newest;
 mod output;
 mod pace;

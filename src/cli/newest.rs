@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use super::error::Error;
 use super::output::error_line;
 use super::resolve::{Settings, make_private};
+use crate::format::config::Part;
 use crate::format::id::SnapshotId;
 use crate::format::object::Namespace;
 use crate::ops::check::Finding;
@@ -39,6 +40,10 @@ pub(crate) fn remember(settings: &Settings, repository: &Repository, id: Snapsho
 
 /// Returns a finding where the snapshot that this host made last is not in the repository (any more).
 pub(crate) async fn lost(settings: &Settings, repository: &Repository) -> Result<Option<Finding>, Error> {
+    if repository.part() == Part::Secrets {
+        // It has no snapshot of data at all.
+        return Ok(None);
+    }
     let Ok(text) = std::fs::read_to_string(path(settings, repository)) else { return Ok(None) };
     // A file that does not hold an id says nothing.
     let Ok(id) = text.trim_end().parse::<SnapshotId>() else { return Ok(None) };

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::args::Global;
+use super::args::{CopyArgs, Global};
 use super::config::{self, ConfigFile};
 use super::error::Error;
 use super::keys::Input;
@@ -134,6 +134,29 @@ impl Settings {
         let named = named.or_else(|| self.variable("ORKVAULT_REPOSITORY").map(PathBuf::from));
         store.location = named.or(store.location);
         store
+    }
+
+    /// Returns where the secrets are, where they have a store of their own and it was named.
+    #[must_use]
+    pub(crate) fn secrets_repository(&self) -> Option<StoreConfig> {
+        let named = self.global.secrets_repository.clone();
+        let named = named.or_else(|| self.variable("ORKVAULT_SECRETS_REPOSITORY").map(PathBuf::from));
+        let mut store = self.config.secrets_repository.clone().unwrap_or_default();
+        store.location = named.or(store.location);
+        store.location.is_some().then_some(store)
+    }
+
+    /// Returns what `copy` copies from, and where the secrets of that are if it was named.
+    #[must_use]
+    pub(crate) fn copied_from(&self, args: &CopyArgs) -> (StoreConfig, Option<StoreConfig>) {
+        let named = |config: &Option<StoreConfig>, location: &Option<PathBuf>| {
+            let mut store = config.clone().unwrap_or_default();
+            store.location = location.clone().or(store.location);
+            store
+        };
+        let secrets = named(&self.config.from_secrets_repository, &args.from_secrets_repository);
+        let has_secrets = secrets.location.is_some();
+        (named(&self.config.from_repository, &args.from), has_secrets.then_some(secrets))
     }
 
     /// Returns the writer key's place, for those who cannot do without.

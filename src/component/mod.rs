@@ -8,6 +8,7 @@
 pub mod docker;
 pub mod dotenv;
 pub mod files;
+pub mod marks;
 pub mod mongodb;
 pub mod redis;
 pub mod s3;

@@ -9,6 +9,7 @@ use hpke::{Deserializable as _, Serializable as _};
 use zeroize::Zeroize as _;
 
 use super::Error;
+use super::piece::{FingerprintKey, PieceSealer};
 use super::random::{Entropy, random_32};
 use super::secret::SecretKey;
 use crate::format::config::{Config, ConfigMacs, Epoch};
@@ -29,6 +30,9 @@ mod context {
     pub(super) const CHUNK_ID: &str = "orkvault 2026-11 v1 data chunk-id";
     pub(super) const META_CHUNK_ID: &str = "orkvault 2026-11 v1 data meta-chunk-id";
     pub(super) const CHUNKER: &str = "orkvault 2026-11 v1 data chunker";
+    pub(super) const FINGERPRINT: &str = "orkvault 2026-11 v1 data piece fingerprint";
+    pub(super) const PIECE_FILE: &str = "orkvault 2026-11 v1 data piece file";
+    pub(super) const PIECE_NAME: &str = "orkvault 2026-11 v1 data piece name";
 }
 
 fn pick(pair: [&'static str; 2], namespace: Namespace) -> &'static str {
@@ -149,6 +153,22 @@ impl NamespaceKeys {
             crate::format::pack::PackKind::Content => context::CHUNK_ID,
             crate::format::pack::PackKind::Meta => context::META_CHUNK_ID,
         }))
+    }
+
+    /// Returns the key that names pieces in the host's cache.
+    #[must_use]
+    pub fn fingerprints(&self) -> FingerprintKey {
+        FingerprintKey::new(&self.root.derive(context::FINGERPRINT))
+    }
+
+    /// Returns what seals the host's piece cache.
+    #[must_use]
+    pub fn piece_sealer(&self) -> PieceSealer {
+        PieceSealer::new(&self.root.derive(context::PIECE_FILE))
+    }
+
+    pub(super) fn piece_names(&self) -> SecretKey {
+        self.root.derive(context::PIECE_NAME)
     }
 
     /// Returns the gear table of the chunker: BLAKE3-XOF of a secret of this repository, so that cut points

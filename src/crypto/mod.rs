@@ -6,6 +6,7 @@
 pub mod hash;
 pub mod keys;
 pub mod pack;
+pub mod piece;
 pub mod random;
 pub mod seal;
 pub mod secret;

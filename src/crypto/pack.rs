@@ -188,6 +188,13 @@ impl DataKey {
         let aad = self.aad(record.codec.code(), record.plain_len());
         self.key.decrypt("segment", &record.nonce, &aad, sealed)
     }
+
+    /// Opens one segment into a buffer that is used again: its still encoded bytes. What is in the buffer after
+    /// an error is of no use.
+    pub fn open_segment_into(&self, record: &SegmentRecord, sealed: &[u8], encoded: &mut Vec<u8>) -> Result<(), Error> {
+        let aad = self.aad(record.codec.code(), record.plain_len());
+        self.key.decrypt_into("segment", &record.nonce, &aad, sealed, encoded)
+    }
 }
 
 impl PackSealer {

@@ -4,7 +4,7 @@
 //! Every key is used through two subkeys, one for the cipher and one for the commitment, so that no
 //! ciphertext opens under two keys ("invisible salamanders": Poly1305 alone does not commit).
 
-use chacha20poly1305::aead::{Aead as _, KeyInit as _, Payload};
+use chacha20poly1305::aead::{Aead as _, AeadInOut as _, KeyInit as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
 use super::random::{Entropy, hedged};
@@ -60,6 +60,20 @@ impl SealKey {
         sealed: &[u8],
     ) -> Result<Vec<u8>, Error> {
         self.cipher.decrypt(&XNonce::from(*nonce), Payload { msg: sealed, aad }).map_err(|_| Error::CannotOpen { what })
+    }
+
+    /// As [`SealKey::decrypt`], into a buffer that is used again; what is in it after an error is of no use.
+    pub(super) fn decrypt_into(
+        &self,
+        what: &'static str,
+        nonce: &[u8; 24],
+        aad: &[u8],
+        sealed: &[u8],
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Error> {
+        plain.clear();
+        plain.extend_from_slice(sealed);
+        self.cipher.decrypt_in_place(&XNonce::from(*nonce), aad, plain).map_err(|_| Error::CannotOpen { what })
     }
 }
 

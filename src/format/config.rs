@@ -12,8 +12,33 @@ use super::{Error, FORMAT_VERSION, limits};
 const MAGIC: [u8; 8] = *b"ORKVCONF";
 /// Bytes of an X-Wing public key.
 pub const PUBLIC_KEY_LEN: usize = 1216;
-/// Required feature bits that this program knows: none yet.
-pub const KNOWN_FEATURES: u64 = 0;
+/// Required feature: the objects below `secrets/` are in a store of their own.
+const SECRETS_APART: u64 = 1;
+/// Required feature: this is that store.
+const SECRETS_ALONE: u64 = 2;
+/// Required feature bits that this program knows.
+pub const KNOWN_FEATURES: u64 = SECRETS_APART | SECRETS_ALONE;
+
+/// Which part of a repository a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// All of it.
+    Whole,
+    /// Everything but the objects below `secrets/`, which are in a store of their own.
+    Data,
+    /// The objects below `secrets/` and nothing else.
+    Secrets,
+}
+
+impl Part {
+    const fn features(self) -> u64 {
+        match self {
+            Self::Whole => 0,
+            Self::Data => SECRETS_APART,
+            Self::Secrets => SECRETS_ALONE,
+        }
+    }
+}
 
 /// How a stream is cut into chunks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +140,24 @@ pub struct ConfigMacs {
 }
 
 impl Config {
+    /// Returns which part of the repository lies where this config lies.
+    #[must_use]
+    pub const fn part(&self) -> Part {
+        match self.required_features & (SECRETS_APART | SECRETS_ALONE) {
+            SECRETS_APART => Part::Data,
+            SECRETS_ALONE => Part::Secrets,
+            // Both at once are not decoded.
+            _ => Part::Whole,
+        }
+    }
+
+    /// Returns the config of another part of the same repository.
+    #[must_use]
+    pub fn of_part(&self, part: Part) -> Self {
+        let others = self.required_features & !(SECRETS_APART | SECRETS_ALONE);
+        Self { required_features: others | part.features(), ..self.clone() }
+    }
+
     /// Returns the epochs of a namespace, oldest first.
     #[must_use]
     pub fn epochs(&self, namespace: Namespace) -> &[Epoch] {
@@ -183,6 +226,9 @@ impl Config {
         let unknown = required_features & !KNOWN_FEATURES;
         if unknown != 0 {
             return Err(Error::UnknownFeatures { unknown });
+        }
+        if required_features == SECRETS_APART | SECRETS_ALONE {
+            return Err(Error::Invalid { what: "part of a repository", found: required_features });
         }
         let config = Self {
             required_features,

@@ -39,6 +39,8 @@ pub const PAGE_CHUNKS_MAX: u64 = 16 * 1024;
 pub const PAGE_EXTENTS_MAX: u64 = 64 * 1024;
 /// Pages in one recipe.
 pub const RECIPE_PAGES_MAX: u64 = 128 * 1024;
+/// Edits between a page of a recipe and a whole one.
+pub const RECIPE_DEPTH_MAX: u64 = 16;
 /// Bytes of a stream: 2^56, so that sums of two never overflow.
 pub const STREAM_BYTES_MAX: u64 = 1 << 56;
 /// Bytes of an entry's key (S3 allows 1024, paths 4096).

@@ -74,6 +74,9 @@ pub struct Details {
     /// The secrets that belong to this data: of this run, or the newest before it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub secrets: Option<SecretsRef>,
+    /// The snapshot that this one is a copy of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub copied_from: Option<OriginRecord>,
     /// Labels given by the operator.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub tags: Vec<String>,
@@ -160,17 +163,19 @@ pub struct TableRecord {
     pub table: StreamRecord,
 }
 
-/// Who wrote a snapshot. Sequence and previous form a chain: a missing link shows.
+/// Who wrote a snapshot. Sequence and previous form a chain, which runs at the same time split and the next run
+/// joins again: a missing link shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct WriterRecord {
     /// The writer's id.
     pub id: WriterId,
-    /// 1 for its first snapshot.
+    /// 1 for its first snapshot, then one more than the largest of those in `previous`.
     pub sequence: u64,
-    /// Its previous snapshot.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub previous: Option<PreviousRecord>,
+    /// Its snapshots that no other of its snapshots followed when the run began: more than one after runs at the
+    /// same time. Ids ascend.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub previous: Vec<PreviousRecord>,
 }
 
 /// A link of a writer's chain.
@@ -184,10 +189,23 @@ pub struct PreviousRecord {
 }
 
 /// The secrets that belong to a data snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct SecretsRef {
     /// The snapshot in the secrets namespace.
+    pub snapshot: SnapshotId,
+    /// Where the secrets lay when the run ended, for people; only where they have a backend of their own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub location: Option<String>,
+}
+
+/// Where a copied snapshot was made: the first one, however often it was copied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct OriginRecord {
+    /// The repository that it was made in.
+    pub repository: RepositoryId,
+    /// Its id there.
     pub snapshot: SnapshotId,
 }
 
@@ -225,6 +243,9 @@ pub struct SecretsManifest {
     pub files: u64,
     /// Who wrote it.
     pub writer: WriterId,
+    /// The secrets snapshot that this one is a copy of.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub copied_from: Option<OriginRecord>,
 }
 
 /// Returns the canonical JSON of a document.
@@ -253,6 +274,10 @@ impl Manifest {
         }
         if manifest.orkvault.version != VERSION {
             return Err(Error::Invalid { what: "manifest version", found: u64::from(manifest.orkvault.version) });
+        }
+        let previous = &manifest.orkvault.writer.previous;
+        if !previous.is_sorted_by(|left, right| left.snapshot < right.snapshot) {
+            return Err(Error::NotCanonical { what: "manifest" });
         }
         Ok(manifest)
     }

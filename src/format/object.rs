@@ -109,6 +109,30 @@ impl ObjectPrefix {
             Self::Verified => "data/verified/",
         }
     }
+
+    /// Returns the namespace of what is listed, `None` where it can be of both or of none.
+    #[must_use]
+    pub const fn namespace(self) -> Option<Namespace> {
+        match self {
+            Self::All | Self::Slots => None,
+            Self::Packs | Self::Indexes | Self::Verified => Some(Namespace::Data),
+            Self::Snapshots(namespace) | Self::Tombstones(namespace) => Some(namespace),
+            Self::Bundles => Some(Namespace::Secrets),
+        }
+    }
+}
+
+impl ObjectKey {
+    /// Returns the namespace that the object's name begins with; config and key slots have none.
+    #[must_use]
+    pub const fn namespace(self) -> Option<Namespace> {
+        match self {
+            Self::Config | Self::Slot(_) => None,
+            Self::Pack(_) | Self::Index(_) | Self::Verified(_) => Some(Namespace::Data),
+            Self::Snapshot(namespace, _) | Self::Tombstone(namespace, _) => Some(namespace),
+            Self::Bundle(_) => Some(Namespace::Secrets),
+        }
+    }
 }
 
 impl fmt::Display for ObjectKey {
@@ -174,6 +198,9 @@ mod tests {
         ];
         for key in keys {
             assert_eq!(key.to_string().parse(), Ok(key));
+            let first = key.to_string();
+            let first = first.split('/').next().filter(|first| ["data", "secrets"].contains(first));
+            assert_eq!(key.namespace().map(Namespace::name), first);
         }
     }
 

@@ -2,7 +2,11 @@
 //!
 //! A recipe is a root that lists pages; each page is a chunk table and extents. Pages end where the content
 //! says so, so that the unchanged part of a stream keeps its pages. Root and pages are chunks under the
-//! meta key. Form 0 is whole; other forms are refused until they exist.
+//! meta key. A page of form 0 is whole, one of form 1 an edit of an earlier page.
+
+mod edit;
+
+pub use edit::{Expanded, PageEdit, PageExpansion, StoredPage};
 
 use super::cursor::{Cursor, push_varint};
 use super::id::{ChunkId, ContentHash};
@@ -13,7 +17,7 @@ const WHOLE_AT: u64 = 1;
 const PART: u64 = 2;
 
 /// A range of a chunk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Extent {
     /// The chunk.
     pub chunk: ChunkId,
@@ -72,11 +76,7 @@ impl RecipePage {
     pub fn encode(&self) -> Vec<u8> {
         let (table, indexes) = self.table();
         let mut out = vec![0];
-        push_varint(&mut out, table.len() as u64);
-        for (chunk, len) in &table {
-            out.extend_from_slice(chunk.as_bytes());
-            push_varint(&mut out, u64::from(*len));
-        }
+        push_chunks(&mut out, &table);
         encode_extents(&mut out, &self.extents, &indexes);
         out
     }
@@ -96,6 +96,28 @@ impl RecipePage {
         (table, indexes)
     }
 
+    /// Returns an error where the extents are none, too many, of too many chunks, of a chunk with two lengths,
+    /// beyond their chunks, or not merged.
+    fn check(&self) -> Result<(), Error> {
+        let what = "extents of a recipe page";
+        let count = limits::check(what, self.extents.len() as u64, limits::PAGE_EXTENTS_MAX)?;
+        if count == 0 {
+            return Err(Error::Invalid { what, found: 0 });
+        }
+        let mut chunks = std::collections::HashMap::with_capacity(self.extents.len());
+        for extent in &self.extents {
+            extent.check()?;
+            if *chunks.entry(extent.chunk).or_insert(extent.chunk_len) != extent.chunk_len {
+                return Err(Error::NotCanonical { what });
+            }
+        }
+        limits::check("chunks of a recipe page", chunks.len() as u64, limits::PAGE_CHUNKS_MAX)?;
+        if self.extents.iter().zip(self.extents.iter().skip(1)).any(|(left, right)| left.is_continued_by(right)) {
+            return Err(Error::NotCanonical { what });
+        }
+        Ok(())
+    }
+
     /// Reads a page. Accepts only what [`RecipePage::encode`] writes.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let what = "recipe page";
@@ -104,18 +126,32 @@ impl RecipePage {
         if form != 0 {
             return Err(Error::Invalid { what: "recipe form", found: u64::from(form) });
         }
-        let count = cursor.count("chunks of a recipe page", limits::PAGE_CHUNKS_MAX)?;
-        let mut table = Vec::new();
-        for _ in 0..count {
-            let chunk = ChunkId::take(&mut cursor)?;
-            let found = limits::check("chunk", cursor.varint()?, limits::CHUNK_BYTES_MAX)?;
-            table.push((chunk, u32::try_from(found).map_err(|_| Error::Invalid { what, found })?));
-        }
+        let table = take_chunks(&mut cursor)?;
         let page = Self { extents: decode_extents(&mut cursor, &table)? };
         cursor.end()?;
+        page.check()?;
         // Unmerged neighbours, an unused or repeated table entry, another order: all encode otherwise.
         if page.encode() == bytes { Ok(page) } else { Err(Error::NotCanonical { what }) }
     }
+}
+
+fn push_chunks(out: &mut Vec<u8>, chunks: &[(ChunkId, u32)]) {
+    push_varint(out, chunks.len() as u64);
+    for (chunk, len) in chunks {
+        out.extend_from_slice(chunk.as_bytes());
+        push_varint(out, u64::from(*len));
+    }
+}
+
+fn take_chunks(cursor: &mut Cursor<'_>) -> Result<Vec<(ChunkId, u32)>, Error> {
+    let count = cursor.count("chunks of a recipe page", limits::PAGE_CHUNKS_MAX)?;
+    let mut chunks = Vec::new();
+    for _ in 0..count {
+        let chunk = ChunkId::take(cursor)?;
+        let found = limits::check("chunk", cursor.varint()?, limits::CHUNK_BYTES_MAX)?;
+        chunks.push((chunk, u32::try_from(found).map_err(|_| Error::Invalid { what: "chunk", found })?));
+    }
+    Ok(chunks)
 }
 
 /// Appends the extents: runs of whole consecutive table entries take two bytes, parts four to eight.
@@ -190,15 +226,6 @@ fn decode_extents(cursor: &mut Cursor<'_>, table: &[(ChunkId, u32)]) -> Result<V
             }
             _ => return Err(Error::Invalid { what: "extent kind", found: op & 3 }),
         }
-    }
-    if extents.is_empty() {
-        return Err(Error::Invalid { what, found: 0 });
-    }
-    for extent in &extents {
-        extent.check()?;
-    }
-    if extents.iter().zip(extents.iter().skip(1)).any(|(left, right)| left.is_continued_by(right)) {
-        return Err(Error::NotCanonical { what });
     }
     Ok(extents)
 }

@@ -6,15 +6,15 @@ use proptest::collection::{btree_map, vec};
 use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
 use super::bundle::{self, SecretFile};
-use super::config::{ChunkSizes, Config, ConfigMacs, Epoch, PUBLIC_KEY_LEN};
+use super::config::{ChunkSizes, Config, ConfigMacs, Epoch, PUBLIC_KEY_LEN, Part};
 use super::cursor::{Cursor, push_bytes, push_varint};
 use super::entry::{EntryContent, EntryRow, EntryRowSplitter};
 use super::envelope::{Codec, Envelope, Header, Payload, SealedKind};
 use super::id::{BundleId, ChunkId, ContentHash, PackId, RepositoryId, SnapshotId, WriterId};
 use super::index::{IndexPart, PackRecord};
 use super::manifest::{
-    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, SecretsManifest, SecretsRef,
-    SnapshotStatus, Stats, WriterRecord,
+    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, PreviousRecord, SecretsManifest,
+    SecretsRef, SnapshotStatus, Stats, WriterRecord,
 };
 use super::object::Namespace;
 use super::pack::{ChunkRecord, Directory, KeyEntry, PackHeader, PackKind, SegmentRecord, WrappedKey};
@@ -165,8 +165,9 @@ fn manifest() -> Manifest {
                     warnings: Vec::new(),
                 },
             )]),
-            writer: WriterRecord { id: WriterId::from_bytes([1; 32]), sequence: 1, previous: None },
-            secrets: Some(SecretsRef { snapshot: SnapshotId::from_bytes([2; 32]) }),
+            writer: WriterRecord { id: WriterId::from_bytes([1; 32]), sequence: 1, previous: Vec::new() },
+            secrets: Some(SecretsRef { snapshot: SnapshotId::from_bytes([2; 32]), location: None }),
+            copied_from: None,
             tags: Vec::new(),
             stats: Stats { read_bytes: u64::MAX, ..Stats::default() },
         },
@@ -277,6 +278,12 @@ fn another_version_and_unknown_features_are_refused() {
     }
     let needs = Config { required_features: 1 << 63, ..config() };
     assert_eq!(Config::decode(&config_bytes(&needs)), Err(Error::UnknownFeatures { unknown: 1 << 63 }));
+    for part in [Part::Whole, Part::Data, Part::Secrets] {
+        let config = config().of_part(part);
+        assert_eq!(Config::decode(&config_bytes(&config)).unwrap().0.part(), part);
+    }
+    let both = Config { required_features: 3, ..config() };
+    assert!(matches!(Config::decode(&config_bytes(&both)), Err(Error::Invalid { found: 3, .. })));
     let knows = Config { optional_features: u64::MAX, ..config() };
     assert_eq!(Config::decode(&config_bytes(&knows)).unwrap().0, knows);
 }
@@ -480,6 +487,23 @@ fn rows_come_out_of_any_pieces() {
 }
 
 #[test]
+fn the_snapshots_that_one_follows_ascend() {
+    let follow = |ids: &[u8]| {
+        let previous = |id: &u8| PreviousRecord {
+            snapshot: SnapshotId::from_bytes([*id; 32]),
+            blake3: ContentHash::from_bytes([9; 32]),
+        };
+        let mut manifest = manifest();
+        manifest.orkvault.writer.previous = ids.iter().map(previous).collect();
+        Manifest::decode(&manifest::encode(&manifest))
+    };
+    assert_eq!(follow(&[1, 3]).unwrap().orkvault.writer.previous.len(), 2);
+    for ids in [[3, 1], [2, 2]] {
+        assert!(follow(&ids).is_err(), "{ids:?}");
+    }
+}
+
+#[test]
 fn a_manifest_has_one_encoding() {
     let good = String::from_utf8(manifest::encode(&manifest())).unwrap();
     assert!(good.starts_with("{\"components\":[\"mongodb\"],\"createdAt\":"), "{good}");
@@ -490,6 +514,7 @@ fn a_manifest_has_one_encoding() {
         format!("{good}\n"),
         good.replacen("{\"components\"", "{\"extra\":1,\"components\"", 1),
         good.replace("\"sequence\":1", "\"previous\":null,\"sequence\":1"),
+        good.replace("\"sequence\":1", "\"previous\":[],\"sequence\":1"),
         good.replace("\"sequence\":1", "\"sequence\":1.0"),
         good.replace("\"sequence\":1", "\"sequence\":\"1\""),
         good.replace("h\u{e4}ns", "h\\u00e4ns"),
@@ -511,6 +536,7 @@ fn a_manifest_has_one_encoding() {
         bundle: BundleId::from_bytes([1; 32]),
         files: 2,
         writer: WriterId::from_bytes([3; 32]),
+        copied_from: None,
     };
     let bytes = manifest::encode(&secrets);
     assert_eq!(SecretsManifest::decode(&bytes), Ok(secrets));

@@ -1,6 +1,6 @@
 //! The receiving side of a capture: components in, repository out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
 use crate::format::manifest::{StreamRecord, TableRecord};
 use crate::format::{config, limits};
-use crate::repo::{self, Marks, OpenStream, Reader, StreamWritten, TableWriter, Writer};
+use crate::repo::{self, Marks, OpenStream, Reader, StreamReport, StreamWritten, TableWriter, Writer};
 
 fn failed(what: &str, source: repo::Error) -> component::Error {
     component::Error::Store { what: what.to_owned(), source: Box::new(source) }
@@ -27,21 +27,66 @@ const fn kind_of(kind: StreamKind) -> config::StreamKind {
     }
 }
 
+/// An entry of at least this many bytes that changed is compared piece by piece from then on: below, whole chunks
+/// find most of it, and a piece file would cost more than it saves.
+const COMPARED_BYTES_LEAST: u64 = 512 * 1024;
+
+/// A stream, or all entries of a component, as this run wrote it.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// The stream's name; `entries` for the entry table and all contents that were read for it.
+    pub name: String,
+    /// Bytes read.
+    pub read: u64,
+    /// What became of them.
+    pub report: StreamReport,
+    /// By which what was stored is found when the writer has finished.
+    pub stream: StreamWritten,
+}
+
+/// What a component was captured into.
+#[derive(Debug, Default)]
+pub struct CapturedStreams {
+    /// Named streams.
+    pub streams: BTreeMap<String, StreamRecord>,
+    /// The entry table.
+    pub entries: Option<TableRecord>,
+    /// What the run did for each.
+    pub written: Vec<Written>,
+}
+
 /// Captures one component into the data namespace.
 pub struct DataCapture<'a> {
+    component: String,
     writer: &'a mut Writer,
     reader: Arc<Reader>,
     progress: &'a dyn Progress,
     previous: Option<StoredTable>,
+    /// Keys that last night's table has and that tonight's has not come to yet.
+    seen: BTreeSet<Vec<u8>>,
     table: Option<TableWriter>,
-    streams: BTreeMap<String, StreamRecord>,
+    contents_read: u64,
+    contents: StreamReport,
+    captured: CapturedStreams,
 }
 
 impl<'a> DataCapture<'a> {
     /// Captures without a previous entry table: see [`DataCapture::prove_previous`].
     #[must_use]
-    pub fn new(writer: &'a mut Writer, reader: Arc<Reader>, progress: &'a dyn Progress) -> Self {
-        Self { writer, reader, progress, previous: None, table: None, streams: BTreeMap::new() }
+    pub fn new(component: &str, writer: &'a mut Writer, reader: Arc<Reader>, progress: &'a dyn Progress) -> Self {
+        let component = component.to_owned();
+        Self {
+            component,
+            writer,
+            reader,
+            progress,
+            previous: None,
+            seen: BTreeSet::new(),
+            table: None,
+            contents_read: 0,
+            contents: StreamReport::default(),
+            captured: CapturedStreams::default(),
+        }
     }
 
     /// Reads the previous entry table and every recipe that it refers to, once. What proves damaged is set aside
@@ -62,12 +107,16 @@ impl<'a> DataCapture<'a> {
     }
 
     /// Ends the entry table, if there is one, and returns what was stored.
-    pub async fn finish(mut self) -> Result<(BTreeMap<String, StreamRecord>, Option<TableRecord>), repo::Error> {
-        let entries = match self.table.take() {
-            Some(table) => Some(table.finish(self.writer).await?),
-            None => None,
-        };
-        Ok((self.streams, entries))
+    pub async fn finish(mut self) -> Result<CapturedStreams, repo::Error> {
+        if let Some(table) = self.table.take() {
+            let (record, stream) = table.finish(self.writer).await?;
+            let mut report = stream.report;
+            report.add(&self.contents);
+            let read = self.contents_read + stream.len;
+            self.captured.written.push(Written { name: "entries".to_owned(), read, report, stream });
+            self.captured.entries = Some(record);
+        }
+        Ok(self.captured)
     }
 
     /// Gives up what is still open.
@@ -99,15 +148,16 @@ impl<'a> DataCapture<'a> {
         Ok(())
     }
 
-    async fn store(
+    /// Stores everything that comes as a stream that was begun.
+    async fn fill(
         &mut self,
-        kind: config::StreamKind,
+        stream: Result<OpenStream, repo::Error>,
         what: &str,
         mut body: ByteStream,
         extents_most: usize,
     ) -> Result<StreamWritten, component::Error> {
         let wrap = |source| failed(what, source);
-        let stream = self.writer.begin(kind).await.map_err(wrap)?;
+        let stream = stream.map_err(wrap)?;
         match self.push_all(&stream, what, &mut body).await {
             Ok(()) => self.writer.end(stream, extents_most).await.map_err(wrap),
             Err(error) => {
@@ -117,15 +167,61 @@ impl<'a> DataCapture<'a> {
             }
         }
     }
+
+    async fn add(
+        &mut self,
+        table: &mut TableWriter,
+        entry: Entry,
+        content: Content,
+        what: &str,
+    ) -> Result<(), component::Error> {
+        let content = match content {
+            Content::Nothing => EntryContent::None,
+            Content::Stored(StoredContent(encoded)) => {
+                EntryContent::decode(&encoded).map_err(|source| failed(what, source.into()))?
+            }
+            Content::Bytes(body) => self.content(table, &entry, what, body).await?,
+        };
+        self.seen = self.seen.split_off(&entry.key);
+        self.seen.remove(&entry.key);
+        let row = EntryRow { key: entry.key, attributes: entry.attributes, len: entry.len, content };
+        table.add(self.writer, &row).await.map_err(|source| failed(what, source))
+    }
+
+    /// Stores the content of an entry beside the table that its row goes into.
+    async fn content(
+        &mut self,
+        table: &TableWriter,
+        entry: &Entry,
+        what: &str,
+        body: ByteStream,
+    ) -> Result<EntryContent, component::Error> {
+        // What never changes needs no memory of its pieces: most objects, and every new one.
+        let is_changed = self.seen.contains(&entry.key) && entry.len >= COMPARED_BYTES_LEAST;
+        let name = is_changed.then(|| format!("{} entry {}", self.component, entry.key.escape_ascii()));
+        let stream = self.writer.begin_beside(table.stream(), config::StreamKind::Object, name).await;
+        let extents_most = usize::try_from(limits::ENTRY_EXTENTS_MAX).unwrap_or(1);
+        let written = self.fill(stream, what, body, extents_most).await?;
+        if written.len != entry.len {
+            let (expected, found) = (entry.len, written.len);
+            return Err(component::Error::EntryLength { entry: what.to_owned(), expected, found });
+        }
+        self.contents_read += written.len;
+        self.contents.add(&written.report);
+        Ok(written.entry_content())
+    }
 }
 
 #[async_trait]
 impl Capture for DataCapture<'_> {
     async fn stream(&mut self, name: &str, kind: StreamKind, body: ByteStream) -> Result<u64, component::Error> {
-        let written = self.store(kind_of(kind), name, body, 0).await?;
-        let record = written.record().expect("a stream ended without extents has a recipe");
-        self.streams.insert(name.to_owned(), record);
-        Ok(written.len)
+        let stream = self.writer.begin_named(kind_of(kind), &format!("{} {name}", self.component)).await;
+        let stream = self.fill(stream, name, body, 0).await?;
+        let record = stream.record().expect("a stream ended without extents has a recipe");
+        self.captured.streams.insert(name.to_owned(), record);
+        let (read, report) = (stream.len, stream.report);
+        self.captured.written.push(Written { name: name.to_owned(), read, report, stream });
+        Ok(read)
     }
 
     async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
@@ -141,6 +237,7 @@ impl Capture for DataCapture<'_> {
                 return Ok(None);
             }
         };
+        self.seen.insert(entry.key.clone());
         // What the repository has lost meanwhile is read again.
         let content = match content {
             Some(content) => {
@@ -154,30 +251,14 @@ impl Capture for DataCapture<'_> {
 
     async fn entry(&mut self, entry: Entry, content: Content) -> Result<(), component::Error> {
         let what = String::from_utf8_lossy(&entry.key).into_owned();
-        let content = match content {
-            Content::Nothing => EntryContent::None,
-            Content::Stored(StoredContent(encoded)) => {
-                EntryContent::decode(&encoded).map_err(|source| failed(&what, source.into()))?
-            }
-            Content::Bytes(body) => {
-                let extents_most = usize::try_from(limits::ENTRY_EXTENTS_MAX).unwrap_or(1);
-                let written = self.store(config::StreamKind::Object, &what, body, extents_most).await?;
-                if written.len != entry.len {
-                    let (expected, found) = (entry.len, written.len);
-                    return Err(component::Error::EntryLength { entry: what, expected, found });
-                }
-                written.entry_content()
-            }
-        };
-        let row = EntryRow { key: entry.key, attributes: entry.attributes, len: entry.len, content };
         let wrap = |source| failed(&what, source);
         let mut table = match self.table.take() {
             Some(table) => table,
-            None => TableWriter::begin(self.writer).await.map_err(wrap)?,
+            None => TableWriter::begin(self.writer, &format!("{} entries", self.component)).await.map_err(wrap)?,
         };
-        let added = table.add(self.writer, &row).await;
+        let added = self.add(&mut table, entry, content, &what).await;
         self.table = Some(table);
-        added.map_err(wrap)
+        added
     }
 }
 

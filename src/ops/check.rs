@@ -59,6 +59,10 @@ struct Check<'a> {
     progress: &'a dyn Progress,
     outcome: CheckOutcome,
     objects: HashMap<ObjectKey, u64>,
+    /// Config and key slots of the secrets' own store.
+    apart: Vec<ObjectKey>,
+    /// Whether the secrets are at hand.
+    has_secrets: bool,
 }
 
 /// Checks a repository. Never stops at the first finding. The repository's index cache must be a fresh one:
@@ -69,12 +73,13 @@ pub async fn check(
     progress: &dyn Progress,
 ) -> Result<CheckOutcome, Error> {
     let outcome = CheckOutcome::default();
-    let mut check = Check { repository, options, progress, outcome, objects: HashMap::new() };
+    let mut check =
+        Check { repository, options, progress, outcome, objects: HashMap::new(), apart: Vec::new(), has_secrets: true };
     progress.step("listing", None);
     // The reverse of the order of writes: whatever a snapshot listed here refers to was put before it, so a
     // snapshot that is being taken meanwhile is simply not part of this check.
     let snapshots = repository.snapshot_ids(Namespace::Data).await?;
-    let secrets = repository.snapshot_ids(Namespace::Secrets).await?;
+    let secrets = check.secrets_ids().await?;
     progress.step("checking the index", None);
     check.index().await?;
     check.list().await?;
@@ -111,7 +116,22 @@ impl Check<'_> {
             self.find(name, "no orkvault stores such an object");
         }
         self.objects = found.objects;
+        self.apart = found.apart;
         Ok(())
+    }
+
+    /// Secrets that are somewhere else are not part of this check; a store that is not theirs is a defect.
+    async fn secrets_ids(&mut self) -> Result<Vec<SnapshotId>, Error> {
+        match self.repository.secrets_backend() {
+            Ok(_) => return Ok(self.repository.snapshot_ids(Namespace::Secrets).await?),
+            Err(repo::Error::SecretsApart { .. }) => {
+                let note = "secrets are in a store of their own, which was not named: they were not checked";
+                self.outcome.notes.push(note.to_owned());
+            }
+            Err(error) => self.find_error("the store of the secrets", error)?,
+        }
+        self.has_secrets = false;
+        Ok(Vec::new())
     }
 
     /// Takes what proves damaged as a finding; a store that does not answer ends the check.
@@ -125,10 +145,11 @@ impl Check<'_> {
     }
 
     async fn slots(&mut self) -> Result<(), Error> {
-        if !self.objects.contains_key(&ObjectKey::Config) {
+        if !self.objects.contains_key(&ObjectKey::Config) && !self.apart.contains(&ObjectKey::Config) {
             self.find(ObjectKey::Config, "is missing");
         }
-        for (key, error) in self.repository.check_slots_and_config(self.objects.keys().copied()).await {
+        let objects = self.objects.keys().copied();
+        for (key, error) in self.repository.check_slots_and_config(objects, &self.apart).await {
             self.find_error(key, error)?;
         }
         Ok(())
@@ -208,8 +229,11 @@ impl Check<'_> {
     }
 
     async fn snapshots(&mut self, ids: &[SnapshotId]) -> Result<Vec<LoadedSnapshot>, Error> {
-        let reader = Reader::new(self.repository)?;
         let mut good = Vec::new();
+        if ids.is_empty() {
+            return Ok(good);
+        }
+        let reader = Reader::new(self.repository)?;
         // A recipe that two snapshots share is expanded once.
         let mut proven = HashMap::new();
         for (id, loaded) in select::load_these(self.repository, ids).await {
@@ -261,20 +285,24 @@ impl Check<'_> {
             snapshots.iter().map(|snapshot| (snapshot.id, snapshot)).collect();
         for snapshot in snapshots {
             let writer = &snapshot.manifest.orkvault.writer;
-            let Some(previous) = &writer.previous else {
-                if writer.sequence != 1 {
-                    let object = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
-                    self.find(object, format!("is number {} of its writer and follows none", writer.sequence));
+            let own = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
+            if writer.previous.is_empty() && writer.sequence != 1 {
+                self.find(own, format!("is number {} of its writer and follows none", writer.sequence));
+            }
+            for previous in &writer.previous {
+                let object = ObjectKey::Snapshot(Namespace::Data, previous.snapshot);
+                match known.get(&previous.snapshot) {
+                    Some(found) if found.hash != previous.blake3 => {
+                        self.find(object, format!("is not what snapshot {} followed", snapshot.id));
+                    }
+                    Some(found) if found.manifest.orkvault.writer.sequence >= writer.sequence => {
+                        self.find(own, format!("is number {} of its writer and follows a later one", writer.sequence));
+                    }
+                    Some(_) => {}
+                    // One that cannot be read is a finding of its own.
+                    None if self.objects.contains_key(&object) => {}
+                    None => self.find(object, format!("is missing: snapshot {} followed it", snapshot.id)),
                 }
-                continue;
-            };
-            let object = ObjectKey::Snapshot(Namespace::Data, previous.snapshot);
-            match known.get(&previous.snapshot) {
-                Some(found) if found.hash == previous.blake3 => {}
-                Some(_) => self.find(object, format!("is not what snapshot {} followed", snapshot.id)),
-                // One that cannot be read is a finding of its own.
-                None if self.objects.contains_key(&object) => {}
-                None => self.find(object, format!("is missing: snapshot {} followed it", snapshot.id)),
             }
         }
     }
@@ -307,9 +335,9 @@ impl Check<'_> {
         }
         self.bundles().await?;
         for snapshot in snapshots {
-            let Some(secrets) = snapshot.manifest.orkvault.secrets else { continue };
+            let Some(secrets) = &snapshot.manifest.orkvault.secrets else { continue };
             let object = ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot);
-            if !self.objects.contains_key(&object) {
+            if self.has_secrets && !self.objects.contains_key(&object) {
                 let affects = vec![format!("{}/secrets", snapshot.id)];
                 self.find_affecting(object, format!("is missing: snapshot {} belongs to it", snapshot.id), affects);
             }

@@ -4,7 +4,9 @@
 //! hosts and progress are arguments; nothing here prints.
 
 pub mod capture;
+pub mod chain;
 pub mod check;
+pub mod copy;
 pub mod dump;
 pub mod lock;
 pub mod restore;
@@ -62,6 +64,12 @@ pub enum Error {
         component: String,
         /// The stream or entry.
         name: String,
+    },
+    /// Nothing is copied from a repository to itself.
+    #[error("{location} is the repository itself")]
+    SameRepository {
+        /// The source.
+        location: String,
     },
     /// A snapshot refers to chunks that the repository does not have.
     #[error("{what} of snapshot {snapshot} is not whole")]

@@ -94,7 +94,7 @@ async fn open_stored(
 
 /// Opens the secrets that belong to a snapshot. Needs the secrets reader.
 pub async fn open_secrets(repository: &Repository, snapshot: &LoadedSnapshot) -> Result<SecretsStored, Error> {
-    let Some(secrets) = snapshot.manifest.orkvault.secrets else {
+    let Some(secrets) = &snapshot.manifest.orkvault.secrets else {
         return Err(Error::NoComponent {
             snapshot: snapshot.id,
             component: SECRETS.to_owned(),

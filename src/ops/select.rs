@@ -1,11 +1,16 @@
 //! Lists snapshots, and finds the one that is meant.
 
-use super::snapshot::reason;
+use std::collections::BTreeMap;
+
+use super::snapshot::{SECRETS, reason};
 use super::{Error, Progress};
-use crate::format::id::SnapshotId;
-use crate::format::manifest::SnapshotStatus;
+use crate::format::config::Part;
+use crate::format::id::{ContentHash, SnapshotId};
+use crate::format::manifest::{
+    self, ComponentRecord, ComponentStatus, Details, Manifest, SecretsRef, SnapshotStatus, Stats, WriterRecord,
+};
 use crate::format::object::Namespace;
-use crate::repo::{self, LoadedSnapshot, Repository};
+use crate::repo::{self, LoadedSnapshot, Repository, SecretsSnapshot};
 
 /// Manifests that are read at the same time.
 const MANIFESTS_AT_ONCE: usize = 8;
@@ -38,7 +43,7 @@ pub async fn load_readable(repository: &Repository, progress: &dyn Progress) -> 
 pub async fn load_each(
     repository: &Repository,
 ) -> Result<Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)>, Error> {
-    Ok(load_these(repository, &repository.snapshot_ids(Namespace::Data).await?).await)
+    Ok(load_these(repository, &ids(repository).await?).await)
 }
 
 /// Returns these data snapshots or why they cannot be read.
@@ -48,13 +53,68 @@ pub async fn load_these(
 ) -> Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)> {
     let mut out = Vec::new();
     for batch in ids.chunks(MANIFESTS_AT_ONCE) {
-        let load = batch.iter().map(|id| async { (*id, repository.load_snapshot(*id).await) });
+        let load = batch.iter().map(|id| async { (*id, load(repository, *id).await) });
         out.extend(futures::future::join_all(load).await);
     }
     out
 }
 
-fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {
+/// Returns the ids of all snapshots that there are to choose from.
+async fn ids(repository: &Repository) -> Result<Vec<SnapshotId>, repo::Error> {
+    let namespace = if repository.part() == Part::Secrets { Namespace::Secrets } else { Namespace::Data };
+    repository.snapshot_ids(namespace).await
+}
+
+async fn load(repository: &Repository, id: SnapshotId) -> Result<LoadedSnapshot, repo::Error> {
+    if repository.part() == Part::Secrets {
+        Ok(secrets_alone(repository.load_secrets_snapshot(id).await?))
+    } else {
+        repository.load_snapshot(id).await
+    }
+}
+
+/// Returns a secrets snapshot as if it were one of data that has nothing but secrets: where their own store is all
+/// that there is, everything that reads snapshots works on it.
+fn secrets_alone(secrets: SecretsSnapshot) -> LoadedSnapshot {
+    let SecretsSnapshot { id, manifest } = secrets;
+    let record = ComponentRecord {
+        status: ComponentStatus::Complete,
+        reason: None,
+        started_at: manifest.created_at.clone(),
+        finished_at: manifest.created_at.clone(),
+        consistency: String::new(),
+        facts: BTreeMap::new(),
+        streams: BTreeMap::new(),
+        entries: None,
+        catalogue: None,
+        warnings: Vec::new(),
+    };
+    let details = Details {
+        version: manifest::VERSION,
+        tool: String::new(),
+        status: SnapshotStatus::Complete,
+        finished_at: manifest.created_at.clone(),
+        components: BTreeMap::from([(SECRETS.to_owned(), record)]),
+        writer: WriterRecord { id: manifest.writer, sequence: 0, previous: Vec::new() },
+        secrets: Some(SecretsRef { snapshot: id, location: None }),
+        copied_from: manifest.copied_from,
+        tags: Vec::new(),
+        stats: Stats::default(),
+    };
+    let manifest = Manifest {
+        schema: manifest::SCHEMA.to_owned(),
+        created_at: manifest.created_at,
+        environment: manifest.environment,
+        host: manifest.host,
+        components: vec![SECRETS.to_owned()],
+        orkvault: details,
+    };
+    // No chain is made of it.
+    LoadedSnapshot { id, hash: ContentHash::from_bytes([0; 32]), manifest }
+}
+
+/// What snapshots are sorted by.
+pub(super) fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {
     (&snapshot.manifest.created_at, snapshot.manifest.orkvault.writer.sequence, snapshot.id)
 }
 
@@ -64,32 +124,58 @@ pub fn is_complete(snapshot: &LoadedSnapshot) -> bool {
     snapshot.manifest.orkvault.status == SnapshotStatus::Complete
 }
 
-/// Finds `latest` (the newest complete snapshot), or the one whose id starts with `wanted` (at least four
-/// hex digits).
+/// The snapshot that was meant.
+pub struct Found {
+    /// The snapshot.
+    pub snapshot: LoadedSnapshot,
+    /// Snapshots that are damaged, and why they could not be read: one of them may be newer than `latest`.
+    pub unreadable: Vec<(SnapshotId, repo::Error)>,
+}
+
+/// As [`find_with`] without components, for those who have nobody to tell of damaged snapshots.
 pub async fn find(repository: &Repository, wanted: &str) -> Result<LoadedSnapshot, Error> {
+    Ok(find_with(repository, wanted, &[]).await?.snapshot)
+}
+
+/// Finds the one whose id starts with `wanted` (at least four hex digits), or `latest`: the newest complete snapshot
+/// that has all of these components. One that was made of something else only is not in their way.
+///
+/// Damaged manifests are not in the way of `latest` either: whoever restores at night wants the newest that can be
+/// restored, and to be told. A store that does not answer is an error: asked again, it may have a newer one.
+pub async fn find_with(repository: &Repository, wanted: &str, components: &[&str]) -> Result<Found, Error> {
     if wanted == "latest" {
-        let newest = load_all(repository).await?.into_iter().rev().find(is_complete);
-        return newest.ok_or_else(|| Error::NoSnapshot { wanted: "complete snapshot".to_owned() });
+        return latest(repository, components).await;
     }
     let named = format!("snapshot {wanted}");
     let wanted = wanted.to_ascii_lowercase();
-    let ids = repository.snapshot_ids(Namespace::Data).await?;
+    let ids = ids(repository).await?;
     let mut fitting = ids.into_iter().filter(|id| wanted.len() >= 4 && id.to_string().starts_with(&wanted));
     match (fitting.next(), fitting.count()) {
         (None, _) => Err(Error::NoSnapshot { wanted: named }),
-        (Some(id), 0) => Ok(repository.load_snapshot(id).await?),
+        (Some(id), 0) => Ok(Found { snapshot: load(repository, id).await?, unreadable: Vec::new() }),
         (Some(_), more) => Err(Error::AmbiguousSnapshot { wanted: named, count: more + 1 }),
     }
 }
 
-/// As [`find`]; `latest` is the newest complete snapshot that has all of these components: one that was made
-/// of something else only is not in their way.
-pub async fn find_with(repository: &Repository, wanted: &str, components: &[&str]) -> Result<LoadedSnapshot, Error> {
-    if wanted != "latest" || components.is_empty() {
-        return find(repository, wanted).await;
+async fn latest(repository: &Repository, components: &[&str]) -> Result<Found, Error> {
+    let (mut readable, mut unreadable) = (Vec::new(), Vec::new());
+    for (id, loaded) in load_each(repository).await? {
+        match loaded {
+            Ok(snapshot) => readable.push(snapshot),
+            Err(error) if error.is_damage() => unreadable.push((id, error)),
+            Err(error) => return Err(error.into()),
+        }
     }
     let has = |snapshot: &LoadedSnapshot, name: &str| snapshot.manifest.components.iter().any(|found| found == name);
     let has_all = |snapshot: &LoadedSnapshot| components.iter().all(|name| has(snapshot, name));
-    let newest = load_all(repository).await?.into_iter().rev().find(|found| is_complete(found) && has_all(found));
-    newest.ok_or_else(|| Error::NoSnapshot { wanted: format!("complete snapshot with {}", components.join(", ")) })
+    let fitting = readable.into_iter().filter(|found| is_complete(found) && has_all(found));
+    if let Some(snapshot) = fitting.max_by(|left, right| order(left).cmp(&order(right))) {
+        return Ok(Found { snapshot, unreadable });
+    }
+    match unreadable.into_iter().next() {
+        // It may be the one.
+        Some((_, error)) => Err(error.into()),
+        None if components.is_empty() => Err(Error::NoSnapshot { wanted: "complete snapshot".to_owned() }),
+        None => Err(Error::NoSnapshot { wanted: format!("complete snapshot with {}", components.join(", ")) }),
+    }
 }

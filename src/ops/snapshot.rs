@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::capture::{DataCapture, SecretsCapture};
-use super::{Clock, Error, Progress, select, stamp};
+use super::capture::{CapturedStreams, DataCapture, SecretsCapture, Written};
+use super::{Clock, Error, Progress, chain, select, stamp};
 use crate::component::{self, Captured, CatalogueRow, Source};
 use crate::crypto::secret;
-use crate::format::config::StreamKind;
+use crate::format::bundle::SecretFile;
+use crate::format::config::{Part, StreamKind};
 use crate::format::id::SnapshotId;
 use crate::format::manifest::{
-    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, PreviousRecord, SecretsManifest,
-    SecretsRef, SnapshotStatus, TableRecord, WriterRecord,
+    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, SecretsManifest, SecretsRef,
+    SnapshotStatus, TableRecord,
 };
 use crate::format::object::Namespace;
-use crate::repo::{self, LoadedSnapshot, Marks, Reader, Repository, Writer, WriterOptions};
+use crate::repo::{self, LoadedSnapshot, Marks, Reader, Repository, StreamReport, Writer, WriterOptions};
 
 /// The name of the component that goes into the secrets namespace.
 pub const SECRETS: &str = "secrets";
@@ -45,6 +46,23 @@ pub struct SnapshotOutcome {
     pub manifest: Manifest,
     /// Packs that the store had lost; what was needed of them is stored again.
     pub packs_missing: usize,
+    /// What became of each stream's bytes.
+    pub streams: Vec<StreamFacts>,
+}
+
+/// What a run did for one stream, or for all entries of a component.
+#[derive(Debug, Clone)]
+pub struct StreamFacts {
+    /// The component.
+    pub component: String,
+    /// The stream; `entries` for the entry table and what was read for it.
+    pub stream: String,
+    /// Bytes read.
+    pub read: u64,
+    /// What became of them.
+    pub report: StreamReport,
+    /// Bytes stored for it, compressed, recipe included.
+    pub stored: u64,
 }
 
 struct Run<'a> {
@@ -57,6 +75,8 @@ struct Run<'a> {
     complete: Vec<String>,
     secrets: Option<SecretsRef>,
     secrets_bytes: u64,
+    /// What was written, by component.
+    written: Vec<(String, Written)>,
 }
 
 /// Captures every source, one after the other, and commits one snapshot.
@@ -90,6 +110,7 @@ pub async fn snapshot(
         complete: Vec::new(),
         secrets: None,
         secrets_bytes: 0,
+        written: Vec::new(),
     };
     let mut writer = Writer::new(repository, options.writer)?;
     for mut source in sources {
@@ -104,12 +125,21 @@ pub async fn snapshot(
         run.records.insert(name, record);
     }
     progress.step("writing the snapshot", None);
-    let mut stats = writer.finish().await?;
+    let finished = writer.finish().await?;
+    let facts = |(component, written): (String, Written)| {
+        let Written { name: stream, read, report, stream: stored } = written;
+        StreamFacts { component, stream, read, report, stored: finished.stored(&stored) }
+    };
+    let streams = std::mem::take(&mut run.written).into_iter().map(facts).collect();
+    let mut stats = finished.stats;
     stats.read_bytes += run.secrets_bytes;
     let id = repository.new_snapshot_id()?;
     let manifest = run.manifest(options, started, stats).await?;
     repository.commit(id, &manifest).await?;
-    Ok(SnapshotOutcome { id, manifest, packs_missing })
+    for warning in finished.pieces.keep(id) {
+        progress.warn(&warning);
+    }
+    Ok(SnapshotOutcome { id, manifest, packs_missing, streams })
 }
 
 impl Run<'_> {
@@ -144,7 +174,7 @@ impl Run<'_> {
                 for warning in &captured.warnings {
                     self.progress.warn(&format!("{}: {warning}", source.component()));
                 }
-                record.catalogue = write_catalogue(writer, &captured.catalogue).await?;
+                record.catalogue = write_catalogue(writer, source.component(), &captured.catalogue).await?;
                 record.consistency = captured.consistency;
                 record.facts = captured.facts;
                 record.warnings = captured.warnings;
@@ -161,13 +191,15 @@ impl Run<'_> {
 
     async fn data(&mut self, writer: &mut Writer, source: &mut dyn Source) -> Result<CaptureResult, Error> {
         let previous = previous_entries(&self.history, source.component());
-        let mut capture = DataCapture::new(writer, Arc::clone(&self.reader), self.progress);
+        let mut capture = DataCapture::new(source.component(), writer, Arc::clone(&self.reader), self.progress);
         if let Some(previous) = previous {
             capture.prove_previous(previous).await;
         }
         match source.capture(&mut capture).await {
             Ok(captured) => {
-                let (streams, entries) = capture.finish().await?;
+                let CapturedStreams { streams, entries, written } = capture.finish().await?;
+                let component = source.component();
+                self.written.extend(written.into_iter().map(|written| (component.to_owned(), written)));
                 Ok(Ok((captured, streams, entries)))
             }
             Err(error) => {
@@ -186,6 +218,10 @@ impl Run<'_> {
         options: &SnapshotOptions,
         started: jiff::Timestamp,
     ) -> Result<CaptureResult, Error> {
+        // Before a secret is read: without its store there is no place for it.
+        if let Err(error) = self.repository.secrets_backend() {
+            return self.of_secrets_store(error);
+        }
         let mut capture = SecretsCapture::default();
         let captured = match source.capture(&mut capture).await {
             Ok(captured) => captured,
@@ -193,12 +229,27 @@ impl Run<'_> {
         };
         let bytes = capture.bytes();
         let mut files = capture.into_files();
-        let id = self.repository.new_snapshot_id()?;
-        let bundle = self.repository.put_bundle(id, &files).await;
+        let stored = self.store_secrets(&files, options, started).await;
         for content in files.iter_mut().filter_map(|file| file.content.as_mut()) {
             secret::wipe(content);
         }
-        let bundle = bundle?;
+        if let Err(error) = stored {
+            return self.of_secrets_store(error);
+        }
+        self.secrets_bytes = bytes;
+        self.progress.advance(bytes);
+        Ok(Ok((captured, BTreeMap::new(), None)))
+    }
+
+    /// The bundle first: a secrets snapshot that is there is whole.
+    async fn store_secrets(
+        &mut self,
+        files: &[SecretFile],
+        options: &SnapshotOptions,
+        started: jiff::Timestamp,
+    ) -> Result<(), repo::Error> {
+        let id = self.repository.new_snapshot_id()?;
+        let bundle = self.repository.put_bundle(id, files).await?;
         let manifest = SecretsManifest {
             schema: manifest::SECRETS_SCHEMA.to_owned(),
             created_at: stamp(started),
@@ -206,21 +257,27 @@ impl Run<'_> {
             host: options.host.clone(),
             bundle,
             files: files.len() as u64,
-            writer: self.writer_id()?,
+            writer: self.repository.writer_id()?,
+            copied_from: None,
         };
         self.repository.commit_secrets(id, &manifest).await?;
-        self.secrets = Some(SecretsRef { snapshot: id });
-        self.secrets_bytes = bytes;
-        self.progress.advance(bytes);
-        Ok(Ok((captured, BTreeMap::new(), None)))
+        self.secrets = Some(SecretsRef { snapshot: id, location: self.repository.secrets_location() });
+        Ok(())
     }
 
-    fn writer_id(&self) -> Result<crate::format::id::WriterId, Error> {
-        let keyring = self.repository.keyring();
-        let writer = keyring.sets().iter().find_map(|set| set.writer);
-        writer.ok_or_else(|| {
-            repo::Error::NoSlot { capability: "writer", location: self.repository.backend().location() }.into()
-        })
+    /// What is wrong with the store of the secrets alone fails the component and not the run: a night without
+    /// secrets is incomplete, and better than none.
+    fn of_secrets_store(&self, error: repo::Error) -> Result<CaptureResult, Error> {
+        let is_of_store = matches!(
+            error,
+            repo::Error::Backend(_) | repo::Error::SecretsApart { .. } | repo::Error::SecretsStore { .. }
+        );
+        if self.repository.part() == Part::Data && is_of_store {
+            let what = "the secrets".to_owned();
+            Ok(Err(component::Error::Store { what, source: Box::new(error) }))
+        } else {
+            Err(error.into())
+        }
     }
 
     async fn manifest(
@@ -230,18 +287,8 @@ impl Run<'_> {
         stats: manifest::Stats,
     ) -> Result<Manifest, Error> {
         let is_complete = self.records.values().all(|record| record.status == ComponentStatus::Complete);
-        let id = self.writer_id()?;
-        let previous = self
-            .history
-            .iter()
-            .filter(|snapshot| snapshot.manifest.orkvault.writer.id == id)
-            .max_by_key(|snapshot| snapshot.manifest.orkvault.writer.sequence);
-        let writer = WriterRecord {
-            id,
-            sequence: previous.map_or(1, |snapshot| snapshot.manifest.orkvault.writer.sequence + 1),
-            previous: previous.map(|snapshot| PreviousRecord { snapshot: snapshot.id, blake3: snapshot.hash }),
-        };
-        let secrets = match self.secrets {
+        let writer = chain::follow(&self.history, self.repository.writer_id()?);
+        let secrets = match self.secrets.take() {
             Some(secrets) => Some(secrets),
             None => self.newest_secrets().await?,
         };
@@ -259,6 +306,7 @@ impl Run<'_> {
                 components: std::mem::take(&mut self.records),
                 writer,
                 secrets,
+                copied_from: None,
                 tags: options.tags.clone(),
                 stats,
             },
@@ -267,15 +315,23 @@ impl Run<'_> {
 
     /// The newest generation of secrets: what this data belongs to where this run captured none.
     async fn newest_secrets(&self) -> Result<Option<SecretsRef>, Error> {
-        // This writer's own sequence before anybody's clock.
-        let id = self.writer_id()?;
-        let own = self.history.iter().filter(|snapshot| snapshot.manifest.orkvault.writer.id == id);
-        let newest = own.max_by_key(|snapshot| snapshot.manifest.orkvault.writer.sequence);
-        if let Some(secrets) = newest.and_then(|snapshot| snapshot.manifest.orkvault.secrets) {
+        // This writer's own sequence before anybody's clock; its copies were made long after what they show.
+        let id = self.repository.writer_id()?;
+        let details = self.history.iter().map(|snapshot| &snapshot.manifest.orkvault);
+        let own = details.filter(|details| details.writer.id == id && details.copied_from.is_none());
+        let newest = own.max_by_key(|details| details.writer.sequence);
+        if let Some(secrets) = newest.and_then(|details| details.secrets.clone()) {
             return Ok(Some(secrets));
         }
         let mut newest: Option<(String, SnapshotId)> = None;
-        for id in self.repository.snapshot_ids(Namespace::Secrets).await? {
+        let ids = match self.repository.snapshot_ids(Namespace::Secrets).await {
+            Err(error) if self.repository.part() == Part::Data => {
+                self.progress.warn(&format!("no secrets belong to this data: {}", reason(&error)));
+                Vec::new()
+            }
+            ids => ids?,
+        };
+        for id in ids {
             match self.repository.load_secrets_snapshot(id).await {
                 Ok(snapshot) => newest = newest.max(Some((snapshot.manifest.created_at, id))),
                 Err(error) => {
@@ -283,7 +339,8 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot }))
+        let location = self.repository.secrets_location();
+        Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot, location }))
     }
 }
 
@@ -291,7 +348,7 @@ type Captures = (Captured, BTreeMap<String, manifest::StreamRecord>, Option<Tabl
 type CaptureResult = Result<Captures, component::Error>;
 
 /// Tells a source that failed from a repository that failed under it.
-fn of_source(error: component::Error) -> Result<component::Error, Error> {
+pub(super) fn of_source(error: component::Error) -> Result<component::Error, Error> {
     match error {
         component::Error::Store { what, source } => match source.downcast::<repo::Error>() {
             // An entry that no format could hold is the source's, not the repository's.
@@ -331,13 +388,17 @@ fn previous_entries<'a>(history: &'a [LoadedSnapshot], component: &str) -> Optio
         .and_then(|record| record.entries.as_ref())
 }
 
-async fn write_catalogue(writer: &mut Writer, rows: &[CatalogueRow]) -> Result<Option<TableRecord>, Error> {
+pub(super) async fn write_catalogue(
+    writer: &mut Writer,
+    component: &str,
+    rows: &[CatalogueRow],
+) -> Result<Option<TableRecord>, Error> {
     if rows.is_empty() {
         return Ok(None);
     }
     let mut rows = rows.to_vec();
     rows.sort();
-    let stream = writer.begin(StreamKind::Table).await?;
+    let stream = writer.begin_named(StreamKind::Table, &format!("{component} catalogue")).await?;
     for batch in rows.chunks(1024) {
         let mut lines = Vec::new();
         let mut marks = Marks::default();

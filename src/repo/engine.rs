@@ -8,11 +8,15 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
 
-use super::Error;
+mod compare;
+mod pages;
+
 use super::index::Index;
 use super::packer::{PackJob, PackJobs};
+use super::pieces::{Growing, KeptPieces, PieceStore};
 use super::recipe_writer::RecipeWriter;
-use super::writer::{Marks, StreamWritten, WrittenContent};
+use super::writer::{Marks, StreamReport, StreamWritten, WrittenContent};
+use super::{Error, Reader};
 use crate::chunker::{Cutter, Ends, Sizes};
 use crate::crypto::hash::StreamHasher;
 use crate::crypto::keys::{ChunkIdKey, NamespaceKeys};
@@ -21,7 +25,8 @@ use crate::format::id::{ChunkId, ContentHash};
 use crate::format::limits;
 use crate::format::manifest::Stats;
 use crate::format::pack::{ChunkRecord, PackKind};
-use crate::format::recipe::{Extent, RecipePage};
+use crate::format::recipe::Extent;
+use compare::Compared;
 
 /// Plain bytes at which a segment is full: where the compression ratio stops improving (design, section 4).
 const SEGMENT_BYTES_TARGET: usize = 1024 * 1024;
@@ -39,9 +44,12 @@ pub(super) type Pending = Arc<Mutex<HashSet<ChunkId>>>;
 /// A number that stands for one open stream.
 pub(super) type StreamNumber = u32;
 
+/// A number under which stored bytes are counted: that of a stream, for itself and others beside it.
+pub(super) type Account = u32;
+
 /// What the engine is told.
 pub(super) enum Command {
-    Begin { stream: StreamNumber, kind: StreamKind },
+    Begin { stream: StreamNumber, kind: StreamKind, name: Option<String>, account: Account },
     Push { stream: StreamNumber, bytes: Bytes, marks: Marks },
     End { stream: StreamNumber, extents_most: usize, reply: tokio::sync::oneshot::Sender<StreamWritten> },
     Abort { stream: StreamNumber },
@@ -57,6 +65,7 @@ type HashQueue = mpsc::SyncSender<(StreamNumber, HashWork)>;
 
 struct OpenStream {
     kind: StreamKind,
+    account: Account,
     window: Vec<u8>,
     /// The window's place in the stream.
     front: u64,
@@ -64,6 +73,9 @@ struct OpenStream {
     blocks: Vec<u64>,
     recipe: RecipeWriter,
     has_cut: bool,
+    /// Yesterday's pieces and tonight's, where the stream has a name.
+    compared: Option<Compared>,
+    report: StreamReport,
 }
 
 /// The chunks of one kind of pack: how they are named, and those waiting to fill a segment.
@@ -72,6 +84,8 @@ struct Lane {
     ids: ChunkIdKey,
     segment: Vec<u8>,
     chunks: Vec<ChunkRecord>,
+    /// Whose bytes they are.
+    shares: Vec<(Account, u32)>,
 }
 
 /// See the head of this file.
@@ -87,20 +101,44 @@ pub(super) struct Engine {
     hashes: HashQueue,
     streams: HashMap<StreamNumber, OpenStream>,
     stats: Stats,
+    pieces: PieceStore,
+    /// What the streams that ended have written for tomorrow.
+    grown: Vec<Growing>,
+    /// Reads yesterday's recipes.
+    reader: Arc<Reader>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// What an engine works with.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) index: Arc<Index>,
+    pub(super) pending: Pending,
+    pub(super) jobs: PackJobs,
+    pub(super) pieces: PieceStore,
+    pub(super) reader: Arc<Reader>,
+    pub(super) runtime: tokio::runtime::Handle,
+}
+
+/// What an engine leaves.
+pub(super) struct Done {
+    pub(super) stats: Stats,
+    pub(super) pieces: KeptPieces,
 }
 
 impl Engine {
-    pub(super) fn new(
-        config: Config,
-        keys: &NamespaceKeys,
-        index: Arc<Index>,
-        pending: Pending,
-        jobs: PackJobs,
-    ) -> Self {
+    pub(super) fn new(keys: &NamespaceKeys, parts: Parts) -> Self {
+        let Parts { config, index, pending, jobs, pieces, reader, runtime } = parts;
         let (hashes, work) = mpsc::sync_channel(HASH_QUEUE);
         // Ends when the engine, which holds the only sender, does.
         std::thread::spawn(move || hash_streams(&work));
-        let lane = |kind| Lane { kind, ids: keys.chunk_ids(kind), segment: Vec::new(), chunks: Vec::new() };
+        let lane = |kind| Lane {
+            kind,
+            ids: keys.chunk_ids(kind),
+            segment: Vec::new(),
+            chunks: Vec::new(),
+            shares: Vec::new(),
+        };
         Self {
             config,
             gear: keys.gear(),
@@ -113,24 +151,32 @@ impl Engine {
             hashes,
             streams: HashMap::new(),
             stats: Stats::default(),
+            pieces,
+            grown: Vec::new(),
+            reader,
+            runtime,
         }
     }
 
     /// Works until the channel is closed; then hands the last segments over and returns what was counted.
-    pub(super) fn run(mut self, mut commands: tokio::sync::mpsc::Receiver<Command>) -> Result<Stats, Error> {
+    pub(super) fn run(mut self, mut commands: tokio::sync::mpsc::Receiver<Command>) -> Result<Done, Error> {
         while let Some(command) = commands.blocking_recv() {
             self.obey(command)?;
         }
         for lane in [&mut self.content, &mut self.meta] {
             lane.flush(&self.jobs)?;
         }
-        Ok(self.stats)
+        Ok(Done { stats: self.stats, pieces: self.pieces.finished(self.grown) })
     }
 
     fn obey(&mut self, command: Command) -> Result<(), Error> {
         match command {
-            Command::Begin { stream, kind } => {
-                self.streams.insert(stream, OpenStream::new(kind));
+            Command::Begin { stream, kind, name, account } => {
+                let compared = match name {
+                    Some(name) => self.pieces.begin(&name)?.map(|pieces| Compared::new(name, pieces)),
+                    None => None,
+                };
+                self.streams.insert(stream, OpenStream::new(kind, account, compared));
             }
             Command::Abort { stream } => {
                 if self.streams.remove(&stream).is_some() {
@@ -179,24 +225,27 @@ impl Engine {
         if !open.has_cut && open.window.len() <= whole_below {
             if is_last && !open.window.is_empty() {
                 let window = std::mem::take(&mut open.window);
-                self.chunk(open, &window)?;
+                let records = std::mem::take(&mut open.records);
+                self.chunk(open, &window, &records)?;
             }
             return Ok(());
         }
         let cutter = self.cutter(open.kind);
         let window = std::mem::take(&mut open.window);
+        let ends = std::mem::take(&mut open.records);
         let mut rest = window.as_slice();
         let (mut record, mut block) = (0, 0);
         loop {
-            record += open.records.get(record..).unwrap_or_default().partition_point(|end| *end <= open.front);
+            record += ends.get(record..).unwrap_or_default().partition_point(|end| *end <= open.front);
             block += open.blocks.get(block..).unwrap_or_default().partition_point(|end| *end <= open.front);
-            let records = open.records.get(record..).unwrap_or_default();
-            let ends = Ends { front: open.front, records, block: open.blocks.get(block).copied() };
-            let Some(len) = cutter.cut(rest, ends, is_last) else { break };
+            let records = ends.get(record..).unwrap_or_default();
+            let near = Ends { front: open.front, records, block: open.blocks.get(block).copied() };
+            let Some(len) = cutter.cut(rest, near, is_last) else { break };
             let (chunk, tail) = rest.split_at(len);
-            self.chunk(open, chunk)?;
+            self.chunk(open, chunk, records)?;
             rest = tail;
         }
+        open.records = ends;
         open.records.drain(..record);
         open.blocks.drain(..block);
         let consumed = window.len() - rest.len();
@@ -205,64 +254,94 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes one chunk of a stream.
-    fn chunk(&mut self, open: &mut OpenStream, bytes: &[u8]) -> Result<(), Error> {
-        let kind = if open.kind == StreamKind::Table { PackKind::Meta } else { PackKind::Content };
-        let extent = self.store(kind, bytes)?;
+    /// Takes one chunk of a stream. `records` are the places in the stream, behind its front, after which records
+    /// end.
+    fn chunk(&mut self, open: &mut OpenStream, bytes: &[u8], records: &[u64]) -> Result<(), Error> {
+        if let Some(mut compared) = open.compared.take() {
+            let done = self.compare(open, &mut compared, bytes, records);
+            open.compared = Some(compared);
+            done?;
+        } else {
+            let (extent, is_new) = self.store(open.pack_kind(), open.account, bytes)?;
+            open.report.count(&extent, is_new);
+            self.refer(open, extent)?;
+        }
         open.front += bytes.len() as u64;
         open.has_cut = true;
-        if let Some(page) = open.recipe.push(extent) {
-            self.store_page(&mut open.recipe, &page)?;
-        }
         Ok(())
     }
 
-    /// Stores a chunk unless it is known.
-    fn store(&mut self, kind: PackKind, bytes: &[u8]) -> Result<Extent, Error> {
-        let lane = match kind {
-            PackKind::Content => &mut self.content,
-            PackKind::Meta => &mut self.meta,
-        };
-        let id = lane.ids.id(bytes);
+    /// Stores a chunk unless it is known. Returns whether it was not.
+    fn store(&mut self, kind: PackKind, account: Account, bytes: &[u8]) -> Result<(Extent, bool), Error> {
+        let id = self.lane(kind).ids.id(bytes);
+        self.store_as(kind, account, id, bytes)
+    }
+
+    fn store_as(
+        &mut self,
+        kind: PackKind,
+        account: Account,
+        id: ChunkId,
+        bytes: &[u8],
+    ) -> Result<(Extent, bool), Error> {
         // A page or root that could not be read back must not be written.
         limits::check("chunk", bytes.len() as u64, limits::CHUNK_BYTES_MAX)?;
         let len = u32::try_from(bytes.len()).expect("chunks are at most 8 MiB");
-        // Pending first: the packer adds to the index before it takes from the pending ones.
-        let is_pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(&id);
-        if is_pending || self.index.find(&id)?.is_some() {
-            self.stats.known_chunks += 1;
-        } else {
+        let is_new = !self.is_known(&id)?;
+        if is_new {
             self.stats.new_chunks += 1;
             self.stats.new_bytes += u64::from(len);
             self.pending.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
-            lane.add(ChunkRecord { id, len }, bytes, &self.jobs)?;
+            let lane = match kind {
+                PackKind::Content => &mut self.content,
+                PackKind::Meta => &mut self.meta,
+            };
+            lane.add(account, ChunkRecord { id, len }, bytes, &self.jobs)?;
+        } else {
+            self.stats.known_chunks += 1;
         }
-        Ok(Extent::whole(id, len))
+        Ok((Extent::whole(id, len), is_new))
     }
 
-    fn store_page(&mut self, recipe: &mut RecipeWriter, page: &RecipePage) -> Result<(), Error> {
-        let extent = self.store(PackKind::Meta, &page.encode())?;
-        limits::check("pages of a recipe", recipe.stored(page, extent.chunk), limits::RECIPE_PAGES_MAX)?;
-        Ok(())
+    fn is_known(&self, id: &ChunkId) -> Result<bool, Error> {
+        // Pending first: the packer adds to the index before it takes from the pending ones.
+        let is_pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
+        Ok(is_pending || self.index.find(id)?.is_some())
+    }
+
+    const fn lane(&self, kind: PackKind) -> &Lane {
+        match kind {
+            PackKind::Content => &self.content,
+            PackKind::Meta => &self.meta,
+        }
     }
 
     fn end(&mut self, mut open: OpenStream, hash: ContentHash, extents_most: usize) -> Result<StreamWritten, Error> {
         debug_assert!(open.window.is_empty(), "the last cut takes everything");
+        if let Some(mut compared) = open.compared.take() {
+            self.settle(&mut open, &mut compared)?;
+            open.compared = Some(compared);
+        }
         let content = if let Some(extents) = open.recipe.few(extents_most).filter(|_| extents_most > 0) {
             WrittenContent::Extents(extents.to_vec())
         } else {
-            if let Some(page) = open.recipe.last_page() {
-                self.store_page(&mut open.recipe, &page)?;
+            if let Some(full) = open.recipe.last_page() {
+                self.store_page(&mut open, &full)?;
             }
-            let root = std::mem::take(&mut open.recipe).finish(hash);
-            WrittenContent::Recipe(self.store(PackKind::Meta, &root.encode())?.chunk)
+            let root = std::mem::take(&mut open.recipe).finish(hash).encode();
+            let (extent, is_new) = self.store(PackKind::Meta, open.account, &root)?;
+            open.report.recipe += if is_new { root.len() as u64 } else { 0 };
+            WrittenContent::Recipe(extent.chunk)
         };
-        Ok(StreamWritten { len: open.front, hash, content })
+        if let Some(compared) = open.compared {
+            self.grown.extend(compared.end(&self.pieces));
+        }
+        Ok(StreamWritten { len: open.front, hash, content, report: open.report, account: open.account })
     }
 }
 
 impl Lane {
-    fn add(&mut self, record: ChunkRecord, bytes: &[u8], jobs: &PackJobs) -> Result<(), Error> {
+    fn add(&mut self, account: Account, record: ChunkRecord, bytes: &[u8], jobs: &PackJobs) -> Result<(), Error> {
         let is_full =
             self.segment.len() + bytes.len() > SEGMENT_BYTES_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_TARGET;
         if is_full {
@@ -272,6 +351,10 @@ impl Lane {
             self.segment.reserve(SEGMENT_BYTES_TARGET.max(bytes.len()));
         }
         self.segment.extend_from_slice(bytes);
+        match self.shares.last_mut() {
+            Some((last, share)) if *last == account => *share += record.len,
+            _ => self.shares.push((account, record.len)),
+        }
         self.chunks.push(record);
         Ok(())
     }
@@ -281,20 +364,31 @@ impl Lane {
             return Ok(());
         }
         let plain = std::mem::take(&mut self.segment);
-        jobs.submit(PackJob { kind: self.kind, plain, chunks: std::mem::take(&mut self.chunks) })
+        let (chunks, shares) = (std::mem::take(&mut self.chunks), std::mem::take(&mut self.shares));
+        jobs.submit(PackJob { kind: self.kind, plain, chunks, shares })
     }
 }
 
 impl OpenStream {
-    fn new(kind: StreamKind) -> Self {
+    fn new(kind: StreamKind, account: Account, compared: Option<Compared>) -> Self {
         Self {
             kind,
+            account,
             window: Vec::new(),
             front: 0,
             records: Vec::new(),
             blocks: Vec::new(),
             recipe: RecipeWriter::default(),
             has_cut: false,
+            compared,
+            report: StreamReport::default(),
+        }
+    }
+
+    const fn pack_kind(&self) -> PackKind {
+        match self.kind {
+            StreamKind::Table => PackKind::Meta,
+            StreamKind::Dump | StreamKind::Rdb | StreamKind::Object => PackKind::Content,
         }
     }
 

@@ -1,5 +1,7 @@
 //! The error of this room.
 
+use std::sync::Arc;
+
 use crate::format::id::{ChunkId, PackId};
 use crate::{backend, crypto, format};
 
@@ -36,6 +38,38 @@ pub enum Error {
     /// The writer key was made for another repository.
     #[error("{location} is not the repository that this writer key was made for")]
     OtherRepository {
+        /// The backend.
+        location: String,
+    },
+    /// The secrets are somewhere else, and nobody said where.
+    #[error("{location} has no secrets: this repository keeps them in a store of their own")]
+    SecretsApart {
+        /// The backend of the data.
+        location: String,
+    },
+    /// A store of secrets was named for a repository that has none.
+    #[error("{location} keeps its secrets itself: no other store of secrets belongs to it")]
+    SecretsNotApart {
+        /// The backend.
+        location: String,
+    },
+    /// The store of the secrets was named and cannot be used.
+    #[error("the store of the secrets cannot be used")]
+    SecretsStore {
+        /// Why.
+        source: Arc<Error>,
+    },
+    /// The store that was named for the secrets is another one.
+    #[error("{location} does not hold the secrets of this repository: it holds {found}")]
+    NotItsSecrets {
+        /// The backend.
+        location: String,
+        /// `a whole repository`, `the data of a repository` ...
+        found: &'static str,
+    },
+    /// The store that was named for the data holds only secrets.
+    #[error("{location} holds the secrets of a repository and nothing else")]
+    OnlySecrets {
         /// The backend.
         location: String,
     },
@@ -161,7 +195,9 @@ impl Error {
             | Self::ChunkLength { .. }
             | Self::StreamDamaged
             | Self::IndexDiffers { .. }
+            | Self::NotItsSecrets { .. }
             | Self::Format(_) => true,
+            Self::SecretsStore { source } => source.is_damage(),
             _ => false,
         }
     }

@@ -9,7 +9,7 @@ use crate::crypto::random::random_32;
 use crate::crypto::slot::{self, NewSlot, Opener};
 use crate::crypto::writer_key::WriterKey;
 use crate::crypto::{self, Entropy, Passphrase, hash};
-use crate::format::config::{ChunkSizes, Config};
+use crate::format::config::{ChunkSizes, Config, Part};
 use crate::format::id::{RepositoryId, SlotId};
 use crate::format::object::{Namespace, ObjectKey};
 use crate::format::slot::{Capability, KdfParams, Unlock};
@@ -17,8 +17,8 @@ use crate::format::slot::{Capability, KdfParams, Unlock};
 /// The chunk sizes of a new repository, in the order of `StreamKind::ALL` (`docs/PERFORMANCE.md` has the
 /// measurements): dump, rdb, object, table.
 pub(super) const CHUNK_SIZES: [ChunkSizes; 4] = [
-    ChunkSizes { min: 2 * 1024, average: 8 * 1024, max: 64 * 1024, whole_below: 0 },
-    ChunkSizes { min: 2 * 1024, average: 8 * 1024, max: 64 * 1024, whole_below: 0 },
+    ChunkSizes { min: 8 * 1024, average: 32 * 1024, max: 128 * 1024, whole_below: 0 },
+    ChunkSizes { min: 8 * 1024, average: 32 * 1024, max: 128 * 1024, whole_below: 0 },
     ChunkSizes { min: 16 * 1024, average: 64 * 1024, max: 512 * 1024, whole_below: 64 * 1024 },
     ChunkSizes { min: 1024, average: 4 * 1024, max: 64 * 1024, whole_below: 0 },
 ];
@@ -76,6 +76,19 @@ pub async fn init(
     entropy: Arc<dyn Entropy>,
     keep: impl FnOnce(&WriterKey) -> std::io::Result<()> + Send,
 ) -> Result<Result<Initialized, std::io::Error>, Error> {
+    init_apart(backend, None, options, secrets, entropy, keep).await
+}
+
+/// As [`init`], with the secrets in a store of their own where `secrets_backend` is given, empty like the other.
+/// It gets the slot of the secrets reader and a config that says what it is: alone it gives the secrets back.
+pub async fn init_apart(
+    backend: Arc<dyn Backend>,
+    secrets_backend: Option<Arc<dyn Backend>>,
+    options: &InitOptions,
+    secrets: InitSecrets,
+    entropy: Arc<dyn Entropy>,
+    keep: impl FnOnce(&WriterKey) -> std::io::Result<()> + Send,
+) -> Result<Result<Initialized, std::io::Error>, Error> {
     secrets.data.check_strength()?;
     secrets.secrets.check_strength()?;
     if secrets.data.is_same(&secrets.secrets) {
@@ -85,11 +98,13 @@ pub async fn init(
     let repository = RepositoryId::from_bytes(random_32(entropy.as_ref())?);
     let writer_key = WriterKey::generate(repository, entropy.as_ref())?;
     let options = *options;
-    let (slots, config, writer_key) = tokio::task::spawn_blocking(move || -> Result<_, Error> {
+    let part = if secrets_backend.is_some() { Part::Data } else { Part::Whole };
+    let (slots, configs, writer_key) = tokio::task::spawn_blocking(move || -> Result<_, Error> {
         let keys = keys::generate(entropy.as_ref())?;
         let config = new_config(repository, &options, &keys)?;
+        let configs = (seal_config(&config.of_part(part), &keys)?, seal_config(&config.of_part(Part::Secrets), &keys)?);
         let slots = new_slots(repository, &options, &keys, &secrets, &writer_key, entropy.as_ref())?;
-        Ok((slots, config, writer_key))
+        Ok((slots, configs, writer_key))
     })
     .await
     .map_err(|_| Error::Stopped)??;
@@ -97,10 +112,19 @@ pub async fn init(
     if let Err(error) = keep(&writer_key) {
         return Ok(Err(error));
     }
-    for (id, object) in slots {
+    for (id, capability, object) in slots {
+        // Whoever has only the data shall not be able to try passphrases of the secrets.
+        let backend = match (&secrets_backend, capability) {
+            (Some(apart), Capability::SecretsReader) => apart,
+            _ => &backend,
+        };
         put_new(backend.as_ref(), ObjectKey::Slot(id), object).await?;
     }
-    put_new(backend.as_ref(), ObjectKey::Config, config).await?;
+    // The config of the data last: with it there is a repository, so the store of its secrets must be one before.
+    if let Some(apart) = &secrets_backend {
+        put_new(apart.as_ref(), ObjectKey::Config, configs.1).await?;
+    }
+    put_new(backend.as_ref(), ObjectKey::Config, configs.0).await?;
     Ok(Ok(Initialized { repository, writer_key }))
 }
 
@@ -112,12 +136,12 @@ pub(super) async fn put_new(backend: &dyn Backend, key: ObjectKey, object: Vec<u
     }
 }
 
-fn new_config(repository: RepositoryId, options: &InitOptions, keys: &KeySet) -> Result<Vec<u8>, Error> {
+fn new_config(repository: RepositoryId, options: &InitOptions, keys: &KeySet) -> Result<Config, Error> {
     let epochs = |namespace| keys.namespace(namespace).map(|keys| keys.epochs().to_vec()).unwrap_or_default();
     for sizes in &options.chunk_sizes {
         sizes.check()?;
     }
-    let config = Config {
+    Ok(Config {
         repository,
         required_features: 0,
         optional_features: 0,
@@ -125,8 +149,11 @@ fn new_config(repository: RepositoryId, options: &InitOptions, keys: &KeySet) ->
         data_epochs: epochs(Namespace::Data),
         secrets_epochs: epochs(Namespace::Secrets),
         chunk_sizes: options.chunk_sizes,
-    };
-    let mut object = config.encode_with_macs(&keys::config_macs(keys, &config)?);
+    })
+}
+
+fn seal_config(config: &Config, keys: &KeySet) -> Result<Vec<u8>, Error> {
+    let mut object = config.encode_with_macs(&keys::config_macs(keys, config)?);
     hash::push_checksum(&mut object);
     Ok(object)
 }
@@ -138,7 +165,7 @@ fn new_slots(
     secrets: &InitSecrets,
     writer_key: &WriterKey,
     entropy: &dyn Entropy,
-) -> Result<Vec<(SlotId, Vec<u8>)>, Error> {
+) -> Result<Vec<(SlotId, Capability, Vec<u8>)>, Error> {
     let wanted = [
         (Capability::Writer, Unlock::RawKey, writer_key.opener()),
         (Capability::DataReader, Unlock::Passphrase(options.data_kdf), Opener::Passphrase(&secrets.data)),
@@ -148,7 +175,7 @@ fn new_slots(
     for (capability, unlock, opener) in wanted {
         let new = NewSlot { capability, unlock, repository, created_secs: options.now_secs, label: "init" };
         let object = slot::make(&new, keys, &opener, entropy)?;
-        slots.push((SlotId::from_bytes(random_32(entropy)?), object));
+        slots.push((SlotId::from_bytes(random_32(entropy)?), capability, object));
     }
     Ok(slots)
 }

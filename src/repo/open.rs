@@ -11,17 +11,19 @@ use super::index::Index;
 use super::index::cache::IndexCache;
 use super::keyring::Keyring;
 use super::object::{self, ObjectBytes};
+use super::pieces::{PieceStore, PieceUse};
+use super::place::{SecretsPlace, SecretsStore};
 use crate::backend::{Backend, Listed};
 use crate::crypto::keys::KeySet;
 use crate::crypto::slot::{self, Opener};
 use crate::crypto::writer_key::WriterKey;
 use crate::crypto::{self, Entropy, Passphrase, hash};
-use crate::format::config::{Config, ConfigMacs};
+use crate::format::config::{Config, ConfigMacs, Part};
 use crate::format::envelope::SealedKind;
 use crate::format::id::{IndexId, RepositoryId, SlotId};
 use crate::format::index::IndexPart;
 use crate::format::limits;
-use crate::format::object::{ObjectKey, ObjectPrefix};
+use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
 use crate::format::slot::{Capability, Slot, Unlock};
 
 /// Index parts that are read at the same time.
@@ -67,26 +69,71 @@ pub struct OpenOptions {
 pub struct Inventory {
     /// Objects and their lengths.
     pub objects: HashMap<ObjectKey, u64>,
+    /// Config and key slots of the secrets' own store.
+    pub apart: Vec<ObjectKey>,
     /// What puts left behind that never ended, with its length.
     pub leftovers: Vec<(String, u64)>,
     /// Names that no orkvault put there.
     pub strangers: Vec<String>,
 }
 
+impl Inventory {
+    async fn add(&mut self, part: Part, backend: &dyn Backend) -> Result<(), Error> {
+        let mut listing = backend.list(ObjectPrefix::All);
+        while let Some(listed) = listing.try_next().await? {
+            match listed {
+                Listed::Object(info) => match (part, info.key.namespace()) {
+                    (Part::Data, Some(Namespace::Secrets)) | (Part::Secrets, Some(Namespace::Data)) => {
+                        self.strangers.push(info.key.to_string());
+                    }
+                    (Part::Secrets, None) => self.apart.push(info.key),
+                    _ => drop(self.objects.insert(info.key, info.len)),
+                },
+                Listed::Leftover { name, len, .. } => self.leftovers.push((name, len)),
+                Listed::Stranger { name, .. } => self.strangers.push(name),
+            }
+        }
+        Ok(())
+    }
+}
+
 /// An open repository.
 #[derive(Clone)]
 pub struct Repository {
     backend: Arc<dyn Backend>,
+    pub(super) secrets: SecretsPlace,
     keyring: Arc<Keyring>,
     config: Arc<Config>,
     index: Arc<Index>,
+    /// Where this host keeps what it remembers.
+    cache: Option<Arc<Path>>,
 }
 
 impl Repository {
     /// Opens a repository with everything in `access`; each must open a slot. Does not read the index yet:
     /// see [`Repository::load_index`].
     pub async fn open(backend: Arc<dyn Backend>, access: Vec<Access>, options: OpenOptions) -> Result<Self, Error> {
+        Self::open_apart(backend, SecretsStore::Unnamed, access, options).await
+    }
+
+    /// As [`Repository::open`], with the store that holds the secrets where they have one of their own. One that
+    /// cannot be used is no error here, but for [`Access::Secrets`]: what needs it fails.
+    pub async fn open_apart(
+        backend: Arc<dyn Backend>,
+        secrets: SecretsStore,
+        access: Vec<Access>,
+        options: OpenOptions,
+    ) -> Result<Self, Error> {
         let (config, macs) = read_config(backend.as_ref()).await?;
+        if config.part() == Part::Secrets && access.iter().any(|access| !matches!(access, Access::Secrets(_))) {
+            return Err(Error::OnlySecrets { location: backend.location() });
+        }
+        let (secrets, secrets_config) = SecretsPlace::find(&config, &backend.location(), secrets).await?;
+        if access.iter().any(|access| matches!(access, Access::Secrets(_)))
+            && let Some(error) = secrets.reason(&backend.location())
+        {
+            return Err(error);
+        }
         for access in &access {
             if let Access::Writer(key) = access
                 && key.repository != config.repository
@@ -94,26 +141,36 @@ impl Repository {
                 return Err(Error::OtherRepository { location: backend.location() });
             }
         }
-        let slots = read_slots(backend.as_ref(), &config).await?;
+        let mut slots = read_slots(backend.as_ref(), &config).await?;
+        // Nobody else needs anything of that store to open: it may fail later without failing the data.
+        if let Some(apart) = secrets.apart()
+            && access.iter().any(|access| matches!(access, Access::Secrets(_)))
+        {
+            slots.extend(read_slots(apart.as_ref(), &config).await?);
+        }
         let location = backend.location();
         let repository = config.repository;
         // Key derivation takes a second and hundreds of MiB: not on the runtime's threads.
-        let (config, sets) = tokio::task::spawn_blocking(move || {
+        let (config, secrets, sets) = tokio::task::spawn_blocking(move || {
             let sets = open_slots(&slots, &access, &location)?;
             for set in &sets {
                 set.check_config(&config, &macs)
                     .map_err(|source| Error::Object { object: ObjectKey::Config.to_string(), source })?;
             }
-            Ok::<_, Error>((config, sets))
+            Ok::<_, Error>((config, secrets.check(secrets_config.as_ref(), &sets), sets))
         })
         .await
         .map_err(|_| Error::Stopped)??;
-        let index = open_index(options.cache.as_deref(), &repository, &backend.location())?;
+        // The store of the secrets has no index, and must not empty the cache of the data's.
+        let cache = options.cache.as_deref().filter(|_| config.part() != Part::Secrets);
+        let index = open_index(cache, &repository, &backend.location())?;
         Ok(Self {
             backend,
+            secrets,
             keyring: Arc::new(Keyring::new(repository, sets, options.entropy)),
             config: Arc::new(config),
             index: Arc::new(index),
+            cache: options.cache.map(Arc::from),
         })
     }
 
@@ -199,7 +256,8 @@ impl Repository {
     /// Lists objects with their lengths; strangers are left out.
     pub async fn list(&self, prefix: ObjectPrefix) -> Result<Vec<(ObjectKey, u64)>, Error> {
         let mut objects = Vec::new();
-        let mut listing = self.backend.list(prefix);
+        let backend = self.backend_below(prefix)?;
+        let mut listing = backend.list(prefix);
         while let Some(listed) = listing.try_next().await? {
             if let Listed::Object(info) = listed {
                 objects.push((info.key, info.len));
@@ -208,16 +266,13 @@ impl Repository {
         Ok(objects)
     }
 
-    /// Lists everything that is there, also what is no object.
+    /// Lists everything that is there, also what is no object or lies where it does not belong. A store of secrets
+    /// that is not at hand is left out.
     pub async fn inventory(&self) -> Result<Inventory, Error> {
         let mut found = Inventory::default();
-        let mut listing = self.backend.list(ObjectPrefix::All);
-        while let Some(listed) = listing.try_next().await? {
-            match listed {
-                Listed::Object(info) => drop(found.objects.insert(info.key, info.len)),
-                Listed::Leftover { name, len, .. } => found.leftovers.push((name, len)),
-                Listed::Stranger { name, .. } => found.strangers.push(name),
-            }
+        found.add(self.part(), self.backend.as_ref()).await?;
+        if let Some(apart) = self.secrets.apart() {
+            found.add(Part::Secrets, apart.as_ref()).await?;
         }
         Ok(found)
     }
@@ -238,6 +293,17 @@ impl Repository {
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Returns what this host remembers of the pieces of streams: at most `bytes_max` bytes.
+    pub(super) fn piece_store(&self, bytes_max: u64) -> PieceStore {
+        PieceStore::new(self.cache.as_deref(), &self.backend.location(), Arc::clone(&self.keyring), bytes_max)
+    }
+
+    /// Returns what the piece cache of this repository takes on this host.
+    #[must_use]
+    pub fn piece_use(&self) -> PieceUse {
+        self.piece_store(0).in_use()
     }
 
     /// Returns the index.

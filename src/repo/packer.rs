@@ -4,14 +4,14 @@
 //! One thread seals and fills; rayon compresses; the runtime puts. What is in flight is bounded everywhere:
 //! segments by the queue, packs by [`UPLOADS_MOST`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError, mpsc};
 
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::Error;
-use super::engine::Pending;
+use super::engine::{Account, Pending};
 use super::index::Index;
 use super::keyring::Keyring;
 use super::object::{self, ObjectBytes};
@@ -36,9 +36,25 @@ pub(super) struct PackJob {
     pub(super) kind: PackKind,
     pub(super) plain: Vec<u8>,
     pub(super) chunks: Vec<ChunkRecord>,
+    /// Whose bytes they are.
+    pub(super) shares: Vec<(Account, u32)>,
 }
 
-type Coming = (PackKind, mpsc::Receiver<EncodedSegment>);
+/// A segment that is being encoded.
+pub(super) struct Coming {
+    kind: PackKind,
+    shares: Vec<(Account, u32)>,
+    encoded: mpsc::Receiver<EncodedSegment>,
+}
+
+/// What a packer has put.
+#[derive(Debug, Default)]
+pub(super) struct Packed {
+    /// Bytes of packs and index parts.
+    pub(super) stored_bytes: u64,
+    /// Bytes of segments, by whose they are: where several share one, by their parts of its plain bytes.
+    pub(super) accounts: HashMap<Account, u64>,
+}
 
 /// Where full segments go.
 pub(super) struct PackJobs {
@@ -57,7 +73,7 @@ impl PackJobs {
     pub(super) fn submit(&self, job: PackJob) -> Result<(), Error> {
         let (done, encoded) = mpsc::sync_channel(1);
         // The place in the queue first: compression may finish in any order.
-        self.coming.send((job.kind, encoded)).map_err(|_| Error::Stopped)?;
+        self.coming.send(Coming { kind: job.kind, shares: job.shares, encoded }).map_err(|_| Error::Stopped)?;
         let compression = self.compression;
         rayon::spawn(move || {
             let (codec, bytes) = segment::encode(job.plain, compression);
@@ -79,7 +95,7 @@ pub(super) struct Packer {
     meta: PackWriter,
     uploads: VecDeque<JoinHandle<Result<PackRecord, Error>>>,
     listed: Vec<PackRecord>,
-    stored_bytes: u64,
+    packed: Packed,
 }
 
 impl Packer {
@@ -102,14 +118,19 @@ impl Packer {
             meta,
             uploads: VecDeque::new(),
             listed: Vec::new(),
-            stored_bytes: 0,
+            packed: Packed::default(),
         }
     }
 
-    /// Works until the queue is closed; then everything is durable and listed. Returns the bytes stored.
-    pub(super) fn run(mut self, coming: &mpsc::Receiver<Coming>) -> Result<u64, Error> {
-        while let Ok((kind, encoded)) = coming.recv() {
+    /// Works until the queue is closed; then everything is durable and listed.
+    pub(super) fn run(mut self, coming: &mpsc::Receiver<Coming>) -> Result<Packed, Error> {
+        while let Ok(Coming { kind, shares, encoded }) = coming.recv() {
             let segment = encoded.recv().map_err(|_| Error::Stopped)?;
+            let plain: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
+            for (account, share) in shares {
+                let stored = segment.bytes.len() as u64 * u64::from(share) / plain.max(1);
+                *self.packed.accounts.entry(account).or_default() += stored;
+            }
             let writer = match kind {
                 PackKind::Content => &mut self.content,
                 PackKind::Meta => &mut self.meta,
@@ -123,12 +144,12 @@ impl Packer {
         }
         self.settle(0)?;
         self.put_index_part()?;
-        Ok(self.stored_bytes)
+        Ok(self.packed)
     }
 
     fn put(&mut self, pack: Pack) -> Result<(), Error> {
         self.settle(UPLOADS_MOST - 1)?;
-        self.stored_bytes += u64::from(pack.record.stored_len);
+        self.packed.stored_bytes += u64::from(pack.record.stored_len);
         let backend = Arc::clone(&self.backend);
         self.uploads.push_back(self.runtime.spawn(async move {
             // Already there means the same bytes: the name is their hash.
@@ -162,7 +183,7 @@ impl Packer {
         part.packs.sort_by_key(|pack| pack.id);
         let sealed = object::seal(&self.keyring, ObjectBytes::hashed(SealedKind::Index), &part.encode())?;
         let id = IndexId::from_bytes(*crate::crypto::hash::content_hash(&sealed).as_bytes());
-        self.stored_bytes += sealed.len() as u64;
+        self.packed.stored_bytes += sealed.len() as u64;
         let body = vec![sealed.into()];
         let _ = self.runtime.block_on(self.backend.put(ObjectKey::Index(id), body))?;
         match self.index.add_part(&id, &part) {

@@ -10,21 +10,37 @@ const PAGE_EXTENTS_MOST: usize = 8192;
 /// Bits of a chunk id that are zero where a page ends: one in 1024.
 const PAGE_END_MASK: u16 = 0x03ff;
 
+/// A page that is full.
+#[derive(Debug)]
+pub(super) struct FullPage {
+    pub(super) page: RecipePage,
+    /// Where yesterday's stream has most of it.
+    pub(super) from: Option<u64>,
+}
+
 /// Collects extents into pages that end where the content says so: an unchanged part of a stream keeps its
 /// pages, whatever happened before it.
 #[derive(Debug, Default)]
 pub(super) struct RecipeWriter {
     page: Vec<Extent>,
+    /// Places in yesterday's stream that the page's extents come from.
+    from: Vec<u64>,
     pages: Vec<PageRef>,
 }
 
 impl RecipeWriter {
+    /// Notes that what is pushed next lies at `from` in yesterday's stream.
+    pub(super) fn comes_from(&mut self, from: Option<u64>) {
+        self.from.extend(from);
+    }
+
     /// Adds an extent; returns the page that is full now, to be stored and given to `stored`.
-    pub(super) fn push(&mut self, extent: Extent) -> Option<RecipePage> {
+    pub(super) fn push(&mut self, extent: Extent) -> Option<FullPage> {
         if let Some(last) = self.page.last_mut()
             && last.is_continued_by(&extent)
         {
             last.len += extent.len;
+            // Two parts of a chunk may be the whole of it: one extent of the same bytes, and still one.
             return None;
         }
         self.page.push(extent);
@@ -35,12 +51,15 @@ impl RecipeWriter {
     }
 
     /// Returns the last page, `None` where it is empty.
-    pub(super) fn last_page(&mut self) -> Option<RecipePage> {
+    pub(super) fn last_page(&mut self) -> Option<FullPage> {
         (!self.page.is_empty()).then(|| self.take())
     }
 
-    fn take(&mut self) -> RecipePage {
-        RecipePage { extents: std::mem::take(&mut self.page) }
+    fn take(&mut self) -> FullPage {
+        self.from.sort_unstable();
+        let from = self.from.get(self.from.len() / 2).copied();
+        self.from.clear();
+        FullPage { page: RecipePage { extents: std::mem::take(&mut self.page) }, from }
     }
 
     /// Notes the chunk that holds a page. Returns how many pages there are now.

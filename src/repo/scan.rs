@@ -1,21 +1,27 @@
 //! Whole packs, read and checked from end to end: what `check` is made of.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::Error;
 use super::index::Segment;
 use super::open::Repository;
-use super::reader::{open_data_key, open_segment};
+use super::reader::{Decoders, open_data_key};
 use crate::crypto::hash;
-use crate::crypto::pack::open_directory;
+use crate::crypto::keys::ChunkIdKey;
+use crate::crypto::pack::{DataKey, open_directory};
+use crate::format::config::{Config, Part};
 use crate::format::cursor::Cursor;
 use crate::format::envelope::TAG_LEN;
 use crate::format::id::{IndexId, PackId};
 use crate::format::index::{IndexPart, PackRecord};
 use crate::format::limits;
 use crate::format::object::{ObjectKey, ObjectPrefix};
-use crate::format::pack::{DIRECTORY_HEAD_LEN, DIRECTORY_TAIL_LEN, Directory, PackHeader};
+use crate::format::pack::{DIRECTORY_HEAD_LEN, DIRECTORY_TAIL_LEN, Directory, PackHeader, PackKind};
 
 /// How deep a pack is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,13 +132,55 @@ impl Repository {
         }
         let mut found = ScannedPack { stored_bytes: stored_len, ..ScannedPack::default() };
         if scan == PackScan::Everything {
-            let stored = self.backend().get(ObjectKey::Pack(pack), limits::PACK_BYTES_MAX).await?;
-            let repository = self.clone();
-            let opened = Arc::clone(opened);
-            let work = tokio::task::spawn_blocking(move || repository.open_pack(pack, &listed, &stored, &opened));
-            (found.opened_bytes, found.sealed_segments) = work.await.map_err(|_| Error::Stopped)??;
+            let sealed = listed.len() as u64;
+            let can_read = record.kind != PackKind::Content || self.keyring().data()?.can_read();
+            let to_open = if can_read { listed } else { Vec::new() };
+            found.opened_bytes = self.read_pack(pack, stored_len, to_open, opened).await?;
+            found.sealed_segments = if can_read { 0 } else { sealed };
         }
         Ok(found)
+    }
+
+    /// Reads a pack from end to end, window after window, compares it with its name, and opens its segments but those in
+    /// `opened`. Returns the plain bytes that were found right.
+    async fn read_pack(
+        &self,
+        pack: PackId,
+        stored_len: u64,
+        segments: Vec<Segment>,
+        opened: &Arc<HashSet<i64>>,
+    ) -> Result<u64, Error> {
+        let backend = self.backend();
+        let mut read = futures::stream::iter(windows(stored_len, segments))
+            .map(|window| {
+                let backend = Arc::clone(&backend);
+                async move {
+                    let bytes = backend.get_range(ObjectKey::Pack(pack), window.offset, window.len).await;
+                    bytes.map(|bytes| (window, bytes))
+                }
+            })
+            .buffered(WINDOWS_AT_ONCE);
+        let mut scan = WindowScan {
+            repository: self.clone(),
+            pack,
+            opened: Arc::clone(opened),
+            decoders: Decoders::default(),
+            hasher: hash::StreamHasher::default(),
+            header: Bytes::new(),
+            data_keys: HashMap::new(),
+            opened_bytes: 0,
+            wrong: None,
+        };
+        while let Some(window) = read.next().await {
+            let (window, bytes) = window?;
+            // A few milliseconds on all cores.
+            let work = tokio::task::spawn_blocking(move || {
+                scan.take(&window, &bytes);
+                scan
+            });
+            scan = work.await.map_err(|_| Error::Stopped)?;
+        }
+        scan.finish()
     }
 
     /// Reads the directories of packs that no index part lists, and takes them into the local index: a restore
@@ -169,7 +217,7 @@ impl Repository {
     /// Checks an object as anybody can, without a key: its bytes against its name, or against the checksum
     /// at its end.
     pub async fn scrub(&self, key: ObjectKey) -> Result<(), Error> {
-        let stored = self.backend().get(key, limits::PACK_BYTES_MAX).await?;
+        let stored = self.backend_of(key)?.get(key, limits::PACK_BYTES_MAX).await?;
         let hash = hash::content_hash(&stored);
         let is_right = match key {
             ObjectKey::Pack(id) => hash.as_bytes() == id.as_bytes(),
@@ -184,16 +232,34 @@ impl Repository {
         if is_right { Ok(()) } else { Err(Error::WrongContent { object: key.to_string() }) }
     }
 
-    /// Checks the config and every key slot among `objects`; returns what is wrong with which.
-    pub async fn check_slots_and_config(&self, objects: impl Iterator<Item = ObjectKey>) -> Vec<(ObjectKey, Error)> {
+    /// Checks the config and every key slot among `objects`, and among those of the secrets' own store; returns
+    /// what is wrong with which.
+    pub async fn check_slots_and_config(
+        &self,
+        objects: impl Iterator<Item = ObjectKey>,
+        apart: &[ObjectKey],
+    ) -> Vec<(ObjectKey, Error)> {
+        let here = self.backend();
+        let mut wrong = self.check_these(here.as_ref(), self.config(), objects).await;
+        // Without the data this store is the one of the secrets.
+        let backend = self.secrets.apart().unwrap_or(&here);
+        let config = self.config().of_part(Part::Secrets);
+        wrong.extend(self.check_these(backend.as_ref(), &config, apart.iter().copied()).await);
+        wrong
+    }
+
+    async fn check_these(
+        &self,
+        backend: &dyn crate::backend::Backend,
+        expected: &Config,
+        objects: impl Iterator<Item = ObjectKey>,
+    ) -> Vec<(ObjectKey, Error)> {
         let mut wrong = Vec::new();
         for key in objects {
             let checked = match key {
-                ObjectKey::Slot(id) => {
-                    super::open::read_slot(self.backend().as_ref(), id, self.config()).await.map(|_| ())
-                }
-                ObjectKey::Config => super::open::read_config(self.backend().as_ref()).await.and_then(|(config, _)| {
-                    let is_same = config == *self.config();
+                ObjectKey::Slot(id) => super::open::read_slot(backend, id, expected).await.map(|_| ()),
+                ObjectKey::Config => super::open::read_config(backend).await.and_then(|(config, _)| {
+                    let is_same = config == *expected;
                     is_same.then_some(()).ok_or_else(|| Error::WrongContent { object: key.to_string() })
                 }),
                 _ => Ok(()),
@@ -204,44 +270,155 @@ impl Repository {
         }
         wrong
     }
+}
 
-    fn open_pack(
-        &self,
-        pack: PackId,
-        segments: &[Segment],
-        stored: &[u8],
-        opened: &HashSet<i64>,
-    ) -> Result<(u64, u64), Error> {
-        let object = || ObjectKey::Pack(pack).to_string();
-        if hash::content_hash(stored).as_bytes() != pack.as_bytes() {
-            return Err(Error::WrongContent { object: object() });
-        }
-        let keyring = self.keyring();
-        let keys = keyring.data()?;
-        let mut opened_bytes = 0;
-        let mut used = HashSet::new();
-        let mut data_keys = Vec::new();
-        for segment in segments {
-            if segment.kind == crate::format::pack::PackKind::Content && !keys.can_read() {
-                return Ok((0, segments.len() as u64));
+/// Bytes of a pack that are read at once, but for a segment that is longer.
+const WINDOW_BYTES: u64 = 4 * 1024 * 1024;
+/// Windows of one pack that are read or held at the same time.
+const WINDOWS_AT_ONCE: usize = 2;
+
+/// A part of a pack and the segments that lie in it, whole.
+struct Window {
+    offset: u64,
+    len: u64,
+    segments: Vec<Segment>,
+}
+
+/// Cuts a pack into windows that cut no segment: together they are all of it. Segments are in the order of their places.
+fn windows(stored_len: u64, segments: Vec<Segment>) -> Vec<Window> {
+    let mut windows: Vec<Window> = Vec::new();
+    let mut end = 0;
+    let mut push = |to: u64, segment: Option<Segment>| {
+        // What lies between segments, and behind them, is cut anywhere.
+        let is_segment = segment.is_some();
+        while end < to {
+            match windows.last_mut() {
+                Some(last) if last.len + (to - end) <= WINDOW_BYTES => {
+                    last.len += to - end;
+                    end = to;
+                }
+                _ => {
+                    let len = if is_segment { to - end } else { (to - end).min(WINDOW_BYTES) };
+                    windows.push(Window { offset: end, len, segments: Vec::new() });
+                    end += len;
+                }
             }
-            if opened.contains(&segment.row) {
-                // The pack's hash was right: these are the bytes that were opened before.
-                opened_bytes += segment.record.plain_len();
+        }
+        if let (Some(last), Some(segment)) = (windows.last_mut(), segment) {
+            last.segments.push(segment);
+        }
+    };
+    for segment in segments {
+        push(u64::from(segment.offset), None);
+        push(u64::from(segment.offset) + u64::from(segment.record.stored_len), Some(segment));
+    }
+    push(stored_len, None);
+    windows
+}
+
+/// One pack on its way through the windows.
+struct WindowScan {
+    repository: Repository,
+    pack: PackId,
+    opened: Arc<HashSet<i64>>,
+    decoders: Decoders,
+    hasher: hash::StreamHasher,
+    header: Bytes,
+    data_keys: HashMap<u8, Arc<DataKey>>,
+    opened_bytes: u64,
+    /// The first thing wrong with a segment: counts for less than a wrong name.
+    wrong: Option<Error>,
+}
+
+impl WindowScan {
+    fn take(&mut self, window: &Window, bytes: &Bytes) {
+        if window.offset == 0 {
+            self.header = bytes.slice(..bytes.len().min(PackHeader::len_max()));
+        }
+        self.hasher.update(bytes);
+        let opened: Result<Vec<u64>, Error> = self.work(window, bytes).and_then(|work| {
+            let open = |(segment, key, ids, sealed): &Work<'_>| self.decoders.open(segment, key, sealed, ids);
+            work.par_iter().map(|work| open(work).map(|plain| plain.len() as u64)).collect()
+        });
+        match opened {
+            Ok(lens) => self.opened_bytes += lens.iter().sum::<u64>(),
+            Err(error) => drop(self.wrong.get_or_insert(error)),
+        }
+    }
+
+    /// Returns what is to be opened. What a reader opened before is counted: the pack's hash tells that it is the same.
+    fn work<'a>(&mut self, window: &'a Window, bytes: &Bytes) -> Result<Vec<Work<'a>>, Error> {
+        let mut work = Vec::new();
+        for segment in &window.segments {
+            if self.opened.contains(&segment.row) {
+                self.opened_bytes += segment.record.plain_len();
                 continue;
             }
-            if used.insert(segment.record.key) {
-                let header = stored.get(..segment.header_len as usize).unwrap_or_default();
-                data_keys.push((segment.record.key, open_data_key(self, pack, segment.record.key, header)?));
-            }
-            let key = data_keys.iter().find(|(entry, _)| *entry == segment.record.key).map(|(_, key)| key);
-            let from = segment.offset as usize;
-            let sealed = stored.get(from..from + segment.record.stored_len as usize);
-            let (Some(key), Some(sealed)) = (key, sealed) else {
-                return Err(Error::WrongContent { object: object() });
+            let start = usize::try_from(u64::from(segment.offset) - window.offset).ok();
+            let range = start.map(|start| start..start + segment.record.stored_len as usize);
+            let Some(range) = range.filter(|range| range.end <= bytes.len()) else {
+                return Err(Error::WrongContent { object: ObjectKey::Pack(self.pack).to_string() });
             };
-            opened_bytes += open_segment(segment, key, sealed, &keys.chunk_ids(segment.kind))?.len() as u64;
+            let ids = self.repository.keyring().data()?.chunk_ids(segment.kind);
+            work.push((segment, self.data_key(segment)?, ids, bytes.slice(range)));
         }
-        Ok((opened_bytes, 0))
+        Ok(work)
+    }
+
+    fn data_key(&mut self, segment: &Segment) -> Result<Arc<DataKey>, Error> {
+        if let Some(key) = self.data_keys.get(&segment.record.key) {
+            return Ok(Arc::clone(key));
+        }
+        let header = self.header.get(..segment.header_len as usize).unwrap_or_default();
+        let key = Arc::new(open_data_key(&self.repository, self.pack, segment.record.key, header)?);
+        self.data_keys.insert(segment.record.key, Arc::clone(&key));
+        Ok(key)
+    }
+
+    fn finish(self) -> Result<u64, Error> {
+        if self.hasher.finish().as_bytes() != self.pack.as_bytes() {
+            return Err(Error::WrongContent { object: ObjectKey::Pack(self.pack).to_string() });
+        }
+        self.wrong.map_or(Ok(self.opened_bytes), Err)
+    }
+}
+
+/// A segment, its key, the key of the ids in it, and its sealed bytes.
+type Work<'a> = (&'a Segment, Arc<DataKey>, ChunkIdKey, Bytes);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::envelope::Codec;
+    use crate::format::id::ChunkId;
+    use crate::format::pack::{ChunkRecord, SegmentRecord};
+
+    fn segment(offset: u64, stored_len: u64) -> Segment {
+        let chunks = vec![ChunkRecord { id: ChunkId::from_bytes([0; 32]), len: 1 }];
+        let narrow = |number: u64| u32::try_from(number).unwrap();
+        let record =
+            SegmentRecord { stored_len: narrow(stored_len), codec: Codec::Stored, key: 0, nonce: [0; 24], chunks };
+        let (pack, kind) = (PackId::from_bytes([1; 32]), PackKind::Content);
+        Segment { row: 0, pack, kind, pack_len: 0, header_len: 10, ordinal: 0, offset: narrow(offset), record }
+    }
+
+    #[test]
+    fn windows_are_all_of_a_pack_and_cut_no_segment() {
+        const MIB: u64 = 1024 * 1024;
+        let segments = vec![segment(10, 3 * MIB), segment(10 + 3 * MIB, 2 * MIB), segment(10 + 5 * MIB, 7 * MIB)];
+        let found: Vec<(u64, u64, usize)> = windows(21 * MIB, segments)
+            .iter()
+            .map(|window| (window.offset, window.len, window.segments.len()))
+            .collect();
+        let rest = 10 + 12 * MIB;
+        let wanted = [
+            (0, 10 + 3 * MIB, 1),
+            (10 + 3 * MIB, 2 * MIB, 1),
+            (10 + 5 * MIB, 7 * MIB, 1),
+            (rest, 4 * MIB, 0),
+            (rest + 4 * MIB, 4 * MIB, 0),
+            (rest + 8 * MIB, MIB - 10, 0),
+        ];
+        assert_eq!(found, wanted);
     }
 }

@@ -13,7 +13,7 @@ use crate::crypto::seal::Binding;
 use crate::crypto::secret::SecretBytes;
 use crate::format::bundle::{self, SecretFile};
 use crate::format::envelope::SealedKind;
-use crate::format::id::{BundleId, ContentHash, SnapshotId};
+use crate::format::id::{BundleId, ContentHash, SnapshotId, WriterId};
 use crate::format::limits;
 use crate::format::manifest::{self, Manifest, SecretsManifest};
 use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
@@ -43,6 +43,12 @@ fn object_of(namespace: Namespace, id: &SnapshotId) -> ObjectBytes {
 }
 
 impl Repository {
+    /// Returns the writer that the repository was opened as.
+    pub fn writer_id(&self) -> Result<WriterId, Error> {
+        let writer = self.keyring().sets().iter().find_map(|set| set.writer);
+        writer.ok_or_else(|| Error::NoSlot { capability: "writer", location: self.backend().location() })
+    }
+
     /// Draws the id of a new snapshot.
     pub fn new_snapshot_id(&self) -> Result<SnapshotId, Error> {
         Ok(SnapshotId::from_bytes(random_32(self.keyring().entropy.as_ref())?))
@@ -71,7 +77,7 @@ impl Repository {
 
     async fn read_snapshot(&self, namespace: Namespace, id: SnapshotId) -> Result<(ContentHash, Vec<u8>), Error> {
         let key = ObjectKey::Snapshot(namespace, id);
-        let stored = self.backend().get(key, SealedKind::Snapshot.bytes_max()).await?;
+        let stored = self.backend_of(key)?.get(key, SealedKind::Snapshot.bytes_max()).await?;
         let body = object::open(&self.keyring(), object_of(namespace, &id), key, &stored)?;
         Ok((hash::content_hash(&stored), body))
     }
@@ -104,25 +110,26 @@ impl Repository {
         bundle::pad(encoded.expose(), &mut plain);
         let plain = SecretBytes::new(plain);
         let keyring = self.keyring();
+        let backend = self.secrets_backend()?;
         let binding = Binding { repository: keyring.repository, object: *snapshot.as_bytes() };
         let keys = keyring.namespace(Namespace::Secrets)?;
         let stored = seal_bundle(keys, &binding, &plain, keyring.entropy.as_ref())?;
         let id = BundleId::from_bytes(*hash::content_hash(&stored).as_bytes());
-        let _ = self.backend().put(ObjectKey::Bundle(id), vec![Bytes::from(stored)]).await?;
+        let _ = backend.put(ObjectKey::Bundle(id), vec![Bytes::from(stored)]).await?;
         Ok(id)
     }
 
     /// Puts a secrets snapshot whose bundle is durable.
     pub async fn commit_secrets(&self, id: SnapshotId, manifest: &SecretsManifest) -> Result<(), Error> {
         let stored = object::seal(&self.keyring(), object_of(Namespace::Secrets, &id), &manifest::encode(manifest))?;
-        put_new(self.backend().as_ref(), ObjectKey::Snapshot(Namespace::Secrets, id), stored).await
+        put_new(self.secrets_backend()?.as_ref(), ObjectKey::Snapshot(Namespace::Secrets, id), stored).await
     }
 
     /// Opens the bundle of a secrets snapshot. Needs the secrets reader.
     pub async fn open_secrets(&self, snapshot: &SecretsSnapshot) -> Result<Vec<SecretFile>, Error> {
         let key = ObjectKey::Bundle(snapshot.manifest.bundle);
         let object = || key.to_string();
-        let stored = self.backend().get(key, SealedKind::Bundle.bytes_max()).await?;
+        let stored = self.secrets_backend()?.get(key, SealedKind::Bundle.bytes_max()).await?;
         if hash::content_hash(&stored).as_bytes() != snapshot.manifest.bundle.as_bytes() {
             return Err(Error::WrongContent { object: object() });
         }

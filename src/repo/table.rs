@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::reader::ContentStream;
-use super::writer::{Marks, OpenStream, Writer};
+use super::writer::{Marks, OpenStream, StreamWritten, Writer};
 use super::{Error, Reader};
 use crate::format::config::StreamKind;
 use crate::format::entry::{EntryRow, EntryRowSplitter};
@@ -25,10 +25,15 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    /// Begins a table.
-    pub async fn begin(writer: &mut Writer) -> Result<Self, Error> {
-        let stream = writer.begin(StreamKind::Table).await?;
+    /// Begins a table that is compared with the one of this name: see [`Writer::begin_named`].
+    pub async fn begin(writer: &mut Writer, name: &str) -> Result<Self, Error> {
+        let stream = writer.begin_named(StreamKind::Table, name).await?;
         Ok(Self { stream, buffer: Vec::new(), ends: Vec::new(), last_key: None, rows: 0, content_bytes: 0 })
+    }
+
+    /// Returns the table's own stream: contents of its entries are begun beside it.
+    pub const fn stream(&self) -> &OpenStream {
+        &self.stream
     }
 
     /// Adds a row. Keys must ascend.
@@ -51,12 +56,12 @@ impl TableWriter {
         writer.push(&self.stream, Bytes::from(std::mem::take(&mut self.buffer)), marks).await
     }
 
-    /// Ends the table.
-    pub async fn finish(mut self, writer: &mut Writer) -> Result<TableRecord, Error> {
+    /// Ends the table. Returns what a manifest says of it, and what became of its own bytes.
+    pub async fn finish(mut self, writer: &mut Writer) -> Result<(TableRecord, StreamWritten), Error> {
         self.flush(writer).await?;
-        let table = writer.end(self.stream, 0).await?;
-        let table = table.record().expect("a stream ended without extents has a recipe");
-        Ok(TableRecord { rows: self.rows, content_bytes: self.content_bytes, table })
+        let written = writer.end(self.stream, 0).await?;
+        let table = written.record().expect("a stream ended without extents has a recipe");
+        Ok((TableRecord { rows: self.rows, content_bytes: self.content_bytes, table }, written))
     }
 
     /// Gives the table up.

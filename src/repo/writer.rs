@@ -3,18 +3,19 @@
 //! The bridge between the asynchronous sources and the synchronous work: a bounded queue of runs into the
 //! engine's thread, and one of segments into the packer's. Memory does not grow with stream or repository.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::Error;
-use super::engine::{Command, Engine, StreamNumber};
+use super::engine::{Account, Command, Done, Engine, Parts, StreamNumber};
 use super::open::Repository;
-use super::packer::{PackJobs, Packer};
+use super::packer::{PackJobs, Packed, Packer};
+use super::pieces::KeptPieces;
 use super::segment::Compression;
+use super::{Error, Reader};
 use crate::format::config::StreamKind;
 use crate::format::entry::EntryContent;
 use crate::format::id::{ChunkId, ContentHash};
@@ -24,11 +25,41 @@ use crate::format::recipe::Extent;
 /// Runs between the sources and the engine; each is at most 1 MiB.
 const RUNS_QUEUED: usize = 4;
 
+/// Bytes that the piece cache may take on this host where nothing else is asked for.
+const PIECE_CACHE_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// How a writer works.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct WriterOptions {
     /// How hard segments are compressed.
     pub compression: Compression,
+    /// Bytes that the piece cache of this repository may take on this host; 0 for none: then whole chunks are
+    /// compared. It needs about 4 % of the streams.
+    pub piece_cache_bytes_max: u64,
+}
+
+impl Default for WriterOptions {
+    fn default() -> Self {
+        Self { compression: Compression::default(), piece_cache_bytes_max: PIECE_CACHE_BYTES }
+    }
+}
+
+/// A writer's work, durable and listed.
+pub struct Finished {
+    /// What was counted.
+    pub stats: Stats,
+    /// What tomorrow's run compares with: to be kept when the snapshot is committed.
+    pub pieces: KeptPieces,
+    accounts: HashMap<Account, u64>,
+}
+
+impl Finished {
+    /// Returns the bytes of segments that were stored for a stream, those begun beside it included. Where a
+    /// segment has several streams, each counts its part.
+    #[must_use]
+    pub fn stored(&self, written: &StreamWritten) -> u64 {
+        self.accounts.get(&written.account).copied().unwrap_or(0)
+    }
 }
 
 /// Places in a run: ascending, 1..=its length.
@@ -49,6 +80,38 @@ pub enum WrittenContent {
     Recipe(ChunkId),
 }
 
+/// What became of a stream's bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StreamReport {
+    /// Bytes that the repository already had, in chunks that are referred to whole.
+    pub whole: u64,
+    /// Bytes that it already had, in parts of chunks.
+    pub parts: u64,
+    /// Bytes that were stored, before compression.
+    pub new: u64,
+    /// Bytes of new recipe pages and of a new root, before compression.
+    pub recipe: u64,
+}
+
+impl StreamReport {
+    /// Adds another stream's.
+    pub const fn add(&mut self, other: &Self) {
+        self.whole += other.whole;
+        self.parts += other.parts;
+        self.new += other.new;
+        self.recipe += other.recipe;
+    }
+
+    pub(super) fn count(&mut self, extent: &Extent, is_new: bool) {
+        let bytes = match (is_new, extent.is_whole()) {
+            (true, _) => &mut self.new,
+            (false, true) => &mut self.whole,
+            (false, false) => &mut self.parts,
+        };
+        *bytes += u64::from(extent.len);
+    }
+}
+
 /// A stream that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamWritten {
@@ -58,6 +121,9 @@ pub struct StreamWritten {
     pub hash: ContentHash,
     /// Where they are.
     pub content: WrittenContent,
+    /// What became of the bytes.
+    pub report: StreamReport,
+    pub(super) account: Account,
 }
 
 impl StreamWritten {
@@ -90,8 +156,8 @@ pub struct Writer {
 }
 
 struct Workers {
-    engine: JoinHandle<Result<Stats, Error>>,
-    packer: JoinHandle<Result<u64, Error>>,
+    engine: JoinHandle<Result<Done, Error>>,
+    packer: JoinHandle<Result<Packed, Error>>,
 }
 
 /// An open stream of a [`Writer`].
@@ -106,14 +172,17 @@ impl Writer {
         let index = repository.index();
         let (jobs, coming) = PackJobs::new(options.compression);
         let (commands, received) = mpsc::channel(RUNS_QUEUED);
-        let engine = Engine::new(
-            repository.config().clone(),
-            repository.keyring().data()?,
-            Arc::clone(&index),
-            Arc::clone(&pending),
-            jobs,
-        );
         let runtime = tokio::runtime::Handle::current();
+        let parts = Parts {
+            config: repository.config().clone(),
+            index: Arc::clone(&index),
+            pending: Arc::clone(&pending),
+            jobs,
+            pieces: repository.piece_store(options.piece_cache_bytes_max),
+            reader: Reader::new(repository)?,
+            runtime: runtime.clone(),
+        };
+        let engine = Engine::new(repository.keyring().data()?, parts);
         let packer = Packer::new(repository.backend(), repository.keyring(), index, pending, runtime);
         Ok(Self {
             commands,
@@ -127,9 +196,31 @@ impl Writer {
 
     /// Begins a stream. Several may be open at once.
     pub async fn begin(&mut self, kind: StreamKind) -> Result<OpenStream, Error> {
+        let account = self.next;
+        self.start(kind, None, account).await
+    }
+
+    /// Begins a stream that is compared, piece by piece, with what this host remembers of the stream that had this
+    /// name when it was last written. At most one of a name is open at a time.
+    pub async fn begin_named(&mut self, kind: StreamKind, name: &str) -> Result<OpenStream, Error> {
+        let account = self.next;
+        self.start(kind, Some(name.to_owned()), account).await
+    }
+
+    /// Begins a stream that counts as part of another one: see [`Finished::stored`].
+    pub async fn begin_beside(
+        &mut self,
+        other: &OpenStream,
+        kind: StreamKind,
+        name: Option<String>,
+    ) -> Result<OpenStream, Error> {
+        self.start(kind, name, other.0).await
+    }
+
+    async fn start(&mut self, kind: StreamKind, name: Option<String>, account: Account) -> Result<OpenStream, Error> {
         let stream = self.next;
         self.next += 1;
-        self.send(Command::Begin { stream, kind }).await?;
+        self.send(Command::Begin { stream, kind, name, account }).await?;
         Ok(OpenStream(stream))
     }
 
@@ -155,7 +246,7 @@ impl Writer {
 
     /// Waits until everything is durable and listed in the index. What was written can be referred to by a
     /// snapshot from here on, and not before.
-    pub async fn finish(mut self) -> Result<Stats, Error> {
+    pub async fn finish(mut self) -> Result<Finished, Error> {
         let (closed, _) = mpsc::channel(1);
         // With the last sender the engine ends, and after it the packer.
         self.commands = closed;
@@ -171,14 +262,16 @@ impl Writer {
         self.join().await.err().unwrap_or(Error::Stopped)
     }
 
-    async fn join(&mut self) -> Result<Stats, Error> {
+    async fn join(&mut self) -> Result<Finished, Error> {
         let Some(workers) = self.workers.take() else { return Err(Error::Stopped) };
         let engine = workers.engine.await.map_err(|_| Error::Stopped)?;
-        let stored_bytes = workers.packer.await.map_err(|_| Error::Stopped)?;
-        match (engine, stored_bytes) {
+        let packed = workers.packer.await.map_err(|_| Error::Stopped)?;
+        match (engine, packed) {
             // The packer's error is the cause: the engine then only finds its queue closed.
             (_, Err(error)) | (Err(error), Ok(_)) => Err(error),
-            (Ok(stats), Ok(stored_bytes)) => Ok(Stats { stored_bytes, ..stats }),
+            (Ok(Done { stats, pieces }), Ok(Packed { stored_bytes, accounts })) => {
+                Ok(Finished { stats: Stats { stored_bytes, ..stats }, pieces, accounts })
+            }
         }
     }
 }

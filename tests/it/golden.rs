@@ -15,20 +15,20 @@ use orkvault::crypto::slot::{self, NewSlot, Opener};
 use orkvault::crypto::writer_key::WriterKey;
 use orkvault::crypto::{Entropy, Error, Passphrase};
 use orkvault::format::bundle::{self, SecretFile};
-use orkvault::format::config::{ChunkSizes, Config};
+use orkvault::format::config::{ChunkSizes, Config, Part};
 use orkvault::format::entry::{EntryContent, EntryRow, EntryRowSplitter};
 use orkvault::format::envelope::{Codec, HEADER_LEN, PAYLOAD_HEADER_LEN, Payload, SealedKind, TAG_LEN};
 use orkvault::format::id::{ChunkId, ContentHash, PackId, RepositoryId, SnapshotId, WriterId};
 use orkvault::format::index::{IndexPart, PackRecord};
 use orkvault::format::limits;
 use orkvault::format::manifest::{
-    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, PreviousRecord, SecretsManifest,
-    SecretsRef, SnapshotStatus, Stats, StreamRecord, TableRecord, WriterRecord,
+    self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, OriginRecord, PreviousRecord,
+    SecretsManifest, SecretsRef, SnapshotStatus, Stats, StreamRecord, TableRecord, WriterRecord,
 };
 use orkvault::format::object::Namespace;
 use orkvault::format::pack::{ChunkRecord, DIRECTORY_TAIL_LEN, Directory, PackHeader, PackKind, SegmentRecord};
 use orkvault::format::padme::padded_len;
-use orkvault::format::recipe::{Extent, PageRef, RecipePage, RecipeRoot};
+use orkvault::format::recipe::{Expanded, Extent, PageEdit, PageExpansion, PageRef, RecipePage, RecipeRoot};
 use orkvault::format::slot::{Capability, KdfParams, Unlock};
 use serde_json::{Value, json};
 
@@ -175,12 +175,23 @@ fn golden_config() {
             sizes(1024, 4096, 65_536, 0),
         ],
     };
-    let mut stored = config.encode_with_macs(&keys::config_macs(&keys, &config).unwrap());
-    push_checksum(&mut stored);
-    let golden = compare("config.json", &json!({ "keys": drawn, "stored": hex(&stored) }));
-    let (read, macs, _) = Config::decode(&unhex(&golden["stored"])).unwrap();
-    assert_eq!(read, config);
-    assert_eq!(keys.check_config(&read, &macs), Ok(()));
+    let stored = |part| {
+        let config = config.of_part(part);
+        let mut stored = config.encode_with_macs(&keys::config_macs(&keys, &config).unwrap());
+        push_checksum(&mut stored);
+        hex(&stored)
+    };
+    let parts = [("stored", Part::Whole), ("storedData", Part::Data), ("storedSecrets", Part::Secrets)];
+    let mut value = json!({ "keys": drawn });
+    for (name, part) in parts {
+        value[name] = json!(stored(part));
+    }
+    let golden = compare("config.json", &value);
+    for (name, part) in parts {
+        let (read, macs, _) = Config::decode(&unhex(&golden[name])).unwrap();
+        assert_eq!((&read, read.part()), (&config.of_part(part), part));
+        assert_eq!(keys.check_config(&read, &macs), Ok(()));
+    }
 }
 
 /// Pads a body to a sealed object's payload.
@@ -350,6 +361,28 @@ fn chunk(byte: u8) -> ChunkId {
     ChunkId::from_bytes([byte; 32])
 }
 
+/// Each page as an edit of the one before, the first whole; chunk 240 and up hold them.
+fn edits(chain: &[Vec<Extent>]) -> Vec<Value> {
+    let mut values = Vec::new();
+    for (number, extents) in (0_u8..).zip(chain) {
+        let page = RecipePage { extents: extents.clone() };
+        let encoded = match usize::from(number).checked_sub(1) {
+            None => page.encode(),
+            Some(before) => {
+                let old = RecipePage { extents: chain[before].clone() };
+                PageEdit::between(chunk(239 + number), number, &old, &page).unwrap().encode()
+            }
+        };
+        let listed: Vec<Value> = extents
+            .iter()
+            .map(|extent| json!([extent.chunk.to_string(), extent.chunk_len, extent.offset, extent.len]))
+            .collect();
+        let id = chunk(240 + number).to_string();
+        values.push(json!({ "id": id, "depth": number, "extents": listed, "encoded": hex(&encoded) }));
+    }
+    values
+}
+
 #[test]
 fn golden_recipes() {
     let range = |byte, offset, len| Extent { chunk: chunk(byte), chunk_len: 1000, offset, len };
@@ -374,7 +407,21 @@ fn golden_recipes() {
     let root = RecipeRoot { hash: content_hash(b"a stream"), pages: vec![page(9, 300_000), page(8, 1)] };
     let empty = RecipeRoot { hash: content_hash(b""), pages: Vec::new() };
     let roots = json!({ "twoPages": hex(&root.encode()), "empty": hex(&empty.encode()) });
-    let golden = compare("recipes.json", &json!({ "pages": values, "roots": roots }));
+    let chain = [
+        (0..20).map(whole).collect(),
+        [whole(0), range(1, 0, 300), range(201, 7, 80), range(1, 380, 620)]
+            .into_iter()
+            .chain((2..200).map(whole))
+            .collect(),
+        (12..20).chain(0..2).chain(210..213).map(whole).collect(),
+    ];
+    let golden = compare("recipes.json", &json!({ "pages": values, "roots": roots, "edits": edits(&chain) }));
+    let mut expansion = PageExpansion::default();
+    for (number, edit) in golden["edits"].as_array().unwrap().iter().enumerate().rev() {
+        let expanded = expansion.push(&unhex(&edit["encoded"])).unwrap();
+        let is_last = number == 0;
+        assert_eq!(expanded == Expanded::Page(RecipePage { extents: chain[2].clone() }), is_last);
+    }
     for (name, extents) in pages {
         assert_eq!(RecipePage::decode(&unhex(&golden["pages"][name]["encoded"])), Ok(RecipePage { extents }));
     }
@@ -416,6 +463,13 @@ fn golden_entries() {
     assert_eq!(splitter.end(), Ok(()));
 }
 
+fn origin() -> OriginRecord {
+    OriginRecord {
+        repository: orkvault::format::id::RepositoryId::from_bytes([12; 32]),
+        snapshot: SnapshotId::from_bytes([13; 32]),
+    }
+}
+
 fn full_manifest() -> Manifest {
     let time = |minute: u32| format!("2026-11-22T03:{minute:02}:00Z");
     let stream =
@@ -445,8 +499,10 @@ fn full_manifest() -> Manifest {
         catalogue: None,
         warnings: Vec::new(),
     };
-    let previous =
-        PreviousRecord { snapshot: SnapshotId::from_bytes([7; 32]), blake3: ContentHash::from_bytes([8; 32]) };
+    let previous = |byte| PreviousRecord {
+        snapshot: SnapshotId::from_bytes([byte; 32]),
+        blake3: ContentHash::from_bytes([byte + 1; 32]),
+    };
     Manifest {
         schema: manifest::SCHEMA.into(),
         created_at: time(0),
@@ -459,8 +515,16 @@ fn full_manifest() -> Manifest {
             status: SnapshotStatus::Incomplete,
             finished_at: time(3),
             components: BTreeMap::from([("mongodb".into(), complete), ("redis".into(), failed)]),
-            writer: WriterRecord { id: WriterId::from_bytes([6; 32]), sequence: 2, previous: Some(previous) },
-            secrets: Some(SecretsRef { snapshot: SnapshotId::from_bytes([9; 32]) }),
+            writer: WriterRecord {
+                id: WriterId::from_bytes([6; 32]),
+                sequence: 2,
+                previous: vec![previous(7), previous(10)],
+            },
+            secrets: Some(SecretsRef {
+                snapshot: SnapshotId::from_bytes([9; 32]),
+                location: Some("/mnt/secrets".into()),
+            }),
+            copied_from: Some(origin()),
             tags: vec!["before-upgrade".into()],
             stats: Stats { read_bytes: u64::MAX, new_bytes: 2, stored_bytes: 3, new_chunks: 4, known_chunks: 5 },
         },
@@ -474,8 +538,9 @@ fn golden_manifests() {
         components: Vec::new(),
         orkvault: Details {
             components: BTreeMap::new(),
-            writer: WriterRecord { previous: None, sequence: 1, ..full.orkvault.writer.clone() },
+            writer: WriterRecord { previous: Vec::new(), sequence: 1, ..full.orkvault.writer.clone() },
             secrets: None,
+            copied_from: None,
             tags: Vec::new(),
             stats: Stats::default(),
             ..full.orkvault.clone()
@@ -490,18 +555,22 @@ fn golden_manifests() {
         bundle: orkvault::format::id::BundleId::from_bytes([1; 32]),
         files: 3,
         writer: WriterId::from_bytes([6; 32]),
+        copied_from: None,
     };
+    let copied = SecretsManifest { copied_from: Some(origin()), ..secrets.clone() };
     let line = CatalogueLine { name: "orkestra.users".into(), kind: "collection".into(), records: 12, bytes: 3456 };
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let value = json!({
         "full": text(manifest::encode(&full)), "bare": text(manifest::encode(&bare)),
-        "secrets": text(manifest::encode(&secrets)), "catalogueLine": text(manifest::encode(&line)),
+        "secrets": text(manifest::encode(&secrets)), "secretsCopied": text(manifest::encode(&copied)),
+        "catalogueLine": text(manifest::encode(&line)),
     });
     let golden = compare("manifests.json", &value);
     let bytes = |name: &str| golden[name].as_str().unwrap().as_bytes().to_vec();
     assert_eq!(Manifest::decode(&bytes("full")), Ok(full));
     assert_eq!(Manifest::decode(&bytes("bare")), Ok(bare));
     assert_eq!(SecretsManifest::decode(&bytes("secrets")), Ok(secrets));
+    assert_eq!(SecretsManifest::decode(&bytes("secretsCopied")), Ok(copied));
     assert_eq!(manifest::decode::<CatalogueLine>(&bytes("catalogueLine")), Ok(line));
 }
 
@@ -621,6 +690,7 @@ fn the_documented_limits_are_those_of_the_code() {
         PAGE_CHUNKS_MAX,
         PAGE_EXTENTS_MAX,
         RECIPE_PAGES_MAX,
+        RECIPE_DEPTH_MAX,
         STREAM_BYTES_MAX,
         ENTRY_KEY_BYTES_MAX,
         ENTRY_ATTRIBUTES_MAX,

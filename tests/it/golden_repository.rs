@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use orkvault::backend::LocalBackend;
+use orkvault::backend::{LocalBackend, MemoryBackend};
 use orkvault::component::{Sink, Source};
 use orkvault::crypto::SystemEntropy;
 use orkvault::crypto::hash::content_hash;
@@ -15,7 +15,7 @@ use orkvault::crypto::writer_key::WriterKey;
 use orkvault::ops::check::{CheckOptions, check};
 use orkvault::ops::snapshot::snapshot;
 use orkvault::ops::{NoProgress, dump, restore, select};
-use orkvault::repo::{Access, InitSecrets, Repository, init};
+use orkvault::repo::{Access, InitSecrets, OpenOptions, Repository, SecretsStore, init, init_apart};
 use serde_json::{Value, json};
 
 use crate::golden::is_blessing;
@@ -109,6 +109,49 @@ async fn bless() {
     let expected = describe(&open_copy(&golden("small")).await).await;
     fs::write(golden("small.expected.json"), format!("{}\n", serde_json::to_string_pretty(&expected).unwrap()))
         .unwrap();
+}
+
+/// Makes the same first night in two stores, with the same passphrases.
+async fn bless_apart() {
+    let _ = fs::remove_dir_all(golden("apart"));
+    fs::create_dir_all(golden("apart")).unwrap();
+    let data = Arc::new(LocalBackend::create(&golden("apart/data")).await.unwrap());
+    // The manifest names the place of the secrets: not one of this machine.
+    let apart = MemoryBackend::new();
+    let keys = InitSecrets { data: passphrase(DATA_PASSPHRASE), secrets: passphrase(SECRETS_PASSPHRASE) };
+    let (cheap, entropy) = (cheap_options(), Arc::new(SystemEntropy));
+    let made = init_apart(Arc::clone(&data) as _, Some(Arc::new(apart.clone())), &cheap, keys, entropy, |_| Ok(()));
+    let access = vec![Access::Writer(made.await.unwrap().unwrap().writer_key)];
+    let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
+    let writer =
+        Repository::open_apart(data, SecretsStore::At(Arc::new(apart.clone())), access, options).await.unwrap();
+    let mut memory = MemoryContent::default();
+    memory.streams.insert("dump".to_owned(), rows(1, 100));
+    take(&writer, FIRST_NIGHT_SECS, memory, secrets(1)).await;
+    for (key, bytes) in apart.objects() {
+        let path = golden("apart/secrets").join(key.to_string());
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_repository_of_version_1_in_two_stores_is_whole_and_restores() {
+    if is_blessing() {
+        bless_apart().await;
+    }
+    let copy = tempfile::tempdir().unwrap();
+    copy_tree(&golden("apart"), copy.path());
+    let [data, apart] = ["data", "secrets"].map(|part| copy.path().join(part));
+    let apart = SecretsStore::At(Arc::new(LocalBackend::open(&apart).await.unwrap()));
+    let access = vec![Access::Data(passphrase(DATA_PASSPHRASE)), Access::Secrets(passphrase(SECRETS_PASSPHRASE))];
+    let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
+    let data = Arc::new(LocalBackend::open(&data).await.unwrap());
+    let repository = Repository::open_apart(data, apart, access, options).await.unwrap();
+    let found = check(&repository, CheckOptions { read_data: true }, &NoProgress).await.unwrap();
+    assert_eq!((found.findings, found.notes), (vec![], vec![]));
+    let [memory, found] = give(&repository, "latest").await;
+    assert_eq!((&memory.streams["dump"], found), (&rows(1, 100), secrets(1)));
 }
 
 async fn open_copy(root: &Path) -> Repository {

@@ -21,7 +21,11 @@ mod buckets_restore;
 #[cfg(test)]
 mod buckets_trouble;
 #[cfg(test)]
+mod chains;
+#[cfg(test)]
 mod cli_commands;
+#[cfg(test)]
+mod cli_copies;
 #[cfg(test)]
 mod cli_cut_dumps;
 #[cfg(test)]
@@ -29,9 +33,15 @@ mod cli_keys;
 #[cfg(test)]
 mod cli_new_machine;
 #[cfg(test)]
+mod cli_nights;
+#[cfg(test)]
 mod cli_refusals;
 #[cfg(test)]
 mod cli_rollback;
+#[cfg(test)]
+mod cli_secrets_apart;
+#[cfg(test)]
+mod copies;
 #[cfg(test)]
 mod crash;
 #[cfg(test)]
@@ -49,6 +59,8 @@ mod files_directory;
 #[cfg(test)]
 mod files_secrets;
 #[cfg(test)]
+mod fragmented;
+#[cfg(test)]
 mod fuzz_replay;
 #[cfg(test)]
 mod golden;
@@ -63,9 +75,13 @@ mod mongodb_faults;
 #[cfg(test)]
 mod mongodb_stack;
 #[cfg(test)]
+mod nights;
+#[cfg(test)]
 mod redis_address;
 #[cfg(test)]
 mod redis_container;
+#[cfg(test)]
+mod secrets_apart;
 #[cfg(test)]
 mod snapshots;
 #[cfg(test)]

@@ -106,7 +106,7 @@ async fn every_data_snapshot_names_the_secrets_that_belong_to_it() {
         vec![Box::new(MemorySource { name: "memory".to_owned(), content: content(1), fails_after: None })];
     let repository = made.open_writer().await;
     let second = snapshot(&repository, only, &options(), &NoProgress, &Still(1_790_000_100)).await.unwrap();
-    assert_eq!(second.manifest.orkvault.secrets, Some(secrets));
+    assert_eq!(second.manifest.orkvault.secrets, Some(secrets.clone()));
     let names: Vec<_> = made.backend.objects().into_keys().map(|key| key.to_string()).collect();
     let snapshot = ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot).to_string();
     assert!(names.contains(&snapshot));

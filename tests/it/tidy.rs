@@ -42,6 +42,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("argon2", &["src/crypto/"]),
     ("chacha20poly1305", &["src/crypto/"]),
     ("hpke", &["src/crypto/"]),
+    ("polyval", &["src/crypto/"]),
     ("rand_core", &["src/crypto/"]),
     ("subtle", &["src/crypto/"]),
     ("getrandom", &["src/crypto/", "src/component/"]),

@@ -19,8 +19,8 @@ async fn a_hundred_thousand_chunks_of_eight_bytes_can_be_read_back() {
     let marks = Marks { records: Vec::new(), blocks };
     writer.push(&stream, Bytes::from(input.clone()), marks).await.unwrap();
     let written = writer.end(stream, 0).await.unwrap();
-    let stats = writer.finish().await.unwrap();
-    assert!(stats.new_chunks > 100_000);
+    let finished = writer.finish().await.unwrap();
+    assert!(finished.stats.new_chunks > 100_000);
 
     // Opening reads every index part; a scan reads every directory.
     let repository = made.open_reader().await;

@@ -40,11 +40,94 @@ def open_slot(slot, secret, what):
     return open_sealed(key, slot.nonce, slot.header, slot.sealed, what)
 
 
+def read_page(read, page, depth=None):
+    """Returns the extents of a recipe page (9.2) as (chunk, chunk length, offset, length), its parents' help included.
+
+    `read` returns the bytes of the page that a chunk id names.
+    """
+    data = read(page)
+    require(data[:1] in (b"\0", b"\1"), "a recipe page has another form")
+    if data[0] == 0:
+        require(not depth, "a recipe page has another depth than its child says")
+        return parse_page(data)
+    cursor = Cursor(data, "recipe edit")
+    cursor.u8()
+    parent, found = cursor.take(32), cursor.u8()
+    require(1 <= found <= 16 and depth in (None, found), "a recipe page has another depth than its child says")
+    added, steps = read_chunks(cursor), read_steps(cursor)
+    cursor.end()
+    require(encode_edit(parent, found, added, steps) == data, "a recipe edit is not canonical")
+    return apply_edit(read_page(read, parent, found - 1), added, steps)
+
+
+def read_chunks(cursor):
+    return [(cursor.take(32), cursor.varint(8388608)) for _ in range(cursor.varint(16384))]
+
+
+def read_steps(cursor):
+    """Returns steps as (kind, numbers ...), copies always with their start."""
+    following, steps = 0, []
+    for _ in range(cursor.varint(65536)):
+        number = cursor.varint()
+        kind, value = number & 3, number >> 2
+        if kind == 2:
+            steps.append((2, value, cursor.varint(), cursor.varint()))
+            continue
+        start = following if kind == 0 else cursor.varint()
+        require(1 <= value <= 65536, "a step of a recipe edit is empty or too long")
+        if kind != 3:
+            following = start + value
+        kind = max(kind, 1)
+        before = steps[-1] if steps else (None,)
+        require(before[0] != kind or before[1] + before[2] != start, "two steps of a recipe edit should be one")
+        steps.append((kind, start, value))
+    return steps
+
+
+def encode_edit(parent, depth, added, steps):
+    out = b"".join(chunk + varint(length) for chunk, length in added)
+    out = b"\1" + parent + bytes([depth]) + varint(len(added)) + out + varint(len(steps))
+    following = 0
+    for kind, start, *numbers in steps:
+        if kind == 2:
+            out += varint(start << 2 | 2) + b"".join(map(varint, numbers))
+        elif kind == 1 and start == following:
+            out += varint(numbers[0] << 2)
+        else:
+            out += varint(numbers[0] << 2 | kind) + varint(start)
+        if kind == 1:
+            following = start + numbers[0]
+    return out
+
+
+def apply_edit(old, added, steps):
+    table = list(dict.fromkeys((chunk, length) for chunk, length, _, _ in old))
+    require(not {chunk for chunk, _ in table} & {chunk for chunk, _ in added}, "a recipe edit adds what is there")
+    table, extents = table + added, []
+    for kind, start, *numbers in steps:
+        end = start + (1 if kind == 2 else numbers[0])
+        require(end <= len(old if kind == 1 else table), "a recipe edit leaves its parent")
+        if kind == 1:
+            extents += old[start:end]
+        elif kind == 2:
+            require(numbers != [0, table[start][1]], "a recipe edit has the whole as a range")
+            extents.append((*table[start], *numbers))
+        else:
+            extents += [(chunk, length, 0, length) for chunk, length in table[start:end]]
+        require(len(extents) <= 65536, "a recipe page is too long")
+    chunks = {chunk: length for chunk, length, _, _ in extents}
+    require(extents and len(chunks) <= 16384, "a recipe page is empty or has too many chunks")
+    require(all(chunks[extent[0]] == extent[1] for extent in extents), "a chunk of a recipe page has two lengths")
+    require({chunk for chunk, _ in added} <= set(chunks), "a recipe edit adds what it does not use")
+    check_extents(extents)
+    return extents
+
+
 def parse_page(data):
-    """Returns the extents of a recipe page (9.2) as (chunk, chunk length, offset, length)."""
+    """Returns the extents of a whole recipe page (9.2)."""
     cursor = Cursor(data, "recipe page")
     require(cursor.u8() == 0, "a recipe page has another form")
-    table = [(cursor.take(32), cursor.varint(8388608)) for _ in range(cursor.varint(16384))]
+    table = read_chunks(cursor)
     following, spans = 0, []
     operations = cursor.varint(65536)
     require(operations >= 1 and len(set(chunk for chunk, _ in table)) == len(table), "a recipe page is malformed")

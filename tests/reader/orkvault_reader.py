@@ -15,7 +15,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from layouts import MIB, open_slot, parse_page, parse_rows, parse_slot, read_attributes
+from layouts import MIB, open_slot, parse_rows, parse_slot, read_attributes, read_page
 from primitives import (
     LABEL, Cursor, Refused, XWing, canonical_json, commit, decode, derive, fields, hpke_open, keyed, open_sealed,
     require, same, without_checksum,
@@ -41,10 +41,15 @@ class Keys:
 
 
 class Repository:
-    def __init__(self, path, passphrase=None, secrets_passphrase=None, writer_line=None, use_index=True):
+    def __init__(self, path, passphrase=None, secrets_passphrase=None, writer_line=None, use_index=True,
+                 secrets_path=None):
         self.path, self.keys, self.use_index = Path(path), {}, use_index
-        self.read_config()
+        self.secrets_path = self.path if secrets_path is None else Path(secrets_path)
+        config = self.read_config()
         slots = self.read_slots()
+        if secrets_path is not None:
+            self.check_secrets_store(config)
+            slots += self.read_slots(self.secrets_path)
         if writer_line is not None:
             prefix, repository, raw = writer_line.decode().strip().split(":")
             require(prefix == "orkvault-writer-1" and ID.fullmatch(repository) and ID.fullmatch(raw), "no writer key")
@@ -58,16 +63,20 @@ class Repository:
             require(same(keyed(keys.get("config-mac"), self.config_body), self.macs[namespace]), "config is forged")
         self.index, self.packs, self.segments = None, {}, collections.OrderedDict()
 
-    def read(self, name, most=64 * MIB):
-        path = self.path / name
+    def place(self, name):
+        """Returns the store that an object lies in (1)."""
+        return self.secrets_path if name.startswith("secrets/") else self.path
+
+    def read(self, name, most=64 * MIB, store=None):
+        path = (store or self.place(name)) / name
         try:
             require(path.stat().st_size <= most, f"{name} is too long")
             return path.read_bytes()
         except OSError as error:
             raise Refused(f"{name}: {error.strerror}") from error
 
-    def names(self, folder):
-        folder_path = self.path / folder
+    def names(self, folder, store=None):
+        folder_path = (store or self.place(folder)) / folder
         names = sorted(os.listdir(folder_path)) if folder_path.is_dir() else []
         return [f"{folder}/{name}" for name in names if ID.fullmatch(name)]
 
@@ -77,7 +86,8 @@ class Repository:
         self.config_body, self.macs = body[:-64], (body[-64:-32], body[-32:])
         cursor = Cursor(self.config_body, "config")
         cursor.magic(b"ORKVCONF")
-        require(cursor.u64() == 0, "config has required features that are not known")
+        self.part = cursor.u64()
+        require(self.part in (0, 1, 2), "config has required features that are not known")
         cursor.u64()
         self.id = cursor.take(32)
         cursor.u64()
@@ -98,14 +108,22 @@ class Repository:
                     and least % 2 == most % 2 == average & (average - 1) == 0 and least < average < most,
                     "config has strange chunk sizes")
         cursor.end()
+        return body
 
-    def read_slots(self):
+    def check_secrets_store(self, config):
+        """The store of the secrets has the same config but for the required features and the MACs (1)."""
+        require(self.part == 1, "the repository has its secrets itself, or is nothing but secrets")
+        other = without_checksum(self.read("config", 65536, self.secrets_path), 65536, "config of the secrets")
+        require(other[10:18] == struct.pack("<Q", 2), "the store of the secrets holds something else")
+        require(other[:10] + config[10:18] + other[18:-64] == config[:-64], "the store of the secrets is another's")
+
+    def read_slots(self, store=None):
         """Returns the slots that are whole: a damaged one matters only to those who have no other."""
-        slots, names = [], self.names("keys")
+        slots, names = [], self.names("keys", store)
         require(len(names) <= 64, "too many key slots")
         for name in names:
             try:
-                slots.append(parse_slot(self.read(name, 65536), self.id, name))
+                slots.append(parse_slot(self.read(name, 65536, store), self.id, name))
             except Refused as error:
                 print(f"orkvault_reader: {error}", file=sys.stderr)
         return slots
@@ -316,7 +334,7 @@ class Repository:
         cursor.end()
         require(sum(size for _, size in pages) == length <= 1 << 56, "a recipe has another length than its stream")
         for page, size in pages:
-            extents = parse_page(self.chunk(META_PACK, page))
+            extents = read_page(lambda chunk: self.chunk(META_PACK, chunk), page)
             require(sum(extent[3] for extent in extents) == size >= 1, "a recipe page has another length")
             yield from extents
         return stated
@@ -368,28 +386,35 @@ class Repository:
 
     # --- snapshots and bundles (11, 12) ---
 
+    def check_origin(self, details):
+        if "copiedFrom" in details:
+            fields(details["copiedFrom"], "repository:id snapshot:id")
+
     def manifest(self, name):
         """Opens a snapshot by the name of its object. Fields that are not known are refused."""
         namespace = NAMESPACES.index(name.split("/")[0])
         body = self.open_payload(name, 2, namespace, 4 * MIB, bytes.fromhex(name[-64:]))
         manifest = canonical_json(body, name)
         if namespace == SECRETS:
-            fields(manifest, "schema:text createdAt:text environment:text host:text bundle:id files:number writer:id")
+            fields(manifest, "schema:text createdAt:text environment:text host:text bundle:id files:number writer:id",
+                   "copiedFrom:object")
+            self.check_origin(manifest)
             require(manifest["schema"] == "orkvault-secrets/v1", f"{name} has another schema")
             return manifest
         fields(manifest, "schema:text createdAt:text environment:text host:text components:texts orkvault:object")
         details = fields(
             manifest["orkvault"], "version:number tool:text status:text finishedAt:text components:object "
-            "writer:object stats:object", "secrets:object tags:texts")
+            "writer:object stats:object", "secrets:object tags:texts copiedFrom:object")
+        self.check_origin(details)
         require((manifest["schema"], details["version"]) == ("orkestra-backup/v1", 1), f"{name} is of another version")
         require(details["status"] in ("complete", "incomplete"), f"{name} has a strange status")
         fields(details["stats"], "readBytes:number newBytes:number storedBytes:number newChunks:number "
                "knownChunks:number")
-        writer = fields(details["writer"], "id:id sequence:number", "previous:object")
-        if "previous" in writer:
-            fields(writer["previous"], "snapshot:id blake3:id")
+        writer = fields(details["writer"], "id:id sequence:number", "previous:objects")
+        previous = [fields(record, "snapshot:id blake3:id")["snapshot"] for record in writer.get("previous", [])]
+        require(previous == sorted(set(previous)), f"{name} follows snapshots out of order")
         if "secrets" in details:
-            fields(details["secrets"], "snapshot:id")
+            fields(details["secrets"], "snapshot:id", "location:text")
         for record in details["components"].values():
             fields(record, "status:text startedAt:text finishedAt:text", "reason:text consistency:text facts:object "
                    "streams:object entries:object catalogue:object warnings:texts")
@@ -476,6 +501,7 @@ def shown(key, attributes):
 def main(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("repository")
+    parser.add_argument("--secrets-repository", type=Path, help="where the secrets are, if in a store of their own")
     for name in ("passphrase", "secrets-passphrase", "writer-key"):
         parser.add_argument(f"--{name}-file", type=Path)
     parser.add_argument("--scan-packs", action="store_true", help="read the directories of the packs, not the index")
@@ -488,7 +514,8 @@ def main(arguments):
     files = (options.passphrase_file, options.secrets_passphrase_file, options.writer_key_file)
     try:
         secrets = [file.read_bytes() if file else None for file in files]
-        repository = Repository(options.repository, *secrets, use_index=not options.scan_packs)
+        repository = Repository(options.repository, *secrets, use_index=not options.scan_packs,
+                                secrets_path=options.secrets_repository)
         if options.command == "restore":
             restore(repository, options.snapshot, options.outdir)
         else:

@@ -211,6 +211,8 @@ def is_of_kind(value, kind):
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
         case "object":
             return isinstance(value, dict)
+        case "objects":
+            return isinstance(value, list) and all(isinstance(item, dict) for item in value)
 
 
 def fields(value, needed, optional=""):

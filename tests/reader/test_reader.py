@@ -12,7 +12,7 @@ from pathlib import Path
 from blake3 import blake3
 
 import orkvault_reader
-from layouts import parse_page, parse_row, parse_rows, row_size
+from layouts import parse_page, parse_row, parse_rows, read_page, row_size
 from orkvault_reader import CONTENT_PACK, DATA, META_PACK, SECRETS, Repository
 from primitives import Cursor, Refused, hchacha20, varint
 
@@ -100,7 +100,7 @@ class Restores(unittest.TestCase):
             writer = manifest["orkvault"]["writer"]
             self.assertEqual((writer["sequence"], writer.get("previous")), (sequence, before))
             stored = (SMALL / "data/snapshots" / snapshot).read_bytes()
-            before = {"snapshot": snapshot, "blake3": blake3(stored).hexdigest()}
+            before = [{"snapshot": snapshot, "blake3": blake3(stored).hexdigest()}]
 
     def test_the_command_lists_and_restores(self):
         keys = ("--passphrase-file", REPOS / "small.data-passphrase",
@@ -119,6 +119,41 @@ class Restores(unittest.TestCase):
                                      {name: row["length"] for name, row in expected.items()})
                     for name, data in found.items():
                         self.assertEqual(blake3(data).hexdigest(), expected[name]["blake3"])
+
+
+class TwoStores(unittest.TestCase):
+    """The secrets are in a store of their own (1)."""
+
+    data, secrets = REPOS / "apart" / "data", REPOS / "apart" / "secrets"
+
+    def test_both_together_restore(self):
+        repository = open_all(self.data, secrets_path=self.secrets)
+        (snapshot, manifest), = repository.snapshots().items()
+        self.assertEqual(manifest["orkvault"]["secrets"]["location"], "memory")
+        files = repository.secrets(manifest["orkvault"]["secrets"]["snapshot"])
+        self.assertEqual([key for key, _, _ in files], [b".env", b"keys/jwt-private.pem"])
+        keys = ("--passphrase-file", REPOS / "small.data-passphrase",
+                "--secrets-passphrase-file", REPOS / "small.secrets-passphrase")
+        with tempfile.TemporaryDirectory() as out:
+            run(self.data, "--secrets-repository", self.secrets, *keys, "restore", snapshot, out)
+            self.assertTrue((Path(out) / "memory/streams/dump").read_bytes())
+            self.assertTrue((Path(out) / "secrets/entries/.env").read_bytes())
+
+    def test_each_alone_opens_with_its_own_passphrase_and_no_other(self):
+        data = Repository(self.data, beside("data-passphrase"))
+        self.assertEqual((len(data.snapshots()), data.snapshots(SECRETS)), (1, {}))
+        secrets = Repository(self.secrets, secrets_passphrase=beside("secrets-passphrase"))
+        self.assertEqual([len(secrets.secrets(snapshot)) for snapshot in secrets.snapshots(SECRETS)], [2])
+        with self.assertRaisesRegex(Refused, "no whole key slot"):
+            Repository(self.data, secrets_passphrase=beside("secrets-passphrase"))
+        with self.assertRaisesRegex(Refused, "no whole key slot"):
+            Repository(self.secrets, beside("data-passphrase"))
+
+    def test_a_store_of_other_secrets(self):
+        for data, secrets in ((self.data, SMALL), (self.data, self.data), (self.secrets, self.data),
+                              (SMALL, self.secrets)):
+            with self.subTest(data=data, secrets=secrets), self.assertRaises(Refused):
+                open_all(data, secrets_path=secrets)
 
 
 class Refuses(unittest.TestCase):
@@ -276,6 +311,19 @@ class GoldenVectors(unittest.TestCase):
                 extents = parse_page(bytes.fromhex(page["encoded"]))
                 found = [[chunk.hex(), *numbers] for chunk, *numbers in extents]
                 self.assertEqual(found, page["extents"])
+
+    def test_recipe_edits(self):
+        edits = self.read("recipes.json")["edits"]
+        stored = {bytes.fromhex(edit["id"]): bytes.fromhex(edit["encoded"]) for edit in edits}
+        self.assertGreater(len(stored), 2)
+        for edit in edits:
+            extents = read_page(stored.__getitem__, bytes.fromhex(edit["id"]))
+            self.assertEqual([[chunk.hex(), *numbers] for chunk, *numbers in extents], edit["extents"])
+        # A chain that leads back to itself, or whose depths do not descend, is refused.
+        first, *_, last = stored
+        for wrong in (last, first):
+            with self.assertRaises(Refused):
+                read_page(lambda chunk: stored[wrong] if chunk != last else stored[last], last)
 
     def test_entry_rows(self):
         vector = self.read("entries.json")

@@ -11,11 +11,12 @@ use tokio::sync::mpsc;
 
 use crate::cli::access::{self, Need};
 use crate::cli::args::DumpArgs;
+use crate::cli::chosen::{Chosen, choose};
 use crate::cli::error::Error;
 use crate::cli::output::{Report, raw_stdout, stdout_is_terminal};
 use crate::cli::resolve::Settings;
+use crate::ops;
 use crate::ops::snapshot::SECRETS;
-use crate::ops::{self, select};
 use crate::repo::ContentStream;
 
 /// Pieces that wait for the writing thread; each is at most a segment.
@@ -29,7 +30,7 @@ pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, 
     let secrets = args.stream == SECRETS || args.stream.starts_with("secrets/");
     let opened = access::open(settings, Need::Read { data: !secrets, secrets }).await?;
     let component = args.stream.split_once('/').map_or(args.stream.as_str(), |(component, _)| component);
-    let snapshot = select::find_with(&opened.repository, &args.id, &[component]).await?;
+    let Chosen { snapshot, unreadable } = choose(&opened, &args.id, &[component]).await?;
     let content = ops::dump::open(&opened.repository, &snapshot, &args.stream).await?;
     let bytes = match &args.output {
         Some(path) => to_file(path, content).await?,
@@ -40,6 +41,7 @@ pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, 
         "stream": args.stream,
         "bytes": bytes,
         "output": args.output,
+        "unreadable": unreadable,
         "key_derivation_secs": opened.key_derivation_secs(),
     });
     let mut report = Report::done(json, Vec::new());

@@ -11,8 +11,9 @@ use crate::cli::keys::{self, Input};
 use crate::cli::location::{self, Want};
 use crate::cli::output::Report;
 use crate::cli::resolve::Settings;
+use crate::cli::store::StoreConfig;
 use crate::crypto::{Passphrase, SystemEntropy, slot};
-use crate::repo::{InitOptions, InitSecrets, init};
+use crate::repo::{InitOptions, InitSecrets, init_apart};
 
 /// Makes the repository. Everything that could be wrong is looked at before anything is made.
 pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, Error> {
@@ -20,7 +21,20 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
     let place = store.location()?;
     let key_path = key_path(settings)?;
     let secrets = passphrases(settings)?;
+    let apart = settings.secrets_repository();
+    let apart_place = apart.as_ref().map(StoreConfig::location).transpose()?;
+    if apart_place.as_ref() == Some(&place) {
+        return Err(Error::BadValue {
+            option: "--secrets-repository".to_owned(),
+            value: place.to_string(),
+            reason: "it is the repository itself".to_owned(),
+        });
+    }
     let backend = location::backend(settings, &store, Want::New).await?;
+    let secrets_backend = match &apart {
+        Some(apart) => Some(location::backend(settings, apart, Want::New).await?),
+        None => None,
+    };
     let now_secs = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
     let mut options = InitOptions::new(now_secs);
     if args.kdf_low_memory {
@@ -29,19 +43,23 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
     }
     let keep =
         |key: &crate::crypto::writer_key::WriterKey| keys::write_new_private(&key_path, key.to_line().as_bytes());
-    let made = init(backend, &options, secrets, Arc::new(SystemEntropy), keep).await?;
+    let made = init_apart(backend, secrets_backend, &options, secrets, Arc::new(SystemEntropy), keep).await?;
     let made = made.map_err(|source| Error::File { action: "cannot write", path: key_path.clone(), source })?;
     let (location, key_path) = (place.to_string(), key_path.display().to_string());
     let json = json!({
         "repository_id": made.repository.to_string(),
         "repository": location,
+        "secrets_repository": apart_place.as_ref().map(ToString::to_string),
         "writer_key": key_path,
     });
-    let lines = vec![
+    let mut lines = vec![
         format!("made repository {} in {location}", made.repository.short()),
         format!("the nightly host's key is in {key_path}: it adds snapshots and can read none"),
         "the two passphrases are nowhere but with you: without them nothing can be restored".to_owned(),
     ];
+    if let Some(apart) = apart_place {
+        lines.insert(1, format!("its secrets are in {apart}: every command that needs them must be told"));
+    }
     Ok(Report::done(json, lines))
 }
 

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::show::component_lines;
 use crate::cli::access::{self, Need};
 use crate::cli::args::LsArgs;
+use crate::cli::chosen::{Chosen, choose};
 use crate::cli::error::Error;
 use crate::cli::output::{Lines, Report, table};
 use crate::cli::printable::Printable;
@@ -14,17 +15,17 @@ use crate::cli::progress::size;
 use crate::cli::resolve::Settings;
 use crate::component::CatalogueRow;
 use crate::format::entry::EntryRow;
-use crate::ops::{dump, select};
-use crate::repo::{LoadedSnapshot, Repository};
+use crate::ops::dump;
+use crate::repo::Repository;
 
 /// Lists one component with all its rows, or every component with its catalogue.
 pub(crate) async fn run(settings: &Settings, args: &LsArgs) -> Result<Report, Error> {
     let opened = access::open(settings, Need::List).await?;
     let components: Vec<&str> = args.component.iter().map(String::as_str).collect();
-    let snapshot = select::find_with(&opened.repository, &args.id, &components).await?;
+    let chosen = choose(&opened, &args.id, &components).await?;
     match &args.component {
-        Some(component) => one(settings, &opened.repository, &snapshot, component).await,
-        None => every(&opened.repository, &snapshot).await,
+        Some(component) => one(settings, &opened.repository, &chosen, component).await,
+        None => every(&opened.repository, &chosen).await,
     }
 }
 
@@ -42,7 +43,8 @@ fn catalogue_rows(catalogue: &[CatalogueRow]) -> Vec<Vec<String>> {
     catalogue.iter().map(row).collect()
 }
 
-async fn every(repository: &Repository, snapshot: &LoadedSnapshot) -> Result<Report, Error> {
+async fn every(repository: &Repository, chosen: &Chosen) -> Result<Report, Error> {
+    let snapshot = &chosen.snapshot;
     let mut components = BTreeMap::new();
     let mut lines = Vec::new();
     for (name, record) in &snapshot.manifest.orkvault.components {
@@ -63,16 +65,17 @@ async fn every(repository: &Repository, snapshot: &LoadedSnapshot) -> Result<Rep
             }),
         );
     }
-    Ok(Report::done(json!({ "snapshot": snapshot.id.to_string(), "components": components }), lines))
+    let json = json!({
+        "snapshot": snapshot.id.to_string(),
+        "components": components,
+        "unreadable": chosen.unreadable,
+    });
+    Ok(Report::done(json, lines))
 }
 
 /// The entries are written as they are read: there may be millions.
-async fn one(
-    settings: &Settings,
-    repository: &Repository,
-    snapshot: &LoadedSnapshot,
-    component: &str,
-) -> Result<Report, Error> {
+async fn one(settings: &Settings, repository: &Repository, chosen: &Chosen, component: &str) -> Result<Report, Error> {
+    let snapshot = &chosen.snapshot;
     let listing = dump::list(repository, snapshot, component).await?;
     let streams: Vec<Value> = listing
         .streams
@@ -84,6 +87,7 @@ async fn one(
         "component": component,
         "streams": streams,
         "catalogue": catalogue_json(&listing.catalogue),
+        "unreadable": chosen.unreadable,
     });
     let mut out = Lines::begin(settings.format, head, "entries")?;
     for (name, record) in &listing.streams {

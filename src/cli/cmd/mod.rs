@@ -2,6 +2,7 @@
 
 mod check;
 mod completions;
+mod copy;
 mod doctor;
 mod doctor_store;
 mod dump;
@@ -75,6 +76,7 @@ async fn dispatch(settings: &Settings, command: Command) -> Result<Report, Error
         Command::Dump(args) => dump::run(settings, &args).await,
         Command::Restore(args) => restore::run(settings, &args).await,
         Command::Check(args) => check::run(settings, &args).await,
+        Command::Copy(args) => copy::run(settings, &args).await,
         Command::Doctor(args) => doctor::run(settings, &args).await,
         Command::Completions(_) | Command::Man(_) => Err(Error::Bug),
     }

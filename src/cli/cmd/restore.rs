@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::cli::access::{self, Need, Opened};
 use crate::cli::args::RestoreArgs;
+use crate::cli::chosen::{Chosen, choose};
 use crate::cli::components::{self, OF_STACK, SinkChoice};
 use crate::cli::error::Error;
 use crate::cli::journal::RestoreLock;
@@ -44,8 +45,9 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
     let opened = access::open(settings, need(settings, args)).await?;
     let named: Vec<&str> = args.components.iter().map(String::as_str).collect();
     let named = if named.contains(&"all") { Vec::new() } else { named };
-    let snapshot = select::find_with(&opened.repository, &args.snapshot, &named).await?;
-    let names = names(args, &snapshot)?;
+    let chosen = choose(&opened, &args.snapshot, &named).await?;
+    let snapshot = &chosen.snapshot;
+    let names = names(args, snapshot)?;
     if names.iter().any(|name| name == SECRETS)
         && !opened.repository.keyring().can_read(Namespace::Secrets)
         && args.components.is_empty()
@@ -62,31 +64,31 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
             if !args.dry_run {
                 new_dir = Some(NewDir::make(dir)?);
             }
-            (exports(args, &snapshot, &names, dir)?, None)
+            (exports(args, snapshot, &names, dir)?, None)
         }
         None => {
             let of_stack: BTreeSet<String> = names.iter().cloned().collect();
             let stack = components::resolve_new(settings, &of_stack).await?;
-            same_environment(args, &snapshot, &stack)?;
+            same_environment(args, snapshot, &stack)?;
             if !args.dry_run {
                 lock = Some(RestoreLock::take(settings)?);
                 journal::resume_locked(settings, stack.docker.as_ref().map(|(docker, _)| docker)).await?;
             }
-            (sinks(settings, args, &snapshot, &stack, &names)?, Some(stack))
+            (sinks(settings, args, snapshot, &stack, &names)?, Some(stack))
         }
     };
     let progress = TerminalProgress::new(settings.show);
-    let restore = plan(&opened.repository, &snapshot, sinks, &progress).await;
+    let restore = plan(&opened.repository, snapshot, sinks, &progress).await;
     progress.finish();
     let mut restore = restore?;
     if stack.is_some() {
-        without_secrets(&snapshot, &mut restore);
+        without_secrets(snapshot, &mut restore);
     }
-    show(settings, &snapshot, stack.as_ref(), &restore);
+    show(settings, snapshot, stack.as_ref(), &restore);
     confirm(args)?;
     let done = carry_out(settings, args, restore).await?;
     drop((lock, new_dir));
-    Ok(report(args, &snapshot, stack.as_ref(), &opened, &done, started))
+    Ok(report(args, &chosen, stack.as_ref(), &opened, &done, started))
 }
 
 fn need(settings: &Settings, args: &RestoreArgs) -> Need {
@@ -303,12 +305,13 @@ fn plan_json(item: &RestoreItem) -> Value {
 
 fn report(
     args: &RestoreArgs,
-    snapshot: &LoadedSnapshot,
+    chosen: &Chosen,
     stack: Option<&Stack>,
     opened: &Opened,
     carried: &Carried,
     started: Instant,
 ) -> Report {
+    let snapshot = &chosen.snapshot;
     let restored: Vec<Value> = carried
         .restored
         .iter()
@@ -321,6 +324,7 @@ fn report(
         "dry_run": args.dry_run,
         "stack": stack.map(Stack::lines),
         "plan": carried.plans,
+        "unreadable": chosen.unreadable,
         "bytes_verified": carried.verified_bytes,
         "restored": restored,
         "secs": started.elapsed().as_secs_f64(),

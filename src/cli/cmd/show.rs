@@ -5,22 +5,23 @@ use serde_json::json;
 use super::snapshots::{component_status, status};
 use crate::cli::access::{self, Need};
 use crate::cli::args::ShowArgs;
+use crate::cli::chosen::{Chosen, choose};
 use crate::cli::error::Error;
 use crate::cli::output::{Report, table};
 use crate::cli::progress::size;
 use crate::cli::resolve::Settings;
 use crate::format::manifest::ComponentRecord;
-use crate::ops::select;
 use crate::repo::LoadedSnapshot;
 
 /// Shows one snapshot.
 pub(crate) async fn run(settings: &Settings, args: &ShowArgs) -> Result<Report, Error> {
     let opened = access::open(settings, Need::List).await?;
-    let snapshot = select::find(&opened.repository, &args.id).await?;
+    let Chosen { snapshot, unreadable } = choose(&opened, &args.id, &[]).await?;
     let json = json!({
         "snapshot": snapshot.id.to_string(),
         "status": status(&snapshot),
         "manifest": serde_json::to_value(&snapshot.manifest).expect("manifests have string keys only"),
+        "unreadable": unreadable,
         "key_derivation_secs": opened.key_derivation_secs(),
     });
     Ok(Report::done(json, lines(&snapshot)))
@@ -52,8 +53,12 @@ fn lines(snapshot: &LoadedSnapshot) -> Vec<String> {
     if !details.tags.is_empty() {
         facts.push(("tags", details.tags.join(", ")));
     }
+    if let Some(origin) = &details.copied_from {
+        facts.push(("copy of", format!("{} of repository {}", origin.snapshot, origin.repository.short())));
+    }
     if let Some(secrets) = &details.secrets {
-        facts.push(("secrets", format!("generation {}", secrets.snapshot.short())));
+        let place = secrets.location.as_ref().map(|location| format!(" in {location}")).unwrap_or_default();
+        facts.push(("secrets", format!("generation {}{place}", secrets.snapshot.short())));
     }
     let rows: Vec<Vec<String>> = facts.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
     let mut lines = table(&rows);

@@ -16,15 +16,13 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Report, error_line, raw_stdin};
 use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
-use crate::cli::{journal, keys, newest, store};
+use crate::cli::{journal, keys, location, locks, newest};
 use crate::component::Source;
 use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
 use crate::format::manifest::ComponentStatus;
-use crate::ops;
-use crate::ops::lock::lock_snapshot;
-use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, reason, snapshot};
-use crate::repo::{Compression, Lock, LockCounts, WriterOptions};
+use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, snapshot};
+use crate::repo::{Compression, WriterOptions};
 
 /// What names this program in manifests.
 const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
@@ -36,6 +34,9 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     let wanted = wanted(settings, args, &from)?;
     if let Some(path) = &args.id_file {
         can_write(path)?;
+    }
+    if settings.global.as_of.is_some() {
+        return Err(location::nothing_is_changed(settings));
     }
     let opened = access::open(settings, Need::Write).await?;
     let of_stack: BTreeSet<String> = wanted.iter().filter(|name| !from.contains_key(*name)).cloned().collect();
@@ -56,7 +57,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         host: settings.host(),
         tool: TOOL.to_owned(),
         tags: args.tag.clone(),
-        writer: WriterOptions { compression: compression(settings, args) },
+        writer: writer_options(settings, args.compression_level, args.piece_cache_mib),
     };
     if let Some(lost) = newest::lost(settings, &opened.repository).await? {
         error_line(&format!("warning: {} {}; orkvault check says what else is missing", lost.object, lost.problem));
@@ -72,9 +73,8 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     };
     newest::remember(settings, &opened.repository, outcome.id);
     let mut report = report(&outcome, &stack, started);
-    if let Some(lock) = store::lock(settings, &settings.repository()) {
-        let locked = lock_snapshot(&opened.repository, outcome.id, &outcome.manifest, lock, &progress).await;
-        say_locks(&mut report, locked, lock);
+    if let Some(said) = locks::lock(settings, &opened.repository, outcome.id, &outcome.manifest, &progress).await {
+        report.add_locks(said);
     }
     progress.finish();
     if let Some(path) = &args.id_file
@@ -91,29 +91,6 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         }
     }
     Ok(report)
-}
-
-/// Adds what was locked. The snapshot is there, locked or not.
-fn say_locks(report: &mut Report, locked: Result<LockCounts, ops::Error>, lock: Lock) {
-    let facts = match locked {
-        Ok(counts) => {
-            let until = jiff::Timestamp::try_from(lock.least).map(ops::stamp).unwrap_or_default();
-            let all = counts.before + counts.now;
-            report.lines.push(format!("{all} objects are locked until {until}, {} of them since now", counts.now));
-            json!({ "until": until, "objects": all, "objects_now": counts.now })
-        }
-        Err(error) => {
-            let said = format!("the snapshot is not locked: {}", reason(&error));
-            error_line(&format!("error: {said}"));
-            if report.exit == Exit::Done {
-                report.exit = Exit::Failed;
-            }
-            json!({ "error": said })
-        }
-    };
-    if let Some(object) = report.json.as_object_mut() {
-        object.insert("lock".to_owned(), facts);
-    }
 }
 
 /// Before hours of work, not behind them: can this file be written? It is left as it is.
@@ -135,11 +112,15 @@ fn nothing_captured(error: Error) -> Error {
     }
 }
 
-fn compression(settings: &Settings, args: &SnapshotArgs) -> Compression {
-    match args.compression_level.or(settings.config.compression_level) {
-        Some(level) => Compression { level },
-        None => Compression::default(),
+pub(super) fn writer_options(settings: &Settings, level: Option<i32>, piece_cache_mib: Option<u32>) -> WriterOptions {
+    let mut options = WriterOptions::default();
+    if let Some(level) = level.or(settings.config.compression_level) {
+        options.compression = Compression { level };
     }
+    if let Some(mib) = piece_cache_mib.or(settings.config.piece_cache_mib) {
+        options.piece_cache_bytes_max = u64::from(mib) << 20;
+    }
+    options
 }
 
 /// Returns which component comes from which file.
@@ -227,6 +208,7 @@ fn report(outcome: &SnapshotOutcome, stack: &Stack, started: Instant) -> Report 
     };
     let components: BTreeMap<&String, Value> =
         details.components.iter().map(|(name, record)| (name, component(record))).collect();
+    let streams: Vec<Value> = outcome.streams.iter().map(stream_json).collect();
     let json = json!({
         "snapshot": outcome.id.to_string(),
         "status": status,
@@ -237,6 +219,7 @@ fn report(outcome: &SnapshotOutcome, stack: &Stack, started: Instant) -> Report 
         "bytes_new": stats.new_bytes,
         "bytes_stored": stats.stored_bytes,
         "packs_missing": outcome.packs_missing,
+        "streams": streams,
         "secs": started.elapsed().as_secs_f64(),
         "stack": stack.lines(),
         "stack_warnings": stack.warnings,
@@ -254,7 +237,34 @@ fn report(outcome: &SnapshotOutcome, stack: &Stack, started: Instant) -> Report 
     for (name, record) in &details.components {
         let reason = record.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         lines.push(format!("  {name}: {}{reason}", component_status(record.status)));
+        lines.extend(outcome.streams.iter().filter(|facts| facts.component == *name).map(stream_line));
     }
     let exit = if is_complete { Exit::Done } else { Exit::Incomplete };
     Report { exit, json, lines, wrote_content: false }
+}
+
+fn stream_json(facts: &StreamFacts) -> Value {
+    json!({
+        "component": facts.component,
+        "stream": facts.stream,
+        "bytes_read": facts.read,
+        "bytes_whole": facts.report.whole,
+        "bytes_parts": facts.report.parts,
+        "bytes_new": facts.report.new,
+        "bytes_recipe": facts.report.recipe,
+        "bytes_stored": facts.stored,
+    })
+}
+
+fn stream_line(facts: &StreamFacts) -> String {
+    format!(
+        "    {}: {} read, {} known in whole chunks, {} in parts of chunks, {} new, {} stored, recipe {}",
+        facts.stream,
+        size(facts.read),
+        size(facts.report.whole),
+        size(facts.report.parts),
+        size(facts.report.new),
+        size(facts.stored),
+        size(facts.report.recipe)
+    )
 }

@@ -28,7 +28,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn new(output: Output) -> Self {
+    pub fn new(output: Output) -> Self {
         let code = output.status.code().expect("the program exits and is not killed");
         Self { code, stdout: output.stdout, stderr: String::from_utf8(output.stderr).expect("messages are UTF-8") }
     }

@@ -30,9 +30,12 @@ pub fn cheap_options() -> InitOptions {
 }
 
 pub async fn make() -> Made {
+    make_with(cheap_options()).await
+}
+
+pub async fn make_with(options: InitOptions) -> Made {
     let backend = MemoryBackend::new();
     let secrets = InitSecrets { data: passphrase(DATA_PASSPHRASE), secrets: passphrase(SECRETS_PASSPHRASE) };
-    let options = cheap_options();
     let made = init(Arc::new(backend.clone()), &options, secrets, Arc::new(SystemEntropy), |_| Ok(()));
     let made = made.await.expect("init works").expect("the key is kept");
     Made { backend, writer_line: made.writer_key.to_line().to_string() }
@@ -49,6 +52,15 @@ impl Made {
 
     pub async fn open_writer(&self) -> Repository {
         self.open_on(Arc::new(self.backend.clone()), vec![self.writer()]).await
+    }
+
+    /// As [`Made::open_writer`], on a host that remembers.
+    pub async fn open_writer_at(&self, cache: &std::path::Path) -> Repository {
+        let options = OpenOptions { cache: Some(cache.to_owned()), entropy: Arc::new(SystemEntropy) };
+        let opened = Repository::open(Arc::new(self.backend.clone()), vec![self.writer()], options).await;
+        let repository = opened.expect("the repository opens");
+        repository.load_index().await.expect("the index is read");
+        repository
     }
 
     pub async fn open_reader(&self) -> Repository {

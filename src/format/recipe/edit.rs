@@ -1,0 +1,408 @@
+//! A page as an edit of an earlier page (`docs/FORMAT.md`, section 9.2).
+
+use std::collections::HashMap;
+
+use super::{Extent, RecipePage};
+use crate::format::cursor::{Cursor, push_varint};
+use crate::format::id::ChunkId;
+use crate::format::{Error, limits};
+
+/// The first byte of a page that is an edit.
+pub(super) const FORM: u8 = 1;
+
+const COPY_NEXT: u64 = 0;
+const COPY_AT: u64 = 1;
+const PART: u64 = 2;
+const WHOLE: u64 = 3;
+
+const WHAT: &str = "recipe edit";
+
+/// One step of an edit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Extents of the parent.
+    Copy { start: u64, count: u64 },
+    /// A range of a chunk of the table.
+    Part { index: u64, offset: u32, len: u32 },
+    /// Whole consecutive chunks of the table.
+    Whole { start: u64, count: u64 },
+}
+
+/// A page that says what differs from an earlier page, its parent.
+///
+/// Its table is the parent's chunks in order of their first use there, then [`PageEdit::chunks`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PageEdit {
+    /// The chunk that holds the parent.
+    pub parent: ChunkId,
+    /// Edits between this page and a whole one, 1 to [`limits::RECIPE_DEPTH_MAX`].
+    pub depth: u8,
+    /// Chunks that the parent does not use, with their lengths.
+    chunks: Vec<(ChunkId, u32)>,
+    steps: Vec<Step>,
+}
+
+impl PageEdit {
+    /// Returns what makes `new` out of `old`, `None` where `depth` is above the limit.
+    #[must_use]
+    pub fn between(parent: ChunkId, depth: u8, old: &RecipePage, new: &RecipePage) -> Option<Self> {
+        if depth == 0 || u64::from(depth) > limits::RECIPE_DEPTH_MAX {
+            return None;
+        }
+        let mut table: HashMap<ChunkId, u64> = HashMap::new();
+        let mut places: HashMap<Extent, u64> = HashMap::new();
+        for (place, extent) in (0..).zip(&old.extents) {
+            let index = table.len() as u64;
+            table.entry(extent.chunk).or_insert(index);
+            places.entry(*extent).or_insert(place);
+        }
+        let mut edit = Self { parent, depth, chunks: Vec::new(), steps: Vec::new() };
+        let mut next = 0;
+        for extent in &new.extents {
+            let at_next = usize::try_from(next).ok().and_then(|next| old.extents.get(next));
+            let place = if at_next == Some(extent) { Some(next) } else { places.get(extent).copied() };
+            if let Some(place) = place {
+                edit.copy(place);
+                next = place + 1;
+                continue;
+            }
+            let index = table.len() as u64;
+            let index = *table.entry(extent.chunk).or_insert_with(|| {
+                edit.chunks.push((extent.chunk, extent.chunk_len));
+                index
+            });
+            edit.add(extent, index);
+        }
+        Some(edit)
+    }
+
+    fn copy(&mut self, place: u64) {
+        match self.steps.last_mut() {
+            Some(Step::Copy { start, count }) if *start + *count == place => *count += 1,
+            _ => self.steps.push(Step::Copy { start: place, count: 1 }),
+        }
+    }
+
+    fn add(&mut self, extent: &Extent, index: u64) {
+        if !extent.is_whole() {
+            self.steps.push(Step::Part { index, offset: extent.offset, len: extent.len });
+            return;
+        }
+        match self.steps.last_mut() {
+            Some(Step::Whole { start, count }) if *start + *count == index => *count += 1,
+            _ => self.steps.push(Step::Whole { start: index, count: 1 }),
+        }
+    }
+
+    /// Returns the page that this edit makes of its parent. Fails where it reaches beyond either's chunks or
+    /// extents, or makes a page that [`RecipePage::decode`] would refuse.
+    pub fn apply(&self, old: &RecipePage) -> Result<RecipePage, Error> {
+        let (mut table, _) = old.table();
+        let known: std::collections::HashSet<ChunkId> = table.iter().map(|(chunk, _)| *chunk).collect();
+        if self.chunks.iter().any(|(chunk, _)| known.contains(chunk)) {
+            return Err(Error::NotCanonical { what: WHAT });
+        }
+        table.extend_from_slice(&self.chunks);
+        let entry = |index: u64| {
+            let entry = usize::try_from(index).ok().and_then(|index| table.get(index));
+            entry.copied().ok_or(Error::Invalid { what: "chunk of an extent", found: index })
+        };
+        let mut extents: Vec<Extent> = Vec::new();
+        let room = |extents: &Vec<Extent>, more: u64| {
+            limits::check(WHAT, more.saturating_add(extents.len() as u64), limits::PAGE_EXTENTS_MAX)
+        };
+        for step in &self.steps {
+            match *step {
+                Step::Copy { start, count } => {
+                    room(&extents, count)?;
+                    let range = usize::try_from(start).ok().zip(usize::try_from(start.saturating_add(count)).ok());
+                    let copied = range.and_then(|(start, end)| old.extents.get(start..end));
+                    extents.extend_from_slice(copied.ok_or(Error::Invalid { what: "copy of a page", found: start })?);
+                }
+                Step::Part { index, offset, len } => {
+                    room(&extents, 1)?;
+                    let (chunk, chunk_len) = entry(index)?;
+                    let extent = Extent { chunk, chunk_len, offset, len };
+                    if extent.is_whole() {
+                        return Err(Error::NotCanonical { what: WHAT });
+                    }
+                    extents.push(extent);
+                }
+                Step::Whole { start, count } => {
+                    room(&extents, count)?;
+                    for index in start..start.saturating_add(count) {
+                        let (chunk, len) = entry(index)?;
+                        extents.push(Extent::whole(chunk, len));
+                    }
+                }
+            }
+        }
+        let page = RecipePage { extents };
+        page.check()?;
+        let used: std::collections::HashSet<ChunkId> = page.extents.iter().map(|extent| extent.chunk).collect();
+        if self.chunks.iter().any(|(chunk, _)| !used.contains(chunk)) {
+            return Err(Error::NotCanonical { what: WHAT });
+        }
+        Ok(page)
+    }
+
+    /// Returns the page's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![FORM];
+        out.extend_from_slice(self.parent.as_bytes());
+        out.push(self.depth);
+        super::push_chunks(&mut out, &self.chunks);
+        push_varint(&mut out, self.steps.len() as u64);
+        let mut next = 0;
+        for step in &self.steps {
+            match *step {
+                Step::Copy { start, count } => {
+                    let kind = if start == next { COPY_NEXT } else { COPY_AT };
+                    push_varint(&mut out, (count << 2) | kind);
+                    if kind == COPY_AT {
+                        push_varint(&mut out, start);
+                    }
+                    next = start + count;
+                }
+                Step::Part { index, offset, len } => {
+                    push_varint(&mut out, (index << 2) | PART);
+                    push_varint(&mut out, u64::from(offset));
+                    push_varint(&mut out, u64::from(len));
+                }
+                Step::Whole { start, count } => {
+                    push_varint(&mut out, (count << 2) | WHOLE);
+                    push_varint(&mut out, start);
+                }
+            }
+        }
+        out
+    }
+
+    /// Reads an edit, its form byte included. Accepts only what [`PageEdit::encode`] writes.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let mut cursor = Cursor::new(WHAT, bytes);
+        let _ = cursor.u8()?;
+        let parent = ChunkId::take(&mut cursor)?;
+        let depth = cursor.u8()?;
+        if depth == 0 {
+            return Err(Error::Invalid { what: "depth of a recipe edit", found: 0 });
+        }
+        limits::check("depth of a recipe edit", u64::from(depth), limits::RECIPE_DEPTH_MAX)?;
+        let chunks = super::take_chunks(&mut cursor)?;
+        let count = cursor.count("steps of a recipe edit", limits::PAGE_EXTENTS_MAX)?;
+        let mut steps: Vec<Step> = Vec::new();
+        let mut next = 0;
+        for _ in 0..count {
+            let op = cursor.varint()?;
+            let value = op >> 2;
+            let step = match op & 3 {
+                kind @ (COPY_NEXT | COPY_AT) => {
+                    let start = if kind == COPY_NEXT { next } else { cursor.varint()? };
+                    limits::check(WHAT, start, limits::PAGE_EXTENTS_MAX)?;
+                    limits::check(WHAT, value, limits::PAGE_EXTENTS_MAX)?;
+                    next = start + value;
+                    Step::Copy { start, count: value }
+                }
+                PART => Step::Part {
+                    index: value,
+                    offset: super::narrow(cursor.varint()?)?,
+                    len: super::narrow(cursor.varint()?)?,
+                },
+                _ => {
+                    limits::check(WHAT, value, limits::PAGE_EXTENTS_MAX)?;
+                    Step::Whole { start: cursor.varint()?, count: value }
+                }
+            };
+            let continues = match (steps.last(), step) {
+                (Some(Step::Copy { start, count }), Step::Copy { start: next, .. })
+                | (Some(Step::Whole { start, count }), Step::Whole { start: next, .. }) => start + count == next,
+                _ => false,
+            };
+            if continues || matches!(step, Step::Copy { count: 0, .. } | Step::Whole { count: 0, .. }) {
+                return Err(Error::NotCanonical { what: WHAT });
+            }
+            steps.push(step);
+        }
+        cursor.end()?;
+        let edit = Self { parent, depth, chunks, steps };
+        if edit.encode() == bytes { Ok(edit) } else { Err(Error::NotCanonical { what: WHAT }) }
+    }
+}
+
+/// A page as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredPage {
+    /// Form 0.
+    Whole(RecipePage),
+    /// Form 1.
+    Edit(PageEdit),
+}
+
+impl StoredPage {
+    /// Reads a page of any form.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        match bytes.first() {
+            Some(&FORM) => PageEdit::decode(bytes).map(Self::Edit),
+            _ => RecipePage::decode(bytes).map(Self::Whole),
+        }
+    }
+
+    /// Returns the page's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Whole(page) => page.encode(),
+            Self::Edit(edit) => edit.encode(),
+        }
+    }
+}
+
+/// Follows a page through its parents to a whole one, and back. Bounded: every parent must be less deep.
+#[derive(Debug, Default)]
+pub struct PageExpansion {
+    edits: Vec<PageEdit>,
+}
+
+/// What a [`PageExpansion`] came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expanded {
+    /// This chunk's bytes are needed next.
+    Parent(ChunkId),
+    /// The page.
+    Page(RecipePage),
+}
+
+impl PageExpansion {
+    /// Takes the bytes of the page, then of each parent that was asked for.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<Expanded, Error> {
+        let expected = self.edits.last().map(|child| child.depth - 1);
+        let wrong_depth = |depth: u8| Error::Invalid { what: "depth of a recipe edit", found: u64::from(depth) };
+        match StoredPage::decode(bytes)? {
+            StoredPage::Edit(edit) if expected.is_none_or(|expected| expected == edit.depth) => {
+                let parent = edit.parent;
+                self.edits.push(edit);
+                Ok(Expanded::Parent(parent))
+            }
+            StoredPage::Edit(edit) => Err(wrong_depth(edit.depth)),
+            StoredPage::Whole(page) if expected.is_none_or(|expected| expected == 0) => {
+                let edits = std::mem::take(&mut self.edits);
+                edits.iter().rev().try_fold(page, |page, edit| edit.apply(&page)).map(Expanded::Page)
+            }
+            StoredPage::Whole(_) => Err(wrong_depth(0)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(number: u8) -> ChunkId {
+        ChunkId::from_bytes([number; 32])
+    }
+
+    fn part(number: u8, offset: u32, len: u32) -> Extent {
+        Extent { chunk: chunk(number), chunk_len: 1000, offset, len }
+    }
+
+    fn page(extents: &[Extent]) -> RecipePage {
+        RecipePage { extents: extents.to_vec() }
+    }
+
+    #[test]
+    fn an_edit_makes_the_new_page_of_the_old_one() {
+        let whole = |number| Extent::whole(chunk(number), 1000);
+        let old = page(&[whole(1), whole(2), part(3, 0, 10), whole(4), whole(5)]);
+        let cases = [
+            old.clone(),
+            page(&[whole(1)]),
+            page(&[whole(9)]),
+            page(&[whole(5), whole(4), whole(9), whole(10), part(2, 1, 5), whole(1), whole(2), part(3, 0, 10)]),
+            page(&[whole(1), part(2, 0, 400), part(9, 7, 3), part(2, 500, 500), part(3, 0, 10), whole(4), whole(5)]),
+        ];
+        for new in &cases {
+            let edit = PageEdit::between(chunk(77), 3, &old, new).unwrap();
+            let stored = StoredPage::decode(&edit.encode()).unwrap();
+            assert_eq!(stored, StoredPage::Edit(edit.clone()));
+            assert_eq!(edit.apply(&old).unwrap(), *new);
+        }
+        assert!(PageEdit::between(chunk(77), 0, &old, &old).is_none());
+        assert!(PageEdit::between(chunk(77), 17, &old, &old).is_none());
+    }
+
+    #[test]
+    fn a_chain_expands_and_a_cycle_or_a_wrong_depth_ends_it() {
+        let pages: Vec<_> = (0..17).map(|night| page(&[part(1, night, 5), part(2, 0, 1 + night)])).collect();
+        let mut stored = vec![pages[0].encode()];
+        for depth in 1..17 {
+            let (old, new) = (&pages[depth - 1], &pages[depth]);
+            let parent = chunk(u8::try_from(depth - 1).unwrap());
+            stored.push(PageEdit::between(parent, u8::try_from(depth).unwrap(), old, new).unwrap().encode());
+        }
+        let expand = |from: usize, get: &dyn Fn(ChunkId) -> usize| {
+            let mut expansion = PageExpansion::default();
+            let mut at = from;
+            for _ in 0..100 {
+                match expansion.push(&stored[at])? {
+                    Expanded::Parent(parent) => at = get(parent),
+                    Expanded::Page(page) => return Ok::<_, Error>(page),
+                }
+            }
+            panic!("an expansion without end")
+        };
+        let number = |chunk: ChunkId| usize::from(chunk.as_bytes()[0]);
+        assert_eq!(expand(16, &number), Ok(pages[16].clone()));
+        for wrong in [5, 16, 9, 0] {
+            assert!(expand(16, &|_| wrong).is_err(), "parents all {wrong}");
+        }
+    }
+
+    #[test]
+    fn a_changed_extent_costs_a_few_bytes() {
+        let old = page(&(0..200).map(|number| Extent::whole(chunk(number), 1000)).collect::<Vec<_>>());
+        let mut new = old.clone();
+        new.extents.splice(50..51, [part(50, 0, 300), part(201, 0, 80), part(50, 380, 620)]);
+        let edit = PageEdit::between(chunk(255), 1, &old, &new).unwrap().encode();
+        // A chunk (34), its parent and head (36), two copies and three parts.
+        assert!(edit.len() < 34 + 36 + 6 + 3 * 7, "{} bytes", edit.len());
+    }
+
+    #[test]
+    fn hostile_edits_are_refused() {
+        let old = page(&[Extent::whole(chunk(1), 1000), part(2, 0, 10)]);
+        let edit = |chunks: &[(ChunkId, u32)], steps: &[Step]| PageEdit {
+            parent: chunk(7),
+            depth: 1,
+            chunks: chunks.to_vec(),
+            steps: steps.to_vec(),
+        };
+        let hostile = [
+            edit(&[], &[]),
+            edit(&[], &[Step::Copy { start: 1, count: 2 }]),
+            edit(&[], &[Step::Copy { start: 5, count: 1 }]),
+            edit(&[], &[Step::Whole { start: 1, count: 60_000 }]),
+            edit(&[], &[Step::Part { index: 2, offset: 0, len: 1 }]),
+            edit(&[], &[Step::Part { index: 0, offset: 999, len: 2 }]),
+            edit(&[], &[Step::Part { index: 0, offset: 5, len: 0 }]),
+            edit(&[], &[Step::Part { index: 0, offset: 0, len: 1000 }]),
+            edit(&[(chunk(1), 1000)], &[Step::Copy { start: 0, count: 2 }]),
+            edit(&[(chunk(3), 1000)], &[Step::Copy { start: 0, count: 2 }]),
+            edit(&[], &[Step::Part { index: 0, offset: 0, len: 5 }, Step::Part { index: 0, offset: 5, len: 5 }]),
+        ];
+        for edit in &hostile {
+            assert!(edit.apply(&old).is_err(), "{edit:?}");
+        }
+        let undecodable = [
+            edit(&[], &[Step::Copy { start: 0, count: 0 }]),
+            edit(&[], &[Step::Copy { start: 0, count: 1 }, Step::Copy { start: 1, count: 1 }]),
+            edit(&[], &[Step::Whole { start: 0, count: 0 }]),
+            edit(&[], &[Step::Whole { start: 0, count: 1 }, Step::Whole { start: 1, count: 1 }]),
+            PageEdit { depth: 0, ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
+            PageEdit { depth: 17, ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
+        ];
+        for edit in &undecodable {
+            assert!(StoredPage::decode(&edit.encode()).is_err(), "{edit:?}");
+        }
+    }
+}

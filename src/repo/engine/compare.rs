@@ -1,0 +1,202 @@
+//! A stream that is compared with yesterday's, piece by piece: what is there is referred to, what is new is
+//! gathered into literal chunks (design, section 4).
+
+use super::super::Error;
+use super::super::index::Index;
+use super::super::pieces::{Base, Cut, Growing, IsLive, Matched, Matcher, Piece, PieceStore, Span, StreamPieces};
+use super::{Engine, OpenStream, Pending, PoisonError};
+use crate::format::id::ChunkId;
+use crate::format::recipe::Extent;
+
+/// Pieces that wait for the literal chunk that some of them lie in: 32 MiB of a stream, 3 MiB of memory.
+const PIECES_WAITING_MOST: usize = 64 * 1024;
+
+/// See the head of this file.
+pub(super) struct Compared {
+    name: String,
+    pub(super) matcher: Matcher,
+    growing: Option<Growing>,
+    /// Cuts whose places are not all known yet, with where they were yesterday.
+    waiting: Vec<(OpenCut, Option<u64>)>,
+    pieces_waiting: usize,
+    /// New pieces on their way into one chunk.
+    literal: Vec<u8>,
+}
+
+/// A cut whose new pieces have a place in the literal chunk, which has no name yet.
+struct OpenCut {
+    id: ChunkId,
+    spans: Vec<OpenSpan>,
+    pieces: Vec<Piece>,
+}
+
+#[derive(Clone, Copy)]
+struct OpenSpan {
+    /// `None` for the literal chunk.
+    base: Option<Base>,
+    offset: u32,
+    len: u32,
+    pieces: u32,
+    is_new: bool,
+}
+
+struct Live<'a> {
+    index: &'a Index,
+    pending: &'a Pending,
+}
+
+impl IsLive for Live<'_> {
+    fn is_live(&self, base: &Base) -> Result<bool, Error> {
+        if self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(&base.chunk) {
+            return Ok(true);
+        }
+        Ok(self.index.find(&base.chunk)?.is_some_and(|place| place.len == base.chunk_len))
+    }
+}
+
+impl Compared {
+    pub(super) fn new(name: String, pieces: StreamPieces) -> Self {
+        let StreamPieces { matcher, growing } = pieces;
+        Self { name, matcher, growing, waiting: Vec::new(), pieces_waiting: 0, literal: Vec::new() }
+    }
+
+    /// Returns what was written for tomorrow.
+    pub(super) fn end(mut self, store: &PieceStore) -> Option<Growing> {
+        if let Some(failure) = self.matcher.take_failure() {
+            store.warn(format!("the piece cache of {} is not used to its end: {failure}", self.name));
+        }
+        self.growing
+    }
+
+    /// Writes something down for tomorrow.
+    pub(super) fn grow(&mut self, store: &PieceStore, write: impl FnOnce(&mut Growing) -> std::io::Result<()>) {
+        if let Some(growing) = &mut self.growing
+            && let Err(error) = write(growing)
+        {
+            store.warn(format!("the piece cache of {} is not kept: {error}", self.name));
+            self.growing = None;
+        }
+    }
+
+    fn wait(&mut self, cut: OpenCut, from: Option<u64>) {
+        self.pieces_waiting += cut.pieces.len();
+        self.waiting.push((cut, from));
+    }
+}
+
+impl Engine {
+    /// Takes one chunk of a stream that has a name.
+    pub(super) fn compare(
+        &mut self,
+        open: &mut OpenStream,
+        compared: &mut Compared,
+        bytes: &[u8],
+        records: &[u64],
+    ) -> Result<(), Error> {
+        let id = self.lane(open.pack_kind()).ids.id(bytes);
+        let live = Live { index: &self.index, pending: &self.pending };
+        if let Some((cut, from)) = compared.matcher.cut(&id, &live)? {
+            self.stats.known_chunks += 1;
+            let known = |span: &Span| OpenSpan {
+                base: Some(span.base),
+                offset: span.offset,
+                len: span.len,
+                pieces: span.pieces,
+                is_new: false,
+            };
+            let spans = cut.spans.iter().map(known).collect();
+            compared.wait(OpenCut { id, spans, pieces: cut.pieces }, Some(from));
+        } else {
+            let front = open.front;
+            let ends = records.iter().map(|end| usize::try_from(end - front).unwrap_or(usize::MAX));
+            let pieces = compared.matcher.pieces(bytes, ends);
+            self.find_pieces(open, compared, id, bytes, pieces)?;
+        }
+        let is_full = compared.literal.len() >= self.config.sizes(open.kind).average as usize;
+        if compared.literal.is_empty() || is_full || compared.pieces_waiting >= PIECES_WAITING_MOST {
+            self.settle(open, compared)?;
+        }
+        Ok(())
+    }
+
+    fn find_pieces(
+        &mut self,
+        open: &OpenStream,
+        compared: &mut Compared,
+        id: ChunkId,
+        bytes: &[u8],
+        pieces: Vec<Piece>,
+    ) -> Result<(), Error> {
+        let is_known = self.is_known(&id)?;
+        let live = Live { index: &self.index, pending: &self.pending };
+        let matched = if is_known {
+            compared.matcher.seek(&pieces);
+            Matched::default()
+        } else {
+            compared.matcher.find(&pieces, &live)?
+        };
+        let from = matched.from;
+        let spans = if is_known || !matched.is_worth_it() {
+            let (extent, is_new) = self.store_as(open.pack_kind(), open.account, id, bytes)?;
+            let base = Some(Base { chunk: id, chunk_len: extent.len });
+            let pieces = u32::try_from(pieces.len()).expect("a chunk has fewer pieces than bytes");
+            vec![OpenSpan { base, offset: 0, len: extent.len, pieces, is_new }]
+        } else {
+            let mut rest = bytes;
+            let mut spans = Vec::with_capacity(matched.runs.len());
+            for run in matched.runs {
+                let (run_bytes, tail) = rest.split_at_checked(run.len as usize).unwrap_or((rest, &[]));
+                rest = tail;
+                let (base, offset) = if let Some((base, offset)) = run.place {
+                    (Some(base), offset)
+                } else {
+                    let offset = u32::try_from(compared.literal.len()).expect("a literal chunk is below 16 MiB");
+                    compared.literal.extend_from_slice(run_bytes);
+                    (None, offset)
+                };
+                spans.push(OpenSpan { base, offset, len: run.len, pieces: run.pieces, is_new: base.is_none() });
+            }
+            spans
+        };
+        compared.wait(OpenCut { id, spans, pieces }, from);
+        Ok(())
+    }
+
+    /// Stores the literal chunk and passes on what waited for it.
+    pub(super) fn settle(&mut self, open: &mut OpenStream, compared: &mut Compared) -> Result<(), Error> {
+        let mut literal = None;
+        if !compared.literal.is_empty() {
+            let bytes = std::mem::take(&mut compared.literal);
+            let (extent, is_new) = self.store(open.pack_kind(), open.account, &bytes)?;
+            literal = Some((Base { chunk: extent.chunk, chunk_len: extent.chunk_len }, is_new));
+        }
+        compared.pieces_waiting = 0;
+        for (waiting, from) in std::mem::take(&mut compared.waiting) {
+            open.recipe.comes_from(from);
+            let mut cut =
+                Cut { id: waiting.id, spans: Vec::with_capacity(waiting.spans.len()), pieces: waiting.pieces };
+            for span in waiting.spans {
+                let (base, is_new) = match (span.base, literal) {
+                    (Some(base), _) => (base, span.is_new),
+                    (None, Some(literal)) => literal,
+                    // A span without a base is only made together with literal bytes.
+                    (None, None) => return Err(Error::Stopped),
+                };
+                let OpenSpan { offset, len, pieces, .. } = span;
+                cut.spans.push(Span { base, offset, len, pieces });
+                let extent = Extent { chunk: base.chunk, chunk_len: base.chunk_len, offset, len };
+                open.report.count(&extent, is_new);
+                let full = open.recipe.push(extent);
+                if let Some(full) = full {
+                    let page = self.put_page(open, Some(&compared.matcher), &full)?;
+                    compared.grow(&self.pieces, |growing| {
+                        growing.writer.page(page);
+                        Ok(())
+                    });
+                }
+            }
+            compared.grow(&self.pieces, |growing| growing.writer.push(&cut));
+        }
+        Ok(())
+    }
+}

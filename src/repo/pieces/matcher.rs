@@ -1,0 +1,186 @@
+//! Finds tonight's pieces among yesterday's, and decides what of a chunk is referred to and what is stored.
+
+use std::collections::HashSet;
+
+use super::file::KnownPage;
+use super::window::{Position, Window};
+use super::{Base, Cut, Piece};
+use crate::chunker::PieceCutter;
+use crate::crypto::piece::FingerprintKey;
+use crate::format::id::ChunkId;
+
+/// Blocks of yesterday's that one chunk of tonight's may bring at hand.
+const SEEKS_MOST: usize = 4;
+/// Extents for each 32 KiB of a chunk, above which it is stored whole again: restoring it would be a search.
+const EXTENTS_MOST: u64 = 64;
+const EXTENTS_PER_BYTES: u64 = 32 * 1024;
+
+/// Whether a chunk can still be referred to.
+pub(in crate::repo) trait IsLive {
+    /// Returns whether the repository has it, with this length.
+    fn is_live(&self, base: &Base) -> Result<bool, crate::repo::Error>;
+}
+
+/// A run of pieces of a chunk of tonight's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::repo) struct Run {
+    /// Where its bytes lie, and from where in that chunk; `None` for new ones.
+    pub(in crate::repo) place: Option<(Base, u32)>,
+    /// Bytes.
+    pub(in crate::repo) len: u32,
+    /// Pieces.
+    pub(in crate::repo) pieces: u32,
+}
+
+/// What was found of a chunk.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(in crate::repo) struct Matched {
+    pub(in crate::repo) runs: Vec<Run>,
+    /// Where yesterday's stream has what was found first.
+    pub(in crate::repo) from: Option<u64>,
+}
+
+impl Matched {
+    /// Returns whether referring is better than storing the chunk: at least half of it is there, in extents that
+    /// are not too many.
+    pub(in crate::repo) fn is_worth_it(&self) -> bool {
+        let bytes = |known: bool| -> u64 {
+            self.runs.iter().filter(|run| run.place.is_some() == known).map(|run| u64::from(run.len)).sum()
+        };
+        let (known, new) = (bytes(true), bytes(false));
+        known >= new && self.runs.len() as u64 <= EXTENTS_MOST * (known + new).div_ceil(EXTENTS_PER_BYTES)
+    }
+}
+
+/// See the head of this file.
+pub(in crate::repo) struct Matcher {
+    window: Option<Window>,
+    key: FingerprintKey,
+    cutter: PieceCutter,
+    /// Yesterday's chunks of which too little is in use to be referred to again.
+    refused: HashSet<ChunkId>,
+    last: Option<Position>,
+}
+
+impl Matcher {
+    pub(super) fn new(window: Option<Window>, key: FingerprintKey, gear: &[u64; 256]) -> Self {
+        let refused = window.as_ref().map(refused).unwrap_or_default();
+        Self { window, key, cutter: PieceCutter::new(gear), refused, last: None }
+    }
+
+    /// Returns the page of yesterday's recipe that stands for the place `from` of yesterday's stream.
+    pub(in crate::repo) fn page_at(&self, from: u64) -> Option<&KnownPage> {
+        let mut end = 0;
+        let pages = self.window.as_ref()?.trailer().pages.iter();
+        pages.into_iter().find(|page| {
+            end += page.stream_len;
+            end > from
+        })
+    }
+
+    /// Returns why yesterday's file turned out to be of no use, once.
+    pub(in crate::repo) fn take_failure(&mut self) -> Option<String> {
+        self.window.as_mut().and_then(Window::take_failure)
+    }
+
+    /// Cuts a chunk into pieces and names them.
+    pub(in crate::repo) fn pieces(&self, chunk: &[u8], records: impl Iterator<Item = usize>) -> Vec<Piece> {
+        let mut lens = Vec::new();
+        self.cutter.cut(chunk, records, &mut lens);
+        let mut rest = chunk;
+        let name = |len: u32| {
+            let (piece, tail) = rest.split_at_checked(len as usize).unwrap_or((rest, &[]));
+            rest = tail;
+            Piece { fingerprint: self.key.fingerprint(piece), len }
+        };
+        lens.into_iter().map(name).collect()
+    }
+
+    /// Returns what yesterday's stream had between two cut points with this content, and where, if all of it can
+    /// still be referred to.
+    pub(in crate::repo) fn cut(
+        &mut self,
+        id: &ChunkId,
+        live: &dyn IsLive,
+    ) -> Result<Option<(Cut, u64)>, crate::repo::Error> {
+        let Some((cut, from)) = self.window.as_mut().and_then(|window| window.cut(id)) else { return Ok(None) };
+        for span in &cut.spans {
+            if self.refused.contains(&span.base.chunk) || !live.is_live(&span.base)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some((cut, from)))
+    }
+
+    /// Brings at hand what yesterday's stream had around these pieces. Returns whether that is more than before.
+    pub(in crate::repo) fn seek(&mut self, pieces: &[Piece]) -> bool {
+        let Some(window) = &mut self.window else { return false };
+        let mut sought = 0;
+        for piece in pieces {
+            if sought < SEEKS_MOST && window.seek(piece) {
+                sought += 1;
+            }
+        }
+        sought > 0
+    }
+
+    /// Finds the pieces of a chunk.
+    pub(in crate::repo) fn find(&mut self, pieces: &[Piece], live: &dyn IsLive) -> Result<Matched, crate::repo::Error> {
+        let matched = self.find_at_hand(pieces, live)?;
+        let has_new = matched.runs.iter().any(|run| run.place.is_none());
+        if has_new && self.seek(pieces) { self.find_at_hand(pieces, live) } else { Ok(matched) }
+    }
+
+    fn find_at_hand(&mut self, pieces: &[Piece], live: &dyn IsLive) -> Result<Matched, crate::repo::Error> {
+        let mut matched = Matched::default();
+        let mut last_live: Option<(Base, bool)> = None;
+        for piece in pieces {
+            let mut place = None;
+            if let Some(window) = &mut self.window {
+                let next = self.last.and_then(|last| window.next(last, piece));
+                if let Some(found) = next.or_else(|| window.find(piece)) {
+                    let is_live = match last_live {
+                        Some((base, is_live)) if base == found.base => is_live,
+                        _ => !self.refused.contains(&found.base.chunk) && live.is_live(&found.base)?,
+                    };
+                    last_live = Some((found.base, is_live));
+                    self.last = Some(found.position);
+                    if is_live {
+                        matched.from.get_or_insert_with(|| window.stream_offset(found.position));
+                        place = Some((found.base, found.offset));
+                    }
+                }
+            }
+            match (matched.runs.last_mut(), place) {
+                (Some(run @ Run { place: None, .. }), None) => {
+                    run.len += piece.len;
+                    run.pieces += 1;
+                }
+                (Some(run), Some((base, offset)))
+                    if run.place.is_some_and(|(other, start)| other == base && start + run.len == offset) =>
+                {
+                    run.len += piece.len;
+                    run.pieces += 1;
+                }
+                _ => matched.runs.push(Run { place, len: piece.len, pieces: 1 }),
+            }
+        }
+        Ok(matched)
+    }
+}
+
+/// Returns the chunks that are not referred to again. The more of what yesterday's stream refers to is dead, the
+/// sooner a chunk is given up: what is still alive of it is then stored anew, so that a restore never reads
+/// much more than the stream (`docs/PERFORMANCE.md` has what this costs).
+fn refused(window: &Window) -> HashSet<ChunkId> {
+    let trailer = window.trailer();
+    let percent = trailer.referred.saturating_mul(100) / trailer.stream_len.max(1);
+    // Poor chunks are those of which less than half is in use.
+    let live_least = match percent {
+        0..=130 => 0,
+        131..=160 => 25,
+        _ => 50,
+    };
+    let is_refused = |base: &Base, live: u32| u64::from(live) * 100 < u64::from(base.chunk_len) * live_least;
+    trailer.poor.iter().filter(|(base, live)| is_refused(base, *live)).map(|(base, _)| base.chunk).collect()
+}

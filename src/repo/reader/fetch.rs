@@ -1,0 +1,251 @@
+//! Segments out of the store: one request for neighbours, decoded on all cores, a bounded number of bytes under way.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::Reader;
+use super::plan::Request;
+use crate::crypto::pack::DataKey;
+use crate::format::id::PackId;
+use crate::format::object::{Namespace, ObjectKey};
+use crate::format::pack::{PackHeader, PackKind};
+use crate::repo::Error;
+use crate::repo::index::Segment;
+use crate::repo::open::Repository;
+
+/// Sealed bytes that are fetched or being decoded for one pipeline, in KiB. More than the largest segment and request.
+pub(super) const UNDER_WAY_KIB: u32 = 16 * 1024;
+/// Plain bytes of decoded segments that are kept for whoever wants them next.
+const KEPT_BYTES: usize = 24 * 1024 * 1024;
+/// Opened data keys that are kept; all are dropped when there are more.
+const KEYS_KEPT: usize = 4096;
+
+/// What is wanted of a segment.
+#[derive(Debug)]
+pub(super) enum Take {
+    /// All of it.
+    Whole,
+    /// Copies of these ranges: where each starts, and its length.
+    Parts(Vec<(u32, u32)>),
+}
+
+/// What was taken out of a decoded segment.
+pub(super) enum Taken {
+    /// All of it.
+    Whole(Bytes),
+    /// Copies of ranges, by where each starts.
+    Parts(HashMap<u32, Bytes>),
+}
+
+impl Taken {
+    /// Returns a range that was asked for.
+    pub(super) fn get(&self, start: u32, len: u32) -> Option<Bytes> {
+        let (from, len) = (start as usize, len as usize);
+        match self {
+            Self::Whole(plain) => (from + len <= plain.len()).then(|| plain.slice(from..from + len)),
+            Self::Parts(parts) => parts.get(&start).filter(|part| part.len() >= len).map(|part| part.slice(..len)),
+        }
+    }
+}
+
+impl Take {
+    /// Takes it out of a decoded segment.
+    pub(super) fn of(self, plain: Bytes) -> Taken {
+        let Self::Parts(parts) = self else { return Taken::Whole(plain) };
+        let mut copies: HashMap<u32, Bytes> = HashMap::with_capacity(parts.len());
+        for (start, len) in parts {
+            let range = plain.get(start as usize..start as usize + len as usize).unwrap_or_default();
+            let copy = copies.entry(start).or_default();
+            if copy.len() < range.len() {
+                *copy = Bytes::copy_from_slice(range);
+            }
+        }
+        Taken::Parts(copies)
+    }
+}
+
+/// What was wanted of a segment, or why there is none.
+pub(super) type Decoded = Result<Taken, Error>;
+
+/// Who wants something of a segment.
+pub(super) struct Wanted {
+    pub(super) take: Take,
+    pub(super) keep: Keep,
+    pub(super) to: oneshot::Sender<Decoded>,
+}
+
+/// The decoded segments used last.
+#[derive(Default)]
+pub(super) struct Kept {
+    segments: HashMap<i64, Bytes>,
+    /// Oldest first. A segment that was used again is here more than once.
+    order: VecDeque<i64>,
+    uses: HashMap<i64, u32>,
+    bytes: usize,
+}
+
+impl Kept {
+    pub(super) fn get(&mut self, row: i64) -> Option<Bytes> {
+        let found = self.segments.get(&row).cloned()?;
+        self.used(row);
+        Some(found)
+    }
+
+    fn used(&mut self, row: i64) {
+        self.order.push_back(row);
+        *self.uses.entry(row).or_default() += 1;
+        self.forget_oldest_beyond(KEPT_BYTES);
+    }
+
+    fn keep(&mut self, row: i64, segment: Bytes) {
+        self.bytes += segment.len();
+        if let Some(old) = self.segments.insert(row, segment) {
+            self.bytes -= old.len();
+        }
+        self.used(row);
+    }
+
+    /// Also bounds the order: what is used again and again is in it often.
+    fn forget_oldest_beyond(&mut self, bytes: usize) {
+        while self.bytes > bytes || self.order.len() > 16 * self.segments.len() + 64 {
+            let Some(oldest) = self.order.pop_front() else { return };
+            let Some(uses) = self.uses.get_mut(&oldest) else { continue };
+            *uses -= 1;
+            if *uses == 0 {
+                self.uses.remove(&oldest);
+                self.bytes -= self.segments.remove(&oldest).map_or(0, |segment| segment.len());
+            }
+        }
+    }
+}
+
+impl Reader {
+    /// Returns a decoded segment, from the ones that are kept or from the store.
+    pub(super) async fn segment(self: &Arc<Self>, segment: &Arc<Segment>) -> Result<Bytes, Error> {
+        if let Some(found) = self.kept().get(segment.row) {
+            return Ok(found);
+        }
+        let (offset, len) = (u64::from(segment.offset), u64::from(segment.record.stored_len));
+        let under_way = Arc::new(Semaphore::new(UNDER_WAY_KIB as usize));
+        let (to, decoded) = oneshot::channel();
+        let request = Request { segments: vec![Arc::clone(segment)], offset, len };
+        self.fetch(request, vec![Wanted { take: Take::Whole, keep: Keep::Yes, to }], &under_way).await;
+        match decoded.await.unwrap_or(Err(Error::Stopped))? {
+            Taken::Whole(plain) => Ok(plain),
+            Taken::Parts(_) => Err(Error::Stopped),
+        }
+    }
+
+    /// Fetches and decodes the segments of a request; each result goes to its receiver.
+    pub(super) async fn fetch(self: &Arc<Self>, request: Request, wanted: Vec<Wanted>, under_way: &Arc<Semaphore>) {
+        let kib = u32::try_from(request.len.div_ceil(1024)).unwrap_or(UNDER_WAY_KIB).clamp(1, UNDER_WAY_KIB);
+        // The semaphore is never closed.
+        let Ok(permit) = Arc::clone(under_way).acquire_many_owned(kib).await else { return };
+        let permit = Arc::new(permit);
+        let Some(first) = request.segments.first() else { return };
+        let object = ObjectKey::Pack(first.pack);
+        let backend = self.repository.backend();
+        let mut bytes = Some(backend.get_range(object, request.offset, request.len).await);
+        let is_one = request.segments.len() == 1;
+        for (segment, wanted) in request.segments.into_iter().zip(wanted) {
+            let sealed = match &bytes {
+                Some(Ok(bytes)) => sealed_of(bytes, &segment, request.offset).ok_or(Error::Stopped),
+                Some(Err(_)) if is_one => bytes.take().unwrap_or(Ok(Bytes::new())).map_err(Error::from),
+                // A pack that is cut short still has what lies before the cut: each by itself.
+                _ => {
+                    let (offset, len) = (u64::from(segment.offset), u64::from(segment.record.stored_len));
+                    backend.get_range(object, offset, len).await.map_err(Error::from)
+                }
+            };
+            let key = match sealed {
+                Ok(sealed) => self.data_key(&segment).await.map(|key| (key, sealed)),
+                Err(error) => Err(error),
+            };
+            match key {
+                Ok((key, sealed)) => self.decode(Work { segment, key, sealed, wanted }, Arc::clone(&permit)),
+                // Whoever asked may have gone.
+                Err(error) => drop(wanted.to.send(Err(error))),
+            }
+        }
+    }
+
+    fn decode(self: &Arc<Self>, work: Work, permit: Arc<OwnedSemaphorePermit>) {
+        let reader = Arc::clone(self);
+        rayon::spawn(move || {
+            let Work { segment, key, sealed, wanted } = work;
+            if wanted.to.is_closed() {
+                return;
+            }
+            let ids = if segment.kind == PackKind::Content { &reader.content_ids } else { &reader.meta_ids };
+            let decoded = reader.decoders.open(&segment, &key, &sealed, ids);
+            drop((sealed, permit));
+            if let Ok(plain) = &decoded {
+                reader.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(segment.row);
+                if wanted.keep == Keep::Yes {
+                    reader.kept().keep(segment.row, plain.clone());
+                }
+            }
+            // Whoever asked may have gone.
+            drop(wanted.to.send(decoded.map(|plain| wanted.take.of(plain))));
+        });
+    }
+
+    async fn data_key(&self, segment: &Segment) -> Result<Arc<DataKey>, Error> {
+        let name = (segment.pack, segment.record.key);
+        if let Some(key) = self.keys.lock().unwrap_or_else(PoisonError::into_inner).get(&name) {
+            return Ok(Arc::clone(key));
+        }
+        let object = ObjectKey::Pack(segment.pack);
+        let header = self.repository.backend().get_range(object, 0, u64::from(segment.header_len)).await?;
+        let key = Arc::new(open_data_key(&self.repository, segment.pack, segment.record.key, &header)?);
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.len() >= KEYS_KEPT {
+            keys.clear();
+        }
+        keys.insert(name, Arc::clone(&key));
+        Ok(key)
+    }
+
+    pub(super) fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a decoded segment is kept beyond what it was fetched for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    Yes,
+    No,
+}
+
+struct Work {
+    segment: Arc<Segment>,
+    key: Arc<DataKey>,
+    sealed: Bytes,
+    wanted: Wanted,
+}
+
+fn sealed_of(fetched: &Bytes, segment: &Segment, offset: u64) -> Option<Bytes> {
+    let start = usize::try_from(u64::from(segment.offset).checked_sub(offset)?).ok()?;
+    let end = start.checked_add(segment.record.stored_len as usize)?;
+    (end <= fetched.len()).then(|| fetched.slice(start..end))
+}
+
+/// Opens the data key of a pack from its header's bytes.
+pub(in crate::repo) fn open_data_key(
+    repository: &Repository,
+    pack: PackId,
+    entry: u8,
+    header: &[u8],
+) -> Result<DataKey, Error> {
+    let object = || ObjectKey::Pack(pack).to_string();
+    let (header, _) = PackHeader::decode(header).map_err(|source| Error::Damaged { object: object(), source })?;
+    let entry = header.keys.get(usize::from(entry)).ok_or_else(|| Error::WrongContent { object: object() })?;
+    let keyring = repository.keyring();
+    let keys = keyring.namespace(Namespace::Data)?;
+    DataKey::open(keys, &keyring.repository, header.kind, entry)
+        .map_err(|source| Error::Object { object: object(), source })
+}

@@ -1,0 +1,253 @@
+//! The one way out: recipes become the bytes that came in, or an error.
+//!
+//! `plan.rs` decides which segment serves which pieces, `pipeline.rs` keeps reading, decoding and handing out going at
+//! once, `fetch.rs` and `decode.rs` do the work, `verify.rs` has the last word. Every segment is authenticated, every
+//! chunk's id and every stream's hash recomputed; the last bytes of a stream leave only after the whole of it proved
+//! right.
+
+mod decode;
+mod extents;
+mod fetch;
+mod pipeline;
+mod plan;
+mod verify;
+
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::Stream;
+use tokio::sync::mpsc;
+
+use super::Error;
+use super::index::Place;
+use super::open::Repository;
+use crate::crypto::keys::ChunkIdKey;
+use crate::crypto::pack::DataKey;
+use crate::format::entry::EntryContent;
+use crate::format::id::{ChunkId, PackId};
+use crate::format::manifest::StreamRecord;
+use crate::format::pack::PackKind;
+use crate::format::recipe::{Expanded, Extent, PageExpansion, RecipePage, RecipeRoot};
+use extents::ExtentSource;
+use pipeline::Pipeline;
+use verify::Expected;
+
+pub(super) use decode::Decoders;
+pub(super) use fetch::open_data_key;
+
+/// Packs that are tried for one chunk: a damaged one is set aside, and a later run may have stored the same
+/// chunk again.
+const COPIES_TRIED: usize = 4;
+/// Pieces between reading and hashing, and between hashing and the consumer. A piece is at most a segment.
+const PIECES_QUEUED: usize = 3;
+
+/// Bytes on their way out. Ends early only with an `Err`.
+pub type ContentStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
+
+/// Reads content, recipes and tables.
+pub struct Reader {
+    repository: Repository,
+    content_ids: ChunkIdKey,
+    meta_ids: ChunkIdKey,
+    decoders: Decoders,
+    kept: Mutex<fetch::Kept>,
+    keys: Mutex<HashMap<(PackId, u8), Arc<DataKey>>>,
+    /// Rows of the segments that were opened and found right.
+    opened: Mutex<HashSet<i64>>,
+}
+
+/// A stream that [`Reader::verify_together`] reads: what it is made of, and how long it is.
+#[derive(Debug, Clone)]
+pub struct ToVerify {
+    /// Extents or recipe, and the hash of the whole.
+    pub content: EntryContent,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl ToVerify {
+    /// Returns what a stream of a manifest is to be compared with.
+    #[must_use]
+    pub fn stream(record: &StreamRecord) -> Self {
+        let content = EntryContent::Recipe { hash: record.blake3, root: record.recipe };
+        Self { content, len: record.length }
+    }
+
+    fn expected(&self) -> Expected {
+        let hash = match &self.content {
+            EntryContent::None => crate::crypto::hash::content_hash(&[]),
+            EntryContent::Extents { hash, .. } | EntryContent::Recipe { hash, .. } => *hash,
+        };
+        Expected { len: self.len, hash }
+    }
+}
+
+impl Reader {
+    /// Makes a reader. What it can read depends on the keys: recipes and tables with any of them.
+    pub fn new(repository: &Repository) -> Result<Arc<Self>, Error> {
+        let keyring = repository.keyring();
+        let keys = keyring.data()?;
+        Ok(Arc::new(Self {
+            repository: repository.clone(),
+            content_ids: keys.chunk_ids(PackKind::Content),
+            meta_ids: keys.chunk_ids(PackKind::Meta),
+            decoders: Decoders::default(),
+            kept: Mutex::default(),
+            keys: Mutex::default(),
+            opened: Mutex::default(),
+        }))
+    }
+
+    /// Opens a stream of a manifest.
+    #[must_use]
+    pub fn open(self: &Arc<Self>, record: &StreamRecord) -> ContentStream {
+        self.start(ToVerify::stream(record))
+    }
+
+    /// Opens the content of an entry of `len` bytes.
+    #[must_use]
+    pub fn open_entry(self: &Arc<Self>, content: &EntryContent, len: u64) -> ContentStream {
+        self.start(ToVerify { content: content.clone(), len })
+    }
+
+    fn start(self: &Arc<Self>, stream: ToVerify) -> ContentStream {
+        let expected = stream.expected();
+        let (read, pieces) = mpsc::channel(PIECES_QUEUED);
+        let (checked, received) = mpsc::channel(PIECES_QUEUED);
+        let pipeline = Pipeline::new(self, vec![(ExtentSource::new(stream.content, expected), read)]);
+        tokio::spawn(pipeline.run());
+        tokio::spawn(verify::pass_on(expected, pieces, checked));
+        Box::pin(futures::stream::unfold(received, |mut received| async move {
+            received.recv().await.map(|piece| (piece, received))
+        }))
+    }
+
+    /// Reads streams side by side and compares each with its length and hash, so that a segment that several of
+    /// them need is decoded once. Every stream takes memory for a page of its recipe: give few at a time. `passed`
+    /// hears of every piece's length. Returns what is wrong with which, in the order of `streams`.
+    pub async fn verify_together(
+        self: &Arc<Self>,
+        streams: Vec<ToVerify>,
+        mut passed: impl FnMut(u64),
+    ) -> Vec<Result<(), Error>> {
+        let (progress, mut pieces_passed) = mpsc::unbounded_channel();
+        let mut sources = Vec::new();
+        let mut verdicts = Vec::new();
+        for stream in streams {
+            let expected = stream.expected();
+            let (read, pieces) = mpsc::channel(PIECES_QUEUED);
+            sources.push((ExtentSource::new(stream.content, expected), read));
+            verdicts.push(tokio::spawn(verify::judge(expected, pieces, progress.clone())));
+        }
+        drop(progress);
+        tokio::spawn(Pipeline::new(self, sources).run());
+        while let Some(len) = pieces_passed.recv().await {
+            passed(len);
+        }
+        let verdicts = futures::future::join_all(verdicts).await;
+        verdicts.into_iter().map(|verdict| verdict.unwrap_or(Err(Error::Stopped))).collect()
+    }
+
+    /// Returns the segments (rows of this repository's index) that this reader opened and found right: a check
+    /// need not open them again.
+    #[must_use]
+    pub fn opened_segments(&self) -> HashSet<i64> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the root of a recipe.
+    pub async fn recipe_root(self: &Arc<Self>, chunk: &ChunkId) -> Result<RecipeRoot, Error> {
+        let bytes = self.chunk(chunk, COPIES_TRIED).await?;
+        RecipeRoot::decode(&bytes).map_err(|source| damaged_chunk(chunk, source))
+    }
+
+    /// Reads a page of a recipe that stands for `stream_len` bytes.
+    pub async fn recipe_page(self: &Arc<Self>, chunk: &ChunkId, stream_len: u64) -> Result<RecipePage, Error> {
+        let mut expansion = PageExpansion::default();
+        let mut next = *chunk;
+        let page = loop {
+            let bytes = self.chunk(&next, COPIES_TRIED).await?;
+            match expansion.push(&bytes).map_err(|source| damaged_chunk(&next, source))? {
+                Expanded::Parent(parent) => next = parent,
+                Expanded::Page(page) => break page,
+            }
+        };
+        if page.stream_len() == stream_len { Ok(page) } else { Err(Error::StreamDamaged) }
+    }
+
+    /// Checks without reading content that everything that `content` refers to is in a pack that is there,
+    /// with the right length. Returns the length of the whole.
+    pub async fn check_structure(self: &Arc<Self>, content: &EntryContent) -> Result<u64, Error> {
+        match content {
+            EntryContent::None => Ok(0),
+            EntryContent::Extents { extents, .. } => self.check_extents(extents),
+            EntryContent::Recipe { hash, root } => {
+                let root = self.recipe_root(root).await?;
+                if root.hash != *hash {
+                    return Err(Error::StreamDamaged);
+                }
+                for page in &root.pages {
+                    self.check_extents(&self.recipe_page(&page.chunk, page.stream_len).await?.extents)?;
+                }
+                Ok(root.stream_len())
+            }
+        }
+    }
+
+    fn check_extents(&self, extents: &[Extent]) -> Result<u64, Error> {
+        let mut len = 0;
+        for extent in extents {
+            self.place(extent)?;
+            len += u64::from(extent.len);
+        }
+        Ok(len)
+    }
+
+    fn place(&self, extent: &Extent) -> Result<Place, Error> {
+        let place = self.repository.index().find(&extent.chunk)?.ok_or(Error::ChunkMissing { chunk: extent.chunk })?;
+        if place.len == extent.chunk_len {
+            Ok(place)
+        } else {
+            Err(Error::ChunkLength { chunk: extent.chunk, expected: extent.chunk_len, found: place.len })
+        }
+    }
+
+    /// Reads one chunk: from any pack that has it.
+    async fn chunk(self: &Arc<Self>, chunk: &ChunkId, copies: usize) -> Result<Bytes, Error> {
+        let missing = || Error::ChunkMissing { chunk: *chunk };
+        let mut cause = None;
+        for _ in 0..copies {
+            let Some(place) = self.repository.index().find(chunk)? else { break };
+            match self.segment(&place.segment).await {
+                Ok(plain) => {
+                    let range = usize::try_from(place.offset).ok().map(|start| start..start + place.len as usize);
+                    return range
+                        .filter(|range| range.end <= plain.len())
+                        .map(|range| plain.slice(range))
+                        .ok_or_else(missing);
+                }
+                // The pack is set aside now: another one may have the chunk, too.
+                Err(error) if error.is_damage() => {
+                    let error = self.damaged(place.segment.pack, error);
+                    cause.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(cause.unwrap_or_else(missing))
+    }
+
+    /// A pack that proved damaged counts for nothing from here on: a snapshot stores what it needs of it again.
+    fn damaged(&self, pack: PackId, error: Error) -> Error {
+        if error.is_damage() {
+            self.repository.index().set_aside(pack);
+        }
+        error
+    }
+}
+
+fn damaged_chunk(chunk: &ChunkId, source: crate::format::Error) -> Error {
+    Error::Damaged { object: format!("recipe {chunk}"), source }
+}

@@ -1,0 +1,415 @@
+//! Streams put together: extents are planned far ahead, segments fetched and decoded ahead of their turn, pieces handed
+//! out in order. One task conducts; fetching is the runtime's, decoding rayon's, hashing the receiver's.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::fetch::{Decoded, Keep, Take, Taken, UNDER_WAY_KIB, Wanted};
+use super::plan::{Horizon, Item, Need, Piece, SlotNumber, StreamNumber, requests};
+use super::{COPIES_TRIED, ExtentSource, Reader};
+use crate::format::recipe::Extent;
+use crate::repo::Error;
+use crate::repo::index::{Place, Segment};
+
+/// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
+/// that neighbours come in one request.
+const AHEAD_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of decoded content that are held for pieces whose turn has not come.
+const HELD_BYTES_MAX: u64 = 56 * 1024 * 1024;
+/// Bytes of the stream that are planned.
+const PLANNED_BYTES: u64 = 192 * 1024 * 1024;
+/// Pieces that are planned, and segments that they lie in.
+const PLANNED_ITEMS: usize = 32 * 1024;
+const PLANNED_SEGMENTS: usize = 512;
+/// Extents that are planned for every piece that is handed out, so that planning never holds up the reading.
+const EXTENTS_A_STEP: usize = 512;
+/// Pieces below this length are copied together up to the next: hashing and handing on cost per piece.
+const SMALL_BYTES: usize = 64 * 1024;
+const GATHERED_BYTES: usize = 256 * 1024;
+/// Segments planned last, among which streams that are read together are kept side by side.
+const SIDE_BY_SIDE_SEGMENTS: usize = 24;
+
+/// Where the pieces of a stream go. Closed at its end; an `Err` is the last of it.
+pub(super) type Out = mpsc::Sender<Result<Bytes, Error>>;
+
+struct Stream {
+    extents: ExtentSource,
+    /// The next extent and its place, once it was looked up.
+    next: Option<(Extent, Place)>,
+    is_planned: bool,
+    planned_bytes: u64,
+    /// Gone when it is over, failed, or nobody listens.
+    out: Option<Out>,
+    small: BytesMut,
+}
+
+enum Content {
+    Coming(oneshot::Receiver<Decoded>),
+    There(Taken),
+    Failed,
+}
+
+/// What some pieces share.
+struct Slot {
+    content: Content,
+    charge: u64,
+    left: usize,
+}
+
+/// See the head of this file.
+pub(super) struct Pipeline {
+    reader: Arc<Reader>,
+    streams: Vec<Stream>,
+    horizon: Horizon,
+    slots: HashMap<SlotNumber, Slot>,
+    next_slot: SlotNumber,
+    /// Slots of segments that are kept whole, by row.
+    whole: HashMap<i64, SlotNumber>,
+    /// The first item that was not looked at for a slot.
+    scheduled: u64,
+    ahead_bytes: u64,
+    held_bytes: u64,
+    under_way: Arc<Semaphore>,
+    /// Rows of the segments planned last.
+    recent: VecDeque<i64>,
+}
+
+impl Pipeline {
+    pub(super) fn new(reader: &Arc<Reader>, streams: Vec<(ExtentSource, Out)>) -> Self {
+        let stream = |(extents, out)| Stream {
+            extents,
+            next: None,
+            is_planned: false,
+            planned_bytes: 0,
+            out: Some(out),
+            small: BytesMut::new(),
+        };
+        Self {
+            reader: Arc::clone(reader),
+            streams: streams.into_iter().map(stream).collect(),
+            horizon: Horizon::default(),
+            slots: HashMap::new(),
+            next_slot: 0,
+            whole: HashMap::new(),
+            scheduled: 0,
+            ahead_bytes: 0,
+            held_bytes: 0,
+            under_way: Arc::new(Semaphore::new(UNDER_WAY_KIB as usize)),
+            recent: VecDeque::new(),
+        }
+    }
+
+    /// Hands out every stream to its end, or to its first error.
+    pub(super) async fn run(mut self) {
+        loop {
+            self.plan().await;
+            self.schedule();
+            let Some(item) = self.horizon.pop() else {
+                if self.streams.iter().all(|stream| stream.is_planned) {
+                    return;
+                }
+                continue;
+            };
+            match item {
+                Item::Piece(piece, slot) => self.hand_out(&piece, slot).await,
+                Item::End(stream, error) => self.end(stream, error).await,
+            }
+            if self.streams.iter().all(|stream| stream.out.is_none()) {
+                return;
+            }
+        }
+    }
+
+    // -- planning -------------------------------------------------------------------------------------------
+
+    /// Plans a step ahead, and as many as it takes to have enough to schedule.
+    async fn plan(&mut self) {
+        let mut step = EXTENTS_A_STEP;
+        while self.horizon.len() < PLANNED_ITEMS
+            && self.horizon.segments() < PLANNED_SEGMENTS
+            && self.horizon.bytes() < PLANNED_BYTES
+            && (step > 0 || self.horizon.bytes() < AHEAD_BYTES)
+        {
+            let Some(stream) = self.next_stream().await else { return };
+            step = step.saturating_sub(1);
+            self.plan_extent(stream);
+        }
+    }
+
+    /// Returns the stream whose next extent is planned next. Streams that are read together go side by side: first
+    /// those that want what was planned just now, then the one that is furthest behind.
+    async fn next_stream(&mut self) -> Option<StreamNumber> {
+        for number in 0..self.streams.len() {
+            self.look_up(number).await;
+        }
+        let wants = |stream: &Stream| stream.next.as_ref().map(|(_, place)| place.segment.row);
+        let open = || self.streams.iter().enumerate().filter(|(_, stream)| stream.next.is_some());
+        let near = open().find(|(_, stream)| wants(stream).is_some_and(|row| self.recent.contains(&row)));
+        near.or_else(|| open().min_by_key(|(_, stream)| stream.planned_bytes)).map(|(number, _)| number)
+    }
+
+    /// Finds the place of the next extent of a stream. One that has none ends the stream.
+    async fn look_up(&mut self, number: StreamNumber) {
+        let Some(stream) = self.streams.get_mut(number) else { return };
+        if stream.next.is_some() || stream.is_planned {
+            return;
+        }
+        let extent = match stream.extents.next_ready() {
+            Some(extent) => Ok(Some(extent)),
+            None if stream.out.is_none() => Ok(None),
+            None => match stream.extents.refill(&self.reader).await {
+                Ok(_) => Ok(stream.extents.next_ready()),
+                Err(error) => Err(error),
+            },
+        };
+        let placed = extent.and_then(|extent| {
+            let place = |extent: Extent| self.reader.place(&extent).map(|place| (extent, place));
+            extent.map(place).transpose()
+        });
+        match placed {
+            Ok(Some(next)) => stream.next = Some(next),
+            Ok(None) => {
+                stream.is_planned = true;
+                self.horizon.push_end(number, None);
+            }
+            Err(error) => {
+                stream.is_planned = true;
+                self.horizon.push_end(number, Some(error));
+            }
+        }
+    }
+
+    fn plan_extent(&mut self, number: StreamNumber) {
+        let Some(stream) = self.streams.get_mut(number) else { return };
+        let Some((extent, place)) = stream.next.take() else { return };
+        stream.planned_bytes += u64::from(extent.len);
+        // A segment is at most 8 MiB.
+        let start = u32::try_from(place.offset).unwrap_or(u32::MAX).saturating_add(extent.offset);
+        let row = place.segment.row;
+        if self.recent.back() != Some(&row) {
+            self.recent.retain(|other| *other != row);
+            self.recent.push_back(row);
+            if self.recent.len() > SIDE_BY_SIDE_SEGMENTS {
+                self.recent.pop_front();
+            }
+        }
+        self.horizon.push(Piece { stream: number, segment: place.segment, start, len: extent.len });
+    }
+
+    // -- scheduling -----------------------------------------------------------------------------------------
+
+    /// Sees to it that the pieces whose turn comes soon have a slot, and fetches what these want.
+    fn schedule(&mut self) {
+        self.scheduled = self.scheduled.max(self.horizon.front());
+        if self.ahead_bytes > AHEAD_BYTES / 2 {
+            return;
+        }
+        let near = self.scheduled + PLANNED_ITEMS as u64 / 64;
+        let mut wanted = Vec::new();
+        while self.ahead_bytes < AHEAD_BYTES {
+            let Some(item) = self.horizon.get(self.scheduled) else { break };
+            if let Item::Piece(piece, None) = item {
+                let segment = Arc::clone(&piece.segment);
+                if !self.give_slot(&segment, near, &mut wanted) {
+                    break;
+                }
+            }
+            if let Some(Item::Piece(piece, _)) = self.horizon.get(self.scheduled) {
+                self.ahead_bytes += u64::from(piece.len);
+            }
+            self.scheduled += 1;
+        }
+        self.launch(wanted);
+    }
+
+    /// Gives all planned pieces of a segment a slot. Returns false where too much is held already.
+    fn give_slot(&mut self, segment: &Arc<Segment>, near: u64, wanted: &mut Vec<(Arc<Segment>, Wanted)>) -> bool {
+        let mut need = self.horizon.need(segment, None);
+        if let Some(number) = self.whole.get(&segment.row).copied()
+            && let Some(slot) = self.slots.get_mut(&number)
+        {
+            slot.left += need.items.len();
+            self.horizon.assign(&need, number);
+            return true;
+        }
+        let has_room = |need: &Need| self.held_bytes + need.charge() <= HELD_BYTES_MAX;
+        if !has_room(&need) {
+            // Only what is wanted soon: the rest is decoded again when its turn comes.
+            need = self.horizon.need(segment, Some(near.max(self.scheduled + 1)));
+            if !has_room(&need) {
+                if self.scheduled > self.horizon.front() {
+                    return false;
+                }
+                // Its turn is now, and nothing else can be given back.
+                need = self.horizon.need(segment, Some(self.scheduled + 1));
+            }
+        }
+        let number = self.next_slot;
+        self.next_slot += 1;
+        let take = if need.is_dense() { Take::Whole } else { Take::Parts(self.parts(&need)) };
+        if need.is_dense() {
+            self.whole.insert(segment.row, number);
+        }
+        self.held_bytes += need.charge();
+        self.horizon.assign(&need, number);
+        let (charge, left) = (need.charge(), need.items.len());
+        let kept = self.reader.kept().get(segment.row);
+        let content = match kept {
+            Some(plain) => Content::There(take.of(plain)),
+            None => {
+                let (to, coming) = oneshot::channel();
+                // What is used up at once is not wanted again soon.
+                let keep = if need.bytes >= segment.record.plain_len() { Keep::No } else { Keep::Yes };
+                wanted.push((need.segment, Wanted { take, keep, to }));
+                Content::Coming(coming)
+            }
+        };
+        self.slots.insert(number, Slot { content, charge, left });
+        true
+    }
+
+    fn parts(&self, need: &Need) -> Vec<(u32, u32)> {
+        let of = |item: &u64| match self.horizon.get(*item) {
+            Some(Item::Piece(piece, _)) => Some((piece.start, piece.len)),
+            _ => None,
+        };
+        need.items.iter().filter_map(of).collect()
+    }
+
+    fn launch(&self, wanted: Vec<(Arc<Segment>, Wanted)>) {
+        let mut segments = Vec::with_capacity(wanted.len());
+        let mut of_row = HashMap::with_capacity(wanted.len());
+        for (segment, wanted) in wanted {
+            of_row.insert(segment.row, wanted);
+            segments.push(segment);
+        }
+        for request in requests(segments) {
+            let wanted = request.segments.iter().filter_map(|segment| of_row.remove(&segment.row)).collect();
+            let (reader, under_way) = (Arc::clone(&self.reader), Arc::clone(&self.under_way));
+            tokio::spawn(async move { reader.fetch(request, wanted, &under_way).await });
+        }
+    }
+
+    // -- handing out ----------------------------------------------------------------------------------------
+
+    async fn hand_out(&mut self, piece: &Piece, slot: Option<SlotNumber>) {
+        let is_wanted = self.streams.get(piece.stream).is_some_and(|stream| stream.out.is_some());
+        let mut bytes = Ok(None);
+        if let Some(number) = slot {
+            self.ahead_bytes = self.ahead_bytes.saturating_sub(u64::from(piece.len));
+            if is_wanted {
+                bytes = self.content_of(number, piece).await;
+            }
+            self.release(number, piece.segment.row);
+        }
+        if !is_wanted {
+            return;
+        }
+        let bytes = match bytes {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => self.recover(piece, None).await,
+            Err(error) if error.is_damage() => self.recover(piece, Some(error)).await,
+            Err(error) => Err(error),
+        };
+        match bytes {
+            Ok(bytes) => self.send(piece.stream, bytes).await,
+            Err(error) => self.end(piece.stream, Some(error)).await,
+        }
+    }
+
+    /// Returns the bytes of a piece, `None` where its segment failed before.
+    async fn content_of(&mut self, number: SlotNumber, piece: &Piece) -> Result<Option<Bytes>, Error> {
+        let Some(slot) = self.slots.get_mut(&number) else { return Ok(None) };
+        if let Content::Coming(coming) = &mut slot.content {
+            match coming.await.unwrap_or(Err(Error::Stopped)) {
+                Ok(taken) => slot.content = Content::There(taken),
+                Err(error) => {
+                    slot.content = Content::Failed;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(match &slot.content {
+            Content::There(taken) => taken.get(piece.start, piece.len),
+            Content::Coming(_) | Content::Failed => None,
+        })
+    }
+
+    fn release(&mut self, number: SlotNumber, row: i64) {
+        let Some(slot) = self.slots.get_mut(&number) else { return };
+        slot.left = slot.left.saturating_sub(1);
+        if slot.left == 0 {
+            self.held_bytes -= slot.charge;
+            self.slots.remove(&number);
+            if self.whole.get(&row) == Some(&number) {
+                self.whole.remove(&row);
+            }
+        }
+    }
+
+    /// Reads a piece whose segment is damaged from wherever else its chunks are. Slow, and rare.
+    async fn recover(&mut self, piece: &Piece, cause: Option<Error>) -> Result<Bytes, Error> {
+        let mut cause = cause.map(|error| self.reader.damaged(piece.segment.pack, error));
+        let end = u64::from(piece.start) + u64::from(piece.len);
+        let mut at = 0_u64;
+        let mut bytes = BytesMut::with_capacity(piece.len as usize);
+        for record in &piece.segment.record.chunks {
+            let (start, chunk_end) = (at, at + u64::from(record.len));
+            at = chunk_end;
+            let (from, to) = (start.max(u64::from(piece.start)), chunk_end.min(end));
+            if from >= to {
+                continue;
+            }
+            let chunk = match self.reader.chunk(&record.id, COPIES_TRIED).await {
+                Ok(chunk) => chunk,
+                // What was wrong first says more than that there is no other copy.
+                Err(error) => return Err(cause.take().unwrap_or(error)),
+            };
+            let part = usize::try_from(from - start).ok().zip(usize::try_from(to - start).ok());
+            let part = part.and_then(|(from, to)| chunk.get(from..to)).ok_or(Error::StreamDamaged)?;
+            bytes.extend_from_slice(part);
+        }
+        Ok(bytes.freeze())
+    }
+
+    async fn send(&mut self, number: StreamNumber, bytes: Bytes) {
+        let Some(stream) = self.streams.get_mut(number) else { return };
+        if bytes.len() < SMALL_BYTES {
+            stream.small.extend_from_slice(&bytes);
+            if stream.small.len() >= GATHERED_BYTES {
+                stream.flush().await;
+            }
+            return;
+        }
+        stream.flush().await;
+        stream.put(Ok(bytes)).await;
+    }
+
+    async fn end(&mut self, number: StreamNumber, error: Option<Error>) {
+        let Some(stream) = self.streams.get_mut(number) else { return };
+        stream.flush().await;
+        if let Some(error) = error {
+            stream.put(Err(error)).await;
+        }
+        stream.out = None;
+    }
+}
+
+impl Stream {
+    async fn flush(&mut self) {
+        if !self.small.is_empty() {
+            let gathered = std::mem::replace(&mut self.small, BytesMut::new()).freeze();
+            self.put(Ok(gathered)).await;
+        }
+    }
+
+    async fn put(&mut self, piece: Result<Bytes, Error>) {
+        let Some(out) = &self.out else { return };
+        if out.send(piece).await.is_err() {
+            self.out = None;
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! What is read next: pieces of streams in the order in which they are wanted, and which of them one decoded segment
+//! serves. Pure: it neither reads nor waits.
+//!
+//! A changed stream goes back and forth between one segment of the first night and small parts of many later ones. So
+//! pieces are planned much further ahead than content is held, and whoever decodes a segment takes out at once
+//! what all the pieces that are planned will want of it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::repo::Error;
+use crate::repo::index::Segment;
+
+/// Which stream a piece belongs to: streams that share content are read together.
+pub(super) type StreamNumber = usize;
+
+/// A range of a decoded segment.
+#[derive(Debug, Clone)]
+pub(super) struct Piece {
+    pub(super) stream: StreamNumber,
+    pub(super) segment: Arc<Segment>,
+    /// Where it starts in the decoded segment.
+    pub(super) start: u32,
+    pub(super) len: u32,
+}
+
+/// A number that stands for the content that some pieces share.
+pub(super) type SlotNumber = u64;
+
+/// What comes next.
+pub(super) enum Item {
+    /// A range of a decoded segment, and where it comes from once that was decided.
+    Piece(Piece, Option<SlotNumber>),
+    /// The end of a stream, or why it cannot go on.
+    End(StreamNumber, Option<Error>),
+}
+
+/// What is to be taken out of one segment.
+#[derive(Debug, Clone)]
+pub(super) struct Need {
+    pub(super) segment: Arc<Segment>,
+    /// Sequence numbers of the items that it serves, ascending.
+    pub(super) items: Vec<u64>,
+    /// Plain bytes of these pieces together.
+    pub(super) bytes: u64,
+}
+
+impl Need {
+    /// Returns whether it is better to keep the segment whole than to copy the pieces out of it.
+    pub(super) fn is_dense(&self) -> bool {
+        self.bytes * 2 >= self.segment.record.plain_len()
+    }
+
+    /// Returns the bytes that are held for it.
+    pub(super) fn charge(&self) -> u64 {
+        if self.is_dense() { self.segment.record.plain_len() } else { self.bytes }
+    }
+}
+
+/// The items that are planned and not yet handed out. Items are known by their sequence number.
+#[derive(Default)]
+pub(super) struct Horizon {
+    items: VecDeque<Item>,
+    /// Sequence number of the first item.
+    front: u64,
+    /// By the row of a segment: its pieces that have no slot yet.
+    waiting: HashMap<i64, VecDeque<u64>>,
+    /// Bytes of the stream that all pieces stand for.
+    bytes: u64,
+}
+
+impl Horizon {
+    pub(super) fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns how many segments have pieces without a slot.
+    pub(super) fn segments(&self) -> usize {
+        self.waiting.len()
+    }
+
+    pub(super) fn front(&self) -> u64 {
+        self.front
+    }
+
+    pub(super) fn get(&self, item: u64) -> Option<&Item> {
+        self.items.get(usize::try_from(item.checked_sub(self.front)?).ok()?)
+    }
+
+    /// Adds a piece behind all others; one that continues the last becomes part of it.
+    pub(super) fn push(&mut self, piece: Piece) {
+        self.bytes += u64::from(piece.len);
+        if let Some(Item::Piece(last, None)) = self.items.back_mut()
+            && last.stream == piece.stream
+            && last.segment.row == piece.segment.row
+            && last.start + last.len == piece.start
+        {
+            last.len += piece.len;
+            return;
+        }
+        let item = self.front + self.items.len() as u64;
+        self.waiting.entry(piece.segment.row).or_default().push_back(item);
+        self.items.push_back(Item::Piece(piece, None));
+    }
+
+    /// Ends a stream behind all that was pushed of it.
+    pub(super) fn push_end(&mut self, stream: StreamNumber, error: Option<Error>) {
+        self.items.push_back(Item::End(stream, error));
+    }
+
+    /// Takes the first item.
+    pub(super) fn pop(&mut self) -> Option<Item> {
+        let item = self.items.pop_front()?;
+        if let Item::Piece(piece, slot) = &item {
+            self.bytes -= u64::from(piece.len);
+            if slot.is_none() {
+                self.forget_waiting(piece.segment.row, self.front);
+            }
+        }
+        self.front += 1;
+        Some(item)
+    }
+
+    fn forget_waiting(&mut self, row: i64, item: u64) {
+        let Some(items) = self.waiting.get_mut(&row) else { return };
+        items.retain(|waiting| *waiting != item);
+        if items.is_empty() {
+            self.waiting.remove(&row);
+        }
+    }
+
+    /// Returns what the planned pieces want of a segment: all of them, or only those before item `end`.
+    pub(super) fn need(&self, segment: &Arc<Segment>, end: Option<u64>) -> Need {
+        let waiting = self.waiting.get(&segment.row);
+        let items: Vec<u64> =
+            waiting.into_iter().flatten().copied().take_while(|item| end.is_none_or(|end| *item < end)).collect();
+        let len = |item: &u64| match self.get(*item) {
+            Some(Item::Piece(piece, _)) => u64::from(piece.len),
+            _ => 0,
+        };
+        let bytes = items.iter().map(len).sum();
+        Need { segment: Arc::clone(segment), items, bytes }
+    }
+
+    /// Says where the pieces of a need come from.
+    pub(super) fn assign(&mut self, need: &Need, slot: SlotNumber) {
+        for item in &need.items {
+            let place = item.checked_sub(self.front).and_then(|place| usize::try_from(place).ok());
+            if let Some(Item::Piece(_, of)) = place.and_then(|place| self.items.get_mut(place)) {
+                *of = Some(slot);
+            }
+        }
+        if let Some(waiting) = self.waiting.get_mut(&need.segment.row) {
+            // Needs are taken from the front.
+            waiting.drain(..need.items.len().min(waiting.len()));
+            if waiting.is_empty() {
+                self.waiting.remove(&need.segment.row);
+            }
+        }
+    }
+}
+
+/// One request to the store: segments that lie one behind the other, or nearly so, in one pack.
+#[derive(Debug)]
+pub(super) struct Request {
+    /// In the order of their places.
+    pub(super) segments: Vec<Arc<Segment>>,
+    pub(super) offset: u64,
+    pub(super) len: u64,
+}
+
+/// Bytes that one request may fetch.
+const REQUEST_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes between two segments that are fetched along rather than asked for around them.
+const GAP_BYTES: u64 = 64 * 1024;
+
+/// Gathers segments into requests, in the order in which the first segment of each was given.
+pub(super) fn requests(segments: Vec<Arc<Segment>>) -> Vec<Request> {
+    let mut placed: Vec<(usize, Arc<Segment>)> = segments.into_iter().enumerate().collect();
+    placed.sort_by_key(|(_, segment)| (segment.pack, segment.offset));
+    let mut requests: Vec<(usize, Request)> = Vec::new();
+    for (order, segment) in placed {
+        let (offset, len) = (u64::from(segment.offset), u64::from(segment.record.stored_len));
+        match requests.last_mut() {
+            Some((first, request))
+                if request.segments.last().is_some_and(|last| last.pack == segment.pack)
+                    && offset <= request.offset + request.len + GAP_BYTES
+                    && offset + len - request.offset <= REQUEST_BYTES =>
+            {
+                *first = order.min(*first);
+                request.len = offset + len - request.offset;
+                request.segments.push(segment);
+            }
+            _ => requests.push((order, Request { segments: vec![segment], offset, len })),
+        }
+    }
+    requests.sort_by_key(|(first, _)| *first);
+    requests.into_iter().map(|(_, request)| request).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::envelope::Codec;
+    use crate::format::id::{ChunkId, PackId};
+    use crate::format::pack::{ChunkRecord, PackKind, SegmentRecord};
+
+    /// A segment of 1000 plain bytes; it lies in the pack at `offset` and takes `stored_len` bytes.
+    fn segment(row: i64, pack: u8, offset: u32, stored_len: u32) -> Arc<Segment> {
+        let chunks = vec![ChunkRecord { id: ChunkId::from_bytes([0; 32]), len: 1000 }];
+        let record = SegmentRecord { stored_len, codec: Codec::Zstd, key: 0, nonce: [0; 24], chunks };
+        let pack = PackId::from_bytes([pack; 32]);
+        let (pack_len, header_len) = (1 << 25, 16);
+        Arc::new(Segment { row, pack, kind: PackKind::Content, pack_len, header_len, ordinal: 0, offset, record })
+    }
+
+    fn piece(segment: &Arc<Segment>, start: u32, len: u32) -> Piece {
+        Piece { stream: 0, segment: Arc::clone(segment), start, len }
+    }
+
+    #[test]
+    fn pieces_that_continue_each_other_are_one() {
+        let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
+        let mut horizon = Horizon::default();
+        for next in [piece(&one, 0, 100), piece(&one, 100, 50), piece(&two, 150, 10), piece(&one, 200, 10)] {
+            horizon.push(next);
+        }
+        assert_eq!((horizon.len(), horizon.bytes(), horizon.segments()), (3, 170, 2));
+        let Some(Item::Piece(first, None)) = horizon.pop() else { panic!("a piece") };
+        assert_eq!((first.start, first.len), (0, 150));
+        assert_eq!((horizon.len(), horizon.bytes()), (2, 20));
+    }
+
+    #[test]
+    fn a_need_takes_all_pieces_of_a_segment_or_the_near_ones() {
+        let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
+        let mut horizon = Horizon::default();
+        for number in 0..4 {
+            horizon.push(piece(&one, number * 200, 100));
+            horizon.push(piece(&two, number * 20, 10));
+        }
+        let near = horizon.need(&one, Some(4));
+        assert_eq!((near.items.as_slice(), near.bytes, near.is_dense(), near.charge()), (&[0, 2][..], 200, false, 200));
+        horizon.assign(&near, 7);
+        let rest = horizon.need(&one, None);
+        assert_eq!((rest.items.as_slice(), rest.bytes), (&[4, 6][..], 200));
+        let all = horizon.need(&two, None);
+        assert_eq!(all.items, [1, 3, 5, 7]);
+        horizon.assign(&all, 8);
+        assert_eq!(horizon.segments(), 1);
+        let slots: Vec<Option<SlotNumber>> = std::iter::from_fn(|| horizon.pop())
+            .map(|item| if let Item::Piece(_, slot) = item { slot } else { None })
+            .collect();
+        assert_eq!(slots, [Some(7), Some(8), Some(7), Some(8), None, Some(8), None, Some(8)]);
+        assert_eq!(horizon.segments(), 0);
+    }
+
+    #[test]
+    fn a_segment_of_which_half_is_wanted_is_kept_whole() {
+        let one = segment(1, 1, 0, 10);
+        let mut horizon = Horizon::default();
+        horizon.push(piece(&one, 0, 499));
+        assert_eq!(horizon.need(&one, None).charge(), 499);
+        horizon.push(piece(&one, 600, 1));
+        assert_eq!(horizon.need(&one, None).charge(), 1000);
+    }
+
+    #[test]
+    fn neighbours_are_one_request_and_requests_keep_the_order_of_what_is_wanted_first() {
+        const MIB: u32 = 1 << 20;
+        let far = segment(1, 1, 20 * MIB, MIB);
+        let [first, second, gap] =
+            [segment(2, 1, 16, MIB), segment(3, 1, 16 + MIB, MIB), segment(4, 1, 17 + 2 * MIB, 9)];
+        let other = segment(5, 0, 16, 3 * MIB);
+        let too_much = segment(6, 0, 16 + 3 * MIB, 2 * MIB);
+        let wanted = [&gap, &far, &second, &other, &first, &too_much].map(Arc::clone).to_vec();
+        let found: Vec<(Vec<i64>, u64, u64)> = requests(wanted)
+            .iter()
+            .map(|request| (request.segments.iter().map(|segment| segment.row).collect(), request.offset, request.len))
+            .collect();
+        let mib = u64::from(MIB);
+        let wanted = [
+            (vec![2, 3, 4], 16, 2 * mib + 10),
+            (vec![1], 20 * mib, mib),
+            (vec![5], 16, 3 * mib),
+            (vec![6], 16 + 3 * mib, 2 * mib),
+        ];
+        assert_eq!(found, wanted);
+    }
+}

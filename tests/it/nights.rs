@@ -1,0 +1,396 @@
+//! Many nights of one stream: every one restores byte for byte, whatever became of the host's piece cache, and
+//! costs what changed.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use orkvault::format::config::{ChunkSizes, StreamKind};
+use orkvault::format::id::SnapshotId;
+use orkvault::format::object::ObjectPrefix;
+use orkvault::repo::{InitOptions, Marks, Reader, StreamWritten, Writer, WriterOptions};
+use proptest::prelude::{Strategy, any, prop};
+
+use crate::support::repository::{self, Made, noise, read_all};
+
+const STREAM: &str = "mongodb mongo.archive";
+
+/// Small chunks: many of them in a stream that a test can afford.
+fn small_chunks() -> InitOptions {
+    let sizes = ChunkSizes { min: 256, average: 1024, max: 8192, whole_below: 0 };
+    let mut options = repository::cheap_options();
+    options.chunk_sizes[0] = sizes;
+    options.chunk_sizes[1] = sizes;
+    options
+}
+
+/// A stream and where its records and blocks end.
+#[derive(Clone, Default)]
+struct Content {
+    bytes: Vec<u8>,
+    records: Vec<usize>,
+    blocks: Vec<usize>,
+}
+
+impl Content {
+    fn of(records: &[Vec<u8>]) -> Self {
+        let mut content = Self::default();
+        for record in records {
+            content.push(record);
+        }
+        content
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.records.push(self.bytes.len());
+    }
+}
+
+/// How a night ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// Its snapshot is committed.
+    Committed,
+    /// It crashes before the commit.
+    Lost,
+    /// It crashes in the middle of the stream.
+    Cut,
+}
+
+async fn write(made: &Made, cache: &Path, kind: StreamKind, content: &Content, end: End) -> Option<StreamWritten> {
+    let repository = made.open_writer_at(cache).await;
+    let mut writer = Writer::new(&repository, WriterOptions::default()).unwrap();
+    let stream = writer.begin_named(kind, STREAM).await.unwrap();
+    let mut start = 0;
+    for run in content.bytes.chunks(50_000) {
+        if end == End::Cut && start > content.bytes.len() / 2 {
+            return None;
+        }
+        let stop = start + run.len();
+        let within = |ends: &[usize]| -> Vec<u32> {
+            let ends = ends.iter().filter(|end| (start + 1..=stop).contains(*end));
+            ends.map(|end| u32::try_from(end - start).unwrap()).collect()
+        };
+        let marks = Marks { records: within(&content.records), blocks: within(&content.blocks) };
+        writer.push(&stream, Bytes::copy_from_slice(run), marks).await.unwrap();
+        start = stop;
+    }
+    let written = writer.end(stream, 0).await.unwrap();
+    let finished = writer.finish().await.unwrap();
+    if end == End::Committed {
+        let warnings = finished.pieces.keep(SnapshotId::from_bytes([1; 32]));
+        assert!(warnings.iter().all(|warning| warning.contains("is not used")), "{warnings:?}");
+        Some(written)
+    } else {
+        None
+    }
+}
+
+async fn restores(made: &Made, written: &StreamWritten, content: &[u8]) {
+    let reader = Reader::new(&made.open_reader().await).unwrap();
+    let found = read_all(reader.open(&written.record().unwrap())).await.unwrap();
+    assert!(found == content, "{} bytes came back as {}", content.len(), found.len());
+}
+
+fn piece_files(cache: &Path) -> Vec<PathBuf> {
+    let dirs = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path());
+    let dirs = dirs.filter(|path| path.extension().is_some_and(|extension| extension == "pieces"));
+    dirs.flat_map(|dir| std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path())).collect()
+}
+
+fn is_kept(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "pieces")
+}
+
+fn sized_documents(seed: u64, count: u64, least: usize, spread: usize) -> Vec<Vec<u8>> {
+    (0..count)
+        .zip(0_usize..)
+        .map(|(number, place)| noise(seed * 1_000_000 + number, least + place * 37 % spread))
+        .collect()
+}
+
+fn documents(seed: u64, count: u64) -> Vec<Vec<u8>> {
+    sized_documents(seed, count, 100, 900)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_night_stores_what_changed_and_says_so() {
+    let (made, cache) = (repository::make().await, tempfile::tempdir().unwrap());
+    let mut records = documents(1, 4_000);
+    let first = write(&made, cache.path(), StreamKind::Dump, &Content::of(&records), End::Committed).await.unwrap();
+    assert_eq!(first.report.new, first.len);
+    let mut changed = 0;
+    for at in (13..4_000).step_by(100) {
+        records[at] = noise(at as u64, 300);
+        changed += 300;
+    }
+    let content = Content::of(&records);
+    let second = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    let report = second.report;
+    assert_eq!(report.whole + report.parts + report.new, second.len);
+    assert!(report.new < changed * 2, "{changed} bytes changed, {report:?}");
+    assert!(report.parts > second.len / 4, "{report:?}");
+    restores(&made, &second, &content.bytes).await;
+
+    // The same again costs nothing, and a host that remembers nothing stores whole chunks.
+    let third = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    assert_eq!((third.report.new, third.report.recipe), (0, 0));
+    assert_eq!(third.content, second.content);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let fourth = write(&made, elsewhere.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    assert_eq!(fourth.report.parts, 0);
+    restores(&made, &fourth, &content.bytes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_without_records_costs_what_changed_too() {
+    let (made, cache) = (repository::make().await, tempfile::tempdir().unwrap());
+    let mut content = Content { bytes: noise(5, 3_000_000), ..Content::default() };
+    for kind in [StreamKind::Rdb, StreamKind::Table] {
+        let _ = write(&made, cache.path(), kind, &content, End::Committed).await.unwrap();
+        for at in (10_000..2_900_000).step_by(100_000) {
+            content.bytes.splice(at..at + 50, noise(at as u64, 80));
+        }
+        let second = write(&made, cache.path(), kind, &content, End::Committed).await.unwrap();
+        assert!(second.report.new < 29 * 3_000, "{:?}", second.report);
+        restores(&made, &second, &content.bytes).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_in_another_order_is_found_again() {
+    let (made, cache) = (repository::make().await, tempfile::tempdir().unwrap());
+    // More than the window holds, and none of it where it was: only anchors find it.
+    let records = sized_documents(3, 140_000, 256, 64);
+    let _ = write(&made, cache.path(), StreamKind::Dump, &Content::of(&records), End::Committed).await.unwrap();
+    let mut moved: Vec<Vec<u8>> = records.chunks(7_001).rev().flatten().cloned().collect();
+    for at in (0..moved.len()).step_by(50) {
+        moved[at] = noise(at as u64, 200);
+    }
+    let content = Content::of(&moved);
+    let second = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    assert!(second.report.new < second.len / 20, "{:?} of {}", second.report, second.len);
+    restores(&made, &second, &content.bytes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_cache_that_is_no_use_costs_one_night_and_nothing_else() {
+    let (made, other) = (repository::make().await, repository::make().await);
+    let (cache, foreign) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut content = Content::of(&documents(1, 2_000));
+    let _ = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    let _ = write(&other, foreign.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    let file = piece_files(cache.path()).pop().unwrap();
+    let good = std::fs::read(&file).unwrap();
+    let of_other = std::fs::read(piece_files(foreign.path()).pop().unwrap()).unwrap();
+    content.bytes[500_000] ^= 1;
+    let mut damaged: Vec<Vec<u8>> = vec![Vec::new(), good[..good.len() / 2].to_vec(), of_other];
+    for at in (0..good.len()).step_by(good.len() / 40).chain(good.len() - 30..good.len()) {
+        let mut flipped = good.clone();
+        flipped[at] ^= 0x10;
+        damaged.push(flipped);
+    }
+    for bytes in damaged {
+        std::fs::write(&file, bytes).unwrap();
+        content.bytes[500_000] ^= 3;
+        let written = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+        restores(&made, &written, &content.bytes).await;
+        assert_ne!(std::fs::read(&file).unwrap(), good);
+    }
+    // The last night left a good file, so this one costs what changed.
+    content.bytes[500_000] ^= 3;
+    let written = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    assert!(written.report.new < 5_000, "{:?}", written.report);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chunks_that_the_repository_lost_are_not_referred_to() {
+    let (made, cache) = (repository::make().await, tempfile::tempdir().unwrap());
+    let mut content = Content::of(&documents(1, 3_000));
+    let _ = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    let repository = made.open_writer().await;
+    for prefix in [ObjectPrefix::Indexes, ObjectPrefix::Packs] {
+        for (key, _) in repository.list(prefix).await.unwrap() {
+            made.backend.remove(key).unwrap();
+        }
+    }
+    content.bytes[700_000] ^= 1;
+    let written = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    assert_eq!(written.report.new, written.len, "everything is stored again");
+    restores(&made, &written, &content.bytes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_at_once_and_runs_that_died_leave_one_good_piece_file() {
+    let (made, cache) = (repository::make().await, tempfile::tempdir().unwrap());
+    let mut content = Content::of(&documents(1, 2_000));
+    let _ = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    content.bytes[9_000] ^= 1;
+    let nights = (0..4).map(|_| write(&made, cache.path(), StreamKind::Dump, &content, End::Committed));
+    for written in futures::future::join_all(nights).await {
+        restores(&made, &written.unwrap(), &content.bytes).await;
+    }
+    for end in [End::Lost, End::Cut] {
+        assert!(write(&made, cache.path(), StreamKind::Dump, &content, end).await.is_none());
+    }
+    let left = piece_files(cache.path()).into_iter().find(|file| is_kept(file)).unwrap();
+    std::fs::write(left.with_file_name("died.new"), b"half a file").unwrap();
+    let last = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    assert_eq!(last.report.new, 0);
+    let dead = left.with_file_name("died.new");
+    assert!(!dead.exists(), "what a run left behind that died is removed");
+    assert_eq!(piece_files(cache.path()).into_iter().filter(|file| is_kept(file)).collect::<Vec<_>>(), [left]);
+}
+
+#[derive(Debug, Clone)]
+enum Edit {
+    Insert { at: usize, count: u64 },
+    Delete { at: usize, count: usize },
+    Replace { every: usize },
+    Move { from: usize, to: usize, count: usize },
+    Duplicate { at: usize, count: usize },
+    Truncate { keep: usize },
+    Interleave { lanes: usize },
+    AllNew,
+}
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let place = 0_usize..1000;
+    prop::strategy::Union::new_weighted(vec![
+        (4, (place.clone(), 1_u64..40).prop_map(|(at, count)| Edit::Insert { at, count }).boxed()),
+        (3, (place.clone(), 1_usize..60).prop_map(|(at, count)| Edit::Delete { at, count }).boxed()),
+        (6, (5_usize..300).prop_map(|every| Edit::Replace { every }).boxed()),
+        (
+            2,
+            (place.clone(), place.clone(), 1_usize..200)
+                .prop_map(|(from, to, count)| Edit::Move { from, to, count })
+                .boxed(),
+        ),
+        (1, (place.clone(), 1_usize..50).prop_map(|(at, count)| Edit::Duplicate { at, count }).boxed()),
+        (1, (100_usize..1000).prop_map(|keep| Edit::Truncate { keep }).boxed()),
+        (2, (2_usize..5).prop_map(|lanes| Edit::Interleave { lanes }).boxed()),
+        (1, proptest::prelude::Just(Edit::AllNew).boxed()),
+    ])
+}
+
+fn apply(edit: &Edit, records: &mut Vec<Vec<u8>>, seed: u64) {
+    let place = |at: usize| at * records.len() / 1000;
+    match *edit {
+        Edit::Insert { at, count } => {
+            let at = place(at);
+            records.splice(at..at, documents(seed, count));
+        }
+        Edit::Delete { at, count } => {
+            let at = place(at);
+            let end = (at + count).min(records.len());
+            records.drain(at..end);
+        }
+        Edit::Replace { every } => {
+            for (number, record) in records.iter_mut().enumerate().step_by(every) {
+                *record = noise(seed * 31 + number as u64, record.len().max(20));
+            }
+        }
+        Edit::Move { from, to, count } => {
+            let from = place(from);
+            let end = (from + count).min(records.len());
+            let moved: Vec<_> = records.drain(from..end).collect();
+            let to = to * records.len() / 1000;
+            records.splice(to..to, moved);
+        }
+        Edit::Duplicate { at, count } => {
+            let at = place(at);
+            let end = (at + count).min(records.len());
+            let copy = records[at..end].to_vec();
+            records.extend(copy);
+        }
+        Edit::Truncate { keep } => records.truncate(place(keep)),
+        Edit::Interleave { lanes } => {
+            let share = records.len().div_ceil(lanes).max(1);
+            let mut parts: Vec<Vec<Vec<u8>>> =
+                records.chunks(share).map(|lane| lane.chunks(40).map(<[Vec<u8>]>::concat).collect()).collect();
+            let mut mixed = Vec::new();
+            while parts.iter().any(|part| !part.is_empty()) {
+                for part in &mut parts {
+                    if !part.is_empty() {
+                        mixed.push(part.remove(0));
+                    }
+                }
+            }
+            *records = mixed;
+        }
+        Edit::AllNew => *records = documents(seed, 300),
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Kept,
+    Lost,
+    Damaged(usize),
+    Stale,
+}
+
+fn fate() -> impl Strategy<Value = Fate> {
+    prop::strategy::Union::new_weighted(vec![
+        (8, proptest::prelude::Just(Fate::Kept).boxed()),
+        (1, proptest::prelude::Just(Fate::Lost).boxed()),
+        (1, any::<usize>().prop_map(Fate::Damaged).boxed()),
+        (1, proptest::prelude::Just(Fate::Stale).boxed()),
+    ])
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop::sample::select(vec![End::Committed, End::Committed, End::Committed, End::Committed, End::Lost, End::Cut])
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig { cases: 8, ..Default::default() })]
+
+    /// Two dozen nights under random edits, with the cache lost, damaged or stale, and crashes in between: every
+    /// committed night restores as a list of byte strings, which knows no extents, has it.
+    #[test]
+    fn dozens_of_nights_under_random_edits_come_back_as_they_were(
+        seed in 1_u64..1_000_000,
+        nights in prop::collection::vec((prop::collection::vec(edit(), 0..3), fate(), end()), 12..30),
+        has_records in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (made, cache) = (repository::make_with(small_chunks()).await, tempfile::tempdir().unwrap());
+            let mut records = documents(seed, 400);
+            let mut kept = Vec::new();
+            let mut old = None;
+            for (number, (edits, fate, end)) in nights.iter().enumerate() {
+                for (place, edit) in edits.iter().enumerate() {
+                    apply(edit, &mut records, seed + (number * 10 + place) as u64);
+                }
+                let mut content = Content::of(&records);
+                if has_records {
+                    content.blocks = content.records.iter().copied().step_by(97).collect();
+                } else {
+                    content.records.clear();
+                }
+                // What a night left that was cut short is its own to remove.
+                for file in piece_files(cache.path()).into_iter().filter(|file| is_kept(file)) {
+                    match fate {
+                        Fate::Kept => old = Some(std::fs::read(&file).unwrap()),
+                        Fate::Lost => std::fs::remove_file(&file).unwrap(),
+                        Fate::Damaged(at) => {
+                            let mut bytes = std::fs::read(&file).unwrap();
+                            let at = at % bytes.len();
+                            bytes[at] ^= 4;
+                            std::fs::write(&file, bytes).unwrap();
+                        }
+                        Fate::Stale => drop(old.as_ref().map(|bytes| std::fs::write(&file, bytes).unwrap())),
+                    }
+                }
+                if let Some(written) = write(&made, cache.path(), StreamKind::Dump, &content, *end).await {
+                    kept.push((written, content.bytes));
+                }
+            }
+            for (written, content) in kept {
+                restores(&made, &written, &content).await;
+            }
+        });
+    }
+}
