@@ -33,15 +33,17 @@ class Run:
     stderr: bytes
 
 
-def run(argv, env, stdin=None, keep_stdout=False, cwd=None):
+def run(argv, env, stdin=None, keep_stdout=False, cwd=None, flush=True):
     """Returns the Run of `argv`; standard output goes to /dev/null unless it is kept.
 
     What earlier commands left to be written is written first, and the input is read once, so that every
-    command starts from the same state: nothing dirty, input in the page cache.
+    command starts from the same state: nothing dirty, input in the page cache. Without `flush` what is dirty stays
+    so: for long series, whose many runs tell what one does not.
     """
     if stdin:
         warm(stdin)
-    os.sync()
+    if flush:
+        os.sync()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         source = open(stdin, "rb") if stdin else open(os.devnull, "rb")
         with source:

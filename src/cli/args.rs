@@ -287,7 +287,7 @@ pub(crate) struct RestoreArgs {
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Read, open and compare every byte
+    /// Read and compare every byte, and put every stream of every snapshot together
     #[arg(long)]
     pub(crate) read_data: bool,
 }

@@ -25,6 +25,8 @@ mod buckets_trouble;
 #[cfg(test)]
 mod chains;
 #[cfg(test)]
+mod check_contents;
+#[cfg(test)]
 mod cli_chunk_sizes;
 #[cfg(test)]
 mod cli_commands;
