@@ -28,6 +28,7 @@
 
 mod error;
 mod fault;
+mod keep;
 mod limit;
 mod local;
 mod memory;
@@ -57,6 +58,7 @@ use crate::format::object::{ObjectKey, ObjectPrefix};
 
 pub use error::{Cut, Error, ErrorKind, GaveUp, Operation};
 pub use fault::{Counted, Fault, FaultBackend};
+pub use keep::KeepBackend;
 pub use limit::{Bandwidth, LimitBackend};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;

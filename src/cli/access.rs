@@ -62,22 +62,25 @@ impl Drop for Opened {
 
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
-    if need == Need::Write && settings.global.as_of.is_some() {
-        return Err(location::nothing_is_changed(settings));
-    }
     // First: a missing repository is told before a passphrase is asked for.
-    let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
+    let want = if need == Need::Write { Want::Writable } else { Want::Existing };
+    let backend = location::backend(settings, &settings.repository(), want).await?;
     // The store of the secrets alone opens with their passphrase alone.
     let is_alone = need != Need::Write && repo::part_of(backend.as_ref()).await? == Part::Secrets;
     // Named as both it is still only one: a host's configuration names the store of the secrets.
     let apart =
         settings.secrets_repository().filter(|apart| !is_alone || apart.location != settings.repository().location);
-    let secrets = secrets_store(settings, apart, Want::Existing).await?;
-    let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
-    let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
+    let secrets = secrets_store(settings, apart, want).await?;
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
     // An index of another time would be of no use tomorrow.
-    let cache = if is_check || settings.global.as_of.is_some() { None } else { settings.cache_dir() };
+    let is_past = want == Want::Existing && settings.global.as_of.is_some();
+    let cache = if is_check || is_past { None } else { settings.cache_dir() };
+    let backend = match &cache {
+        Some(dir) => location::keep_manifests(&settings.repository(), backend, dir),
+        None => backend,
+    };
+    let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
+    let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let started = Instant::now();
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let repository = Repository::open_apart(backend, secrets, access, options).await?;
@@ -103,8 +106,8 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     }
     let reads_stdin = inputs.iter().any(|input| **input == Some(Input::Stdin));
     settings.stdin_once(reads_stdin.then_some("a passphrase of the source"))?;
-    let backend = location::backend(settings, &store, Want::Source).await?;
-    let secrets = secrets_store(settings, secrets, Want::Source).await?;
+    let backend = location::backend(settings, &store, Want::Existing).await?;
+    let secrets = secrets_store(settings, secrets, Want::Existing).await?;
     let passphrase = |input: Option<Input>, what, ways| match input {
         Some(input) => keys::passphrase(&input),
         None => ask(what, ways),
@@ -114,7 +117,8 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
         let given = passphrase(of_secrets, "the source's secrets passphrase", SOURCE_SECRETS_WAYS)?;
         access.push(Access::Secrets(given));
     }
-    let options = OpenOptions { cache: settings.cache_dir(), entropy: Arc::new(SystemEntropy) };
+    let cache = if settings.global.as_of.is_some() { None } else { settings.cache_dir() };
+    let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let started = Instant::now();
     match Repository::open_apart(backend, secrets, access, options).await {
         Ok(repository) => Ok(Opened { repository, key_derivation: Some(started.elapsed()) }),

@@ -1,6 +1,7 @@
 //! Where a repository lies, or a part of one: the only place where a location becomes a backend.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,7 +10,7 @@ use super::error::Error;
 use super::resolve::Settings;
 use super::store::{self, StoreConfig};
 use crate::backend::s3::S3View;
-use crate::backend::{self, Backend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
+use crate::backend::{self, Backend, KeepBackend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
 
 /// How the location of a bucket begins.
 const BUCKET_SCHEME: &str = "s3:";
@@ -33,10 +34,10 @@ pub(crate) enum Location {
 pub(crate) enum Want {
     /// Nothing yet: a repository is about to be made there.
     New,
-    /// A repository.
+    /// A repository. With `--as-of` it is seen as it was.
     Existing,
-    /// A repository that is only read: no option for what is put is meant for it.
-    Source,
+    /// A repository that is to be added to, as it is now.
+    Writable,
 }
 
 impl Location {
@@ -88,28 +89,22 @@ impl fmt::Display for Location {
 /// there is no repository.
 pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want) -> Result<Arc<dyn Backend>, Error> {
     let location = store.location()?;
-    if let Location::Directory(_) = location {
-        let needs_a_bucket = [
-            ("--as-of", settings.global.as_of.map(|moment| moment.to_string())),
-            ("--lock-days", settings.global.lock_days.map(|days| days.to_string())),
-        ];
-        for (option, value) in needs_a_bucket {
-            if want == Want::Source && option == "--lock-days" {
-                continue;
-            }
-            if let Some(value) = value {
-                let reason = format!("{location} is no bucket");
-                return Err(Error::BadValue { option: option.to_owned(), value, reason });
-            }
-        }
+    if let (Location::Directory(_), Some(moment)) = (&location, settings.global.as_of)
+        && want != Want::Writable
+    {
+        return Err(no_bucket("--as-of", &moment, &location));
+    }
+    // What is only read, as the source of a copy, need not lock.
+    if let (Location::Directory(_), Some(days)) = (&location, settings.global.lock_days)
+        && want != Want::Existing
+    {
+        return Err(no_bucket("--lock-days", &days, &location));
     }
     match (location, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
-        (Location::Directory(path), Want::Existing | Want::Source) => Ok(Arc::new(LocalBackend::open(&path).await?)),
-        (Location::Bucket { bucket, prefix }, want) if settings.global.as_of.is_some() => {
-            if want == Want::New {
-                return Err(nothing_is_changed(settings));
-            }
+        (Location::Directory(path), Want::Existing | Want::Writable) => Ok(Arc::new(LocalBackend::open(&path).await?)),
+        (Location::Bucket { .. }, Want::New) if settings.global.as_of.is_some() => Err(nothing_is_changed(settings)),
+        (Location::Bucket { bucket, prefix }, Want::Existing) if settings.global.as_of.is_some() => {
             let moment = settings.global.as_of.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
             let view = S3View::new(store::options(settings, store, bucket, prefix)?, moment)?;
             let view = retrying(settings, view, RetryPolicy::default());
@@ -122,7 +117,7 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
             let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
             match want {
                 Want::New => backend::expect_empty(&first_look).await?,
-                Want::Existing | Want::Source => backend::expect_repository(&first_look).await?,
+                Want::Existing | Want::Writable => backend::expect_repository(&first_look).await?,
             }
             let patient = retrying(settings, bucket, RetryPolicy::default());
             // Outside: waiting for the line is no fault of the store.
@@ -130,6 +125,24 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
             Ok(Arc::new(LimitBackend::new(patient, bandwidth, Arc::clone(&settings.pace))))
         }
     }
+}
+
+/// Keeps copies of a bucket's manifests below the cache directory.
+pub(crate) fn keep_manifests(store: &StoreConfig, backend: Arc<dyn Backend>, cache_dir: &Path) -> Arc<dyn Backend> {
+    match store.location() {
+        Ok(Location::Bucket { .. }) => {
+            let mut hasher = DefaultHasher::new();
+            (&store.location, &store.endpoint).hash(&mut hasher);
+            let dir = cache_dir.join(format!("manifests-{:016x}", hasher.finish()));
+            Arc::new(KeepBackend::new(backend, dir))
+        }
+        _ => backend,
+    }
+}
+
+fn no_bucket(option: &str, value: &dyn fmt::Display, location: &Location) -> Error {
+    let reason = format!("{location} is no bucket");
+    Error::BadValue { option: option.to_owned(), value: value.to_string(), reason }
 }
 
 /// Returns the error of a command that would change what was.

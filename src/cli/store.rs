@@ -19,7 +19,6 @@ use crate::backend::s3::{
 };
 use crate::backend::{Bandwidth, Lock};
 use crate::component::secret::Secret;
-use crate::ops::lock::SnapshotLock;
 
 /// Where servers do not care about the region, any will do.
 const REGION: &str = "us-east-1";
@@ -138,13 +137,6 @@ pub(crate) fn lock(settings: &Settings, store: &StoreConfig) -> Option<Lock> {
     let (least, until) = (days * DAY_SECS, (days + (days / 4).max(1)) * DAY_SECS);
     let now = SystemTime::now();
     Some(Lock { least: now + Duration::from_secs(least), until: now + Duration::from_secs(until) })
-}
-
-/// Returns how long a snapshot is locked; `None` where it is not.
-pub(crate) fn snapshot_lock(settings: &Settings) -> Option<SnapshotLock> {
-    let data = lock(settings, &settings.repository());
-    let secrets = settings.secrets_repository().and_then(|store| lock(settings, &store));
-    (data.is_some() || secrets.is_some()).then_some(SnapshotLock { data, secrets })
 }
 
 /// Returns the backend of a bucket. Nothing is sent.

@@ -4,18 +4,17 @@ use std::collections::BTreeSet;
 
 use super::restore::check_structure;
 use super::{Error, Progress};
-use crate::format::config::Part;
 use crate::format::id::SnapshotId;
 use crate::format::manifest::{ComponentStatus, Manifest};
 use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
-use crate::repo::{Lock, LockCounts, Reader, Repository};
+use crate::repo::{Lock, LockCounts, Reader, Repository, keys_to_open, lock_objects};
 
-/// How long what a snapshot needs is locked, in the store of the data and in that of the secrets where it is another.
+/// How long objects are locked, in the stores that are to lock.
 #[derive(Debug, Clone, Copy)]
-pub struct SnapshotLock {
-    /// What is in the repository's store.
+pub struct Locks {
+    /// In the store of the data.
     pub data: Option<Lock>,
-    /// What is in the secrets' own store.
+    /// In the store of the secrets, which may be the same.
     pub secrets: Option<Lock>,
 }
 
@@ -26,47 +25,31 @@ pub async fn lock_snapshot(
     repository: &Repository,
     id: SnapshotId,
     manifest: &Manifest,
-    lock: SnapshotLock,
+    locks: Locks,
     progress: &dyn Progress,
 ) -> Result<LockCounts, Error> {
     progress.step("locking what the snapshot needs", None);
-    let secrets = manifest.orkvault.secrets.as_ref().map(|secrets| secrets.snapshot);
-    let is_apart = repository.part() == Part::Data;
     let mut counts = LockCounts::default();
-    // The data first: what is wrong with the other store is not to leave it unlocked.
-    if let Some(lock) = lock.data {
-        let mut keys = data_objects(repository, id, manifest).await?;
-        if !is_apart {
-            keys.extend(secrets_objects(repository, secrets).await?);
-        }
-        counts += repository.lock(keys, lock).await?;
+    if let Some(lock) = locks.data {
+        let store = repository.backend();
+        let mut keys = needed_packs(repository, manifest).await?;
+        keys.insert(ObjectKey::Snapshot(Namespace::Data, id));
+        keys.extend(repository.list(ObjectPrefix::Indexes).await?.into_iter().map(|(key, _)| key));
+        keys.extend(keys_to_open(&store).await?);
+        counts = counts.and(lock_objects(&store, keys, lock).await?);
     }
-    if let Some(lock) = lock.secrets
-        && is_apart
-    {
-        counts += repository.lock_apart(secrets_objects(repository, secrets).await?, lock).await?;
+    if let (Some(lock), Some(secrets)) = (locks.secrets, &manifest.orkvault.secrets) {
+        let store = repository.secrets_backend()?;
+        let snapshot = repository.load_secrets_snapshot(secrets.snapshot).await?;
+        let mut keys: BTreeSet<ObjectKey> =
+            [ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot), ObjectKey::Bundle(snapshot.manifest.bundle)]
+                .into();
+        if repository.secrets_location().is_some() || locks.data.is_none() {
+            keys.extend(keys_to_open(&store).await?);
+        }
+        counts = counts.and(lock_objects(&store, keys, lock).await?);
     }
     Ok(counts)
-}
-
-/// Returns a secrets snapshot and its bundle.
-async fn secrets_objects(repository: &Repository, secrets: Option<SnapshotId>) -> Result<Vec<ObjectKey>, Error> {
-    let Some(id) = secrets else { return Ok(Vec::new()) };
-    let bundle = repository.load_secrets_snapshot(id).await?.manifest.bundle;
-    Ok(vec![ObjectKey::Snapshot(Namespace::Secrets, id), ObjectKey::Bundle(bundle)])
-}
-
-async fn data_objects(
-    repository: &Repository,
-    id: SnapshotId,
-    manifest: &Manifest,
-) -> Result<BTreeSet<ObjectKey>, Error> {
-    let mut keys = needed_packs(repository, manifest).await?;
-    keys.extend([ObjectKey::Config, ObjectKey::Snapshot(Namespace::Data, id)]);
-    for prefix in [ObjectPrefix::Slots, ObjectPrefix::Indexes] {
-        keys.extend(repository.list(prefix).await?.into_iter().map(|(key, _)| key));
-    }
-    Ok(keys)
 }
 
 /// Returns the packs in which a restore would find everything, found as a restore finds it.

@@ -1,9 +1,10 @@
-//! Locks objects in the store, many at a time.
+//! Locks objects in the stores of a repository, many at a time.
+
+use std::sync::Arc;
 
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Error;
-use super::open::Repository;
 use crate::backend::{Backend, Listed, Lock, Locked};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
@@ -19,32 +20,21 @@ pub struct LockCounts {
     pub now: u64,
 }
 
-impl Repository {
-    /// Makes sure that objects stay for a time. The first that cannot be locked ends it.
-    pub async fn lock(&self, keys: impl IntoIterator<Item = ObjectKey>, lock: Lock) -> Result<LockCounts, Error> {
-        lock_in(self.backend().as_ref(), keys, lock).await
-    }
-
-    /// As [`Repository::lock`] in the secrets' own store, and with these its config and key slots.
-    pub async fn lock_apart(&self, keys: impl IntoIterator<Item = ObjectKey>, lock: Lock) -> Result<LockCounts, Error> {
-        let backend = self.secrets_backend()?;
-        let mut all: Vec<ObjectKey> = keys.into_iter().chain([ObjectKey::Config]).collect();
-        let mut slots = backend.list(ObjectPrefix::Slots);
-        while let Some(listed) = slots.try_next().await? {
-            if let Listed::Object(info) = listed {
-                all.push(info.key);
-            }
-        }
-        lock_in(backend.as_ref(), all, lock).await
+impl LockCounts {
+    /// Returns those of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self { before: self.before + other.before, now: self.now + other.now }
     }
 }
 
-async fn lock_in(
-    backend: &dyn Backend,
+/// Makes sure that objects of a store stay for a time. The first that cannot be locked ends it.
+pub async fn lock_objects(
+    store: &Arc<dyn Backend>,
     keys: impl IntoIterator<Item = ObjectKey>,
     lock: Lock,
 ) -> Result<LockCounts, Error> {
-    let locks = stream::iter(keys).map(|key| backend.lock(key, lock)).buffer_unordered(LOCKS_AT_ONCE);
+    let locks = stream::iter(keys).map(|key| store.lock(key, lock)).buffer_unordered(LOCKS_AT_ONCE);
     let count = |mut counts: LockCounts, locked| async move {
         match locked {
             Locked::Before => counts.before += 1,
@@ -55,9 +45,14 @@ async fn lock_in(
     Ok(locks.try_fold(LockCounts::default(), count).await?)
 }
 
-impl std::ops::AddAssign for LockCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.before += other.before;
-        self.now += other.now;
+/// Returns the names of the config and the key slots of a store: without them nothing in it opens.
+pub async fn keys_to_open(store: &Arc<dyn Backend>) -> Result<Vec<ObjectKey>, Error> {
+    let mut keys = vec![ObjectKey::Config];
+    let mut listing = store.list(ObjectPrefix::Slots);
+    while let Some(listed) = listing.try_next().await? {
+        if let Listed::Object(info) = listed {
+            keys.push(info.key);
+        }
     }
+    Ok(keys)
 }

@@ -28,7 +28,7 @@ pub use error::{CacheError, Error};
 pub use index::{Index, Place, Segment};
 pub use init::{InitOptions, InitSecrets, Initialized, init, init_apart};
 pub use keyring::Keyring;
-pub use locks::LockCounts;
+pub use locks::{LockCounts, keys_to_open, lock_objects};
 pub use open::{Access, Inventory, OpenOptions, Repository};
 pub use pieces::{KeptPieces, PieceUse};
 pub use place::{SecretsStore, part_of};

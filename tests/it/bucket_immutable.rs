@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::Value;
 
-use crate::support::cli::{Vault, archive, data};
+use crate::support::cli::{Vault, archive, write_mode};
 use crate::support::minio::Minio;
+use crate::support::repository::noise;
 
 /// May put, get and list, and nothing else: neither delete nor change a bucket's settings or an object's lock.
 const ADD_ONLY: &str = r#"{"Version": "2012-10-17", "Statement": [
@@ -71,10 +72,13 @@ async fn every_object_that_a_snapshot_needs_is_locked_also_those_that_it_reuses(
     vault.init().expect(0);
     assert!(locks(&server).await.values().all(|until| *until == SystemTime::UNIX_EPOCH));
 
-    // A night of another database, and one of ours with secrets: short locks.
-    let other = zstd::decode_all(std::fs::File::open(data("many.archive.zst")).unwrap()).unwrap();
+    // A night of a directory, and one of a database with secrets: short locks.
+    std::fs::create_dir(vault.path("spool")).unwrap();
+    std::fs::write(vault.path("spool/a"), noise(5, 300_000)).unwrap();
+    let config = "[[directory]]\nname = \"spool\"\npath = \"../spool\"\n";
+    write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
     let before = server.keys("vault").await;
-    vault.run_fed(["snapshot", "--from", "mongodb=-", "--lock-days", "2"], &other).expect(0);
+    vault.run(["snapshot", "-c", "spool", "--yes", "--lock-days", "2"]).expect(0);
     let of_other: Vec<String> = server.keys("vault").await.into_iter().filter(|name| !before.contains(name)).collect();
     let stack = vault.stack("staging");
     let stack = stack.to_str().unwrap();

@@ -40,7 +40,8 @@ async fn every_command_works(program: Program) {
         let second = vault.run_fed(["snapshot", "--json", "--from", "mongodb=-"], &archive()).expect(0).json();
         assert!(second["bytes_stored"].as_u64().unwrap() < 20_000, "{second}");
 
-        let listed = vault.run(["snapshots", "--json"]).expect(0).json();
+        let listed =
+            vault.run(["snapshots", "--json", "--limit-upload", "0.5", "--limit-download", "9"]).expect(0).json();
         assert_eq!(listed["snapshots"].as_array().unwrap().len(), 2);
         let id = first["snapshot"].as_str().unwrap();
         vault.run(["show", id]).expect(0);
@@ -180,6 +181,9 @@ async fn what_a_store_refuses_is_said_without_a_secret() {
         };
         let (code, said) = with("AWS_SECRET_ACCESS_KEY", "canary-wrong");
         assert!(code == 2 && said.contains("the server refuses the credentials"), "{said}");
+        for rate in ["0", "-1", "inf", "fast"] {
+            vault.run(["snapshots", "--limit-upload", rate]).expect(2);
+        }
         let (code, said) = with("ORKVAULT_REPOSITORY", "s3://other");
         assert!(code == 10 && said.contains("there is no bucket other"), "{said}");
         let (code, said) = with("ORKVAULT_REPOSITORY", "s3://key:canary@vault");

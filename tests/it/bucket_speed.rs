@@ -120,7 +120,8 @@ async fn an_unchanged_night_makes_a_handful_of_requests() {
         }
         let all: Vec<u64> = requests.iter().map(|counts| counts["all"].as_u64().unwrap()).collect();
         println!("{all:?}\n{}", requests[11]);
-        assert!(all[11] <= 40, "{all:?}");
+        // It does not grow with the nights: 20 or so, of which half are pages of listings and their ends.
+        assert!(all[11] <= 25 && all[11] <= all[3] + 2, "{all:?}");
         let line = vault.run_fed(["snapshot", "--verbose", "--from", "mongodb=-"], &archive()).expect(0).text();
         assert!(line.contains(" requests (") && line.contains("0 retries"), "{line}");
     };

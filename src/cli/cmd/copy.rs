@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::snapshot::{say_locks, writer_options};
+use super::snapshot::writer_options;
 use crate::cli::access::{self, Need, Opened};
 use crate::cli::args::CopyArgs;
 use crate::cli::error::Error;
@@ -12,11 +12,9 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Report, error_line};
 use crate::cli::progress::{TerminalProgress, size};
 use crate::cli::resolve::Settings;
-use crate::cli::{newest, store};
-use crate::ops;
+use crate::cli::{locks, newest};
 use crate::ops::copy::{Copied, CopyFailure, CopyOptions, CopyOutcome, CopySecrets, apply, plan};
-use crate::ops::lock::{SnapshotLock, lock_snapshot};
-use crate::repo::{LoadedSnapshot, LockCounts};
+use crate::repo::LoadedSnapshot;
 
 /// Copies what is not here yet, oldest first. Snapshots that are damaged are named, and the run fails at its end.
 pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, Error> {
@@ -48,25 +46,13 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
         }
     };
     let mut report = report(&outcome, &from, started);
-    if let Some(lock) = store::snapshot_lock(settings) {
-        say_locks(&mut report, locked(&to, &outcome.copied, lock, &progress).await, lock);
+    for Copied { id, manifest, .. } in &outcome.copied {
+        if let Some(said) = locks::lock(settings, &to.repository, *id, manifest, &progress).await {
+            report.add_locks(said);
+        }
     }
     progress.finish();
     Ok(report)
-}
-
-/// Locks what was copied, as after a night.
-async fn locked(
-    to: &Opened,
-    copied: &[Copied],
-    lock: SnapshotLock,
-    progress: &TerminalProgress,
-) -> Result<LockCounts, ops::Error> {
-    let mut counts = LockCounts::default();
-    for Copied { id, manifest, .. } in copied {
-        counts += lock_snapshot(&to.repository, *id, manifest, lock, progress).await?;
-    }
-    Ok(counts)
 }
 
 fn failures_json(failures: &[CopyFailure]) -> Value {

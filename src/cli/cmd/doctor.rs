@@ -71,10 +71,21 @@ pub(crate) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<Report
     }
     key_files(settings, &mut findings).await;
     repository(settings, &mut findings).await;
-    let store = if args.no_probe { None } else { doctor_store::probe(settings, &mut findings).await };
+    let (mut store, mut secrets_store) = (None, None);
+    if !args.no_probe {
+        store = doctor_store::probe(settings, "store", &settings.repository(), &mut findings).await;
+        if let Some(apart) = settings.secrets_repository() {
+            secrets_store = doctor_store::probe(settings, "secrets store", &apart, &mut findings).await;
+        }
+    }
     directories(settings, &mut findings);
     let stack_lines = stack(settings, &mut findings).await;
-    Ok(report(&findings, &stack_lines, store))
+    let mut report = report(&findings, &stack_lines);
+    if let Some(facts) = report.json.as_object_mut() {
+        facts.insert("store".to_owned(), store.unwrap_or_default());
+        facts.insert("secrets_store".to_owned(), secrets_store.unwrap_or_default());
+    }
+    Ok(report)
 }
 
 async fn key_files(settings: &Settings, findings: &mut Findings) {
@@ -214,7 +225,7 @@ async fn redis_directory(settings: &Settings, stack: &Stack, findings: &mut Find
     }
 }
 
-fn report(findings: &Findings, stack_lines: &[String], store: Option<Value>) -> Report {
+fn report(findings: &Findings, stack_lines: &[String]) -> Report {
     let mut lines: Vec<String> = stack_lines.to_vec();
     let mut rows = Vec::new();
     for (verdict, what, text, hint) in &findings.0 {
@@ -223,7 +234,7 @@ fn report(findings: &Findings, stack_lines: &[String], store: Option<Value>) -> 
         rows.push(json!({ "verdict": verdict.word(), "what": what, "text": text, "hint": hint }));
     }
     let has_failed = findings.0.iter().any(|(verdict, ..)| *verdict == Verdict::Fail);
-    let json = json!({ "is_fit": !has_failed, "findings": Value::Array(rows), "stack": stack_lines, "store": store });
+    let json = json!({ "is_fit": !has_failed, "findings": Value::Array(rows), "stack": stack_lines });
     let exit = if has_failed { Exit::Failed } else { Exit::Done };
     Report { exit, json, lines, wrote_content: false }
 }

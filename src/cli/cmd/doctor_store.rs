@@ -8,7 +8,7 @@ use super::doctor::Findings;
 use crate::backend::s3::{Found, Probe, Versioning};
 use crate::cli::location::Location;
 use crate::cli::resolve::Settings;
-use crate::cli::store;
+use crate::cli::store::{self, StoreConfig};
 use crate::ops::snapshot::reason;
 
 /// More and manifests say a time that misleads; signatures fail at a quarter of an hour.
@@ -16,30 +16,34 @@ const CLOCK_SECS_MAX: i64 = 30;
 /// Every object takes so long, at least: more and thousands of objects take hours.
 const LATENCY_MILLIS_MAX: u128 = 500;
 
-/// Tries what the store can do. `None` where the repository is no bucket.
-pub(super) async fn probe(settings: &Settings, findings: &mut Findings) -> Option<Value> {
-    let config = settings.repository();
+/// Tries what a store can do. `None` where it is no bucket. `name` tells one store from another.
+pub(super) async fn probe(
+    settings: &Settings,
+    name: &str,
+    config: &StoreConfig,
+    findings: &mut Findings,
+) -> Option<Value> {
     let Ok(Location::Bucket { bucket, prefix }) = config.location() else { return None };
-    let backend = match store::bucket(settings, &config, bucket, prefix) {
+    let backend = match store::bucket(settings, config, bucket, prefix) {
         Ok(backend) => backend,
         Err(error) => {
-            findings.fail("store", &error);
+            findings.fail(name, &error);
             return None;
         }
     };
     let probe = backend.probe(settings.pace.as_ref(), &SystemTime::now).await;
     if let Err(error) = probe.read_after_write {
         // Nothing else is worth saying about a store that takes nothing.
-        findings.fail("store: write and read", &backend.trial_failed(error).into());
+        findings.fail(&format!("{name}: write and read"), &backend.trial_failed(error).into());
         return Some(json!({ "read_after_write": Value::Null }));
     }
-    judge(&probe, findings);
+    judge(name, &probe, findings);
     Some(facts(&probe))
 }
 
-fn judge(probe: &Probe, findings: &mut Findings) {
+fn judge(name: &str, probe: &Probe, findings: &mut Findings) {
     let mut verdict = |what: &str, found: Result<bool, String>, good: String, bad: &str| {
-        let what = format!("store: {what}");
+        let what = format!("{name}: {what}");
         match found {
             Ok(true) => findings.ok(&what, good),
             Ok(false) => findings.warn(&what, bad),
@@ -88,44 +92,44 @@ fn judge(probe: &Probe, findings: &mut Findings) {
         "allowed".to_owned(),
         "is allowed, and what was deleted can still be read for a while",
     );
-    protection(probe, findings);
-    speed(probe, findings);
+    protection(name, probe, findings);
+    speed(name, probe, findings);
 }
 
 /// What keeps a stolen key from destroying the past.
-fn protection(probe: &Probe, findings: &mut Findings) {
+fn protection(name: &str, probe: &Probe, findings: &mut Findings) {
+    let (versioning, object_lock) = (format!("{name}: versioning"), format!("{name}: object lock"));
     let may_delete = probe.delete.is_ok();
     match &probe.versioning {
-        Ok(Versioning::Enabled) => findings.ok("store: versioning", "old states are kept: --as-of reads them"),
-        Ok(Versioning::Suspended | Versioning::Off) if may_delete => findings.warn(
-            "store: versioning",
-            "off, and these credentials may delete: whoever has them can destroy every snapshot",
-        ),
-        Ok(_) => findings.ok("store: versioning", "off; these credentials cannot delete"),
-        Err(error) => findings.warn("store: versioning", format!("not known: {}", reason(error))),
+        Ok(Versioning::Enabled) => findings.ok(&versioning, "old states are kept: --as-of reads them"),
+        Ok(Versioning::Suspended | Versioning::Off) if may_delete => findings
+            .warn(&versioning, "off, and these credentials may delete: whoever has them can destroy every snapshot"),
+        Ok(_) => findings.ok(&versioning, "off; these credentials cannot delete"),
+        Err(error) => findings.warn(&versioning, format!("not known: {}", reason(error))),
     }
     match &probe.object_lock {
-        Ok(true) => findings.ok("store: object lock", "can be used: snapshot --lock-days"),
-        Ok(false) => findings.ok("store: object lock", "the bucket has none: --lock-days would fail"),
-        Err(error) => findings.warn("store: object lock", format!("not known: {}", reason(error))),
+        Ok(true) => findings.ok(&object_lock, "can be used: snapshot --lock-days"),
+        Ok(false) => findings.ok(&object_lock, "the bucket has none: --lock-days would fail"),
+        Err(error) => findings.warn(&object_lock, format!("not known: {}", reason(error))),
     }
 }
 
-fn speed(probe: &Probe, findings: &mut Findings) {
+fn speed(name: &str, probe: &Probe, findings: &mut Findings) {
+    let (clock, latency) = (format!("{name}: clock"), format!("{name}: latency"));
     match &probe.clock_ahead_secs {
-        Ok(secs) if secs.abs() <= CLOCK_SECS_MAX => findings.ok("store: clock", format!("{secs:+} s from this host's")),
+        Ok(secs) if secs.abs() <= CLOCK_SECS_MAX => findings.ok(&clock, format!("{secs:+} s from this host's")),
         Ok(secs) => findings.warn(
-            "store: clock",
+            &clock,
             format!("{secs:+} s from this host's: set the wrong one; a quarter of an hour and nothing works"),
         ),
-        Err(error) => findings.warn("store: clock", format!("not known: {}", reason(error))),
+        Err(error) => findings.warn(&clock, format!("not known: {}", reason(error))),
     }
     match &probe.latency {
         Ok(time) if time.as_millis() <= LATENCY_MILLIS_MAX => {
-            findings.ok("store: latency", format!("{} ms a request", time.as_millis()));
+            findings.ok(&latency, format!("{} ms a request", time.as_millis()));
         }
-        Ok(time) => findings.warn("store: latency", format!("{} ms a request: nights will be slow", time.as_millis())),
-        Err(error) => findings.warn("store: latency", format!("not known: {}", reason(error))),
+        Ok(time) => findings.warn(&latency, format!("{} ms a request: nights will be slow", time.as_millis())),
+        Err(error) => findings.warn(&latency, format!("not known: {}", reason(error))),
     }
 }
 

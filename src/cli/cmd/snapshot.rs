@@ -16,15 +16,13 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Report, error_line, raw_stdin};
 use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
-use crate::cli::{journal, keys, newest, store};
+use crate::cli::{journal, keys, location, locks, newest};
 use crate::component::Source;
 use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
 use crate::format::manifest::ComponentStatus;
-use crate::ops;
-use crate::ops::lock::{SnapshotLock, lock_snapshot};
-use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, reason, snapshot};
-use crate::repo::{Compression, LockCounts, WriterOptions};
+use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, snapshot};
+use crate::repo::{Compression, WriterOptions};
 
 /// What names this program in manifests.
 const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
@@ -36,6 +34,9 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     let wanted = wanted(settings, args, &from)?;
     if let Some(path) = &args.id_file {
         can_write(path)?;
+    }
+    if settings.global.as_of.is_some() {
+        return Err(location::nothing_is_changed(settings));
     }
     let opened = access::open(settings, Need::Write).await?;
     let of_stack: BTreeSet<String> = wanted.iter().filter(|name| !from.contains_key(*name)).cloned().collect();
@@ -72,9 +73,8 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     };
     newest::remember(settings, &opened.repository, outcome.id);
     let mut report = report(&outcome, &stack, started);
-    if let Some(lock) = store::snapshot_lock(settings) {
-        let locked = lock_snapshot(&opened.repository, outcome.id, &outcome.manifest, lock, &progress).await;
-        say_locks(&mut report, locked, lock);
+    if let Some(said) = locks::lock(settings, &opened.repository, outcome.id, &outcome.manifest, &progress).await {
+        report.add_locks(said);
     }
     progress.finish();
     if let Some(path) = &args.id_file
@@ -91,32 +91,6 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         }
     }
     Ok(report)
-}
-
-/// Adds what was locked. The snapshot is there, locked or not.
-pub(super) fn say_locks(report: &mut Report, locked: Result<LockCounts, ops::Error>, lock: SnapshotLock) {
-    let facts = match locked {
-        Ok(counts) => {
-            // The sooner of the two.
-            let least = [lock.data, lock.secrets].into_iter().flatten().map(|lock| lock.least).min();
-            let until =
-                least.and_then(|least| jiff::Timestamp::try_from(least).ok()).map(ops::stamp).unwrap_or_default();
-            let all = counts.before + counts.now;
-            report.lines.push(format!("{all} objects are locked until {until}, {} of them since now", counts.now));
-            json!({ "until": until, "objects": all, "objects_now": counts.now })
-        }
-        Err(error) => {
-            let said = format!("the snapshot is not locked: {}", reason(&error));
-            error_line(&format!("error: {said}"));
-            if report.exit == Exit::Done {
-                report.exit = Exit::Failed;
-            }
-            json!({ "error": said })
-        }
-    };
-    if let Some(object) = report.json.as_object_mut() {
-        object.insert("lock".to_owned(), facts);
-    }
 }
 
 /// Before hours of work, not behind them: can this file be written? It is left as it is.
