@@ -106,8 +106,8 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     }
     let reads_stdin = inputs.iter().any(|input| **input == Some(Input::Stdin));
     settings.stdin_once(reads_stdin.then_some("a passphrase of the source"))?;
-    let backend = location::backend(settings, &store, Want::Source).await?;
-    let secrets = secrets_store(settings, secrets, Want::Source).await?;
+    let backend = location::backend(settings, &store, Want::Existing).await?;
+    let secrets = secrets_store(settings, secrets, Want::Existing).await?;
     let passphrase = |input: Option<Input>, what, ways| match input {
         Some(input) => keys::passphrase(&input),
         None => ask(what, ways),

@@ -38,8 +38,6 @@ pub(crate) enum Want {
     Existing,
     /// A repository that is to be added to, as it is now.
     Writable,
-    /// A repository that is copied from: no option for what is put is meant for it.
-    Source,
 }
 
 impl Location {
@@ -96,18 +94,17 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
     {
         return Err(no_bucket("--as-of", &moment, &location));
     }
+    // What is only read, as the source of a copy, need not lock.
     if let (Location::Directory(_), Some(days)) = (&location, settings.global.lock_days)
-        && want != Want::Source
+        && want != Want::Existing
     {
         return Err(no_bucket("--lock-days", &days, &location));
     }
     match (location, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
-        (Location::Directory(path), Want::Existing | Want::Writable | Want::Source) => {
-            Ok(Arc::new(LocalBackend::open(&path).await?))
-        }
+        (Location::Directory(path), Want::Existing | Want::Writable) => Ok(Arc::new(LocalBackend::open(&path).await?)),
         (Location::Bucket { .. }, Want::New) if settings.global.as_of.is_some() => Err(nothing_is_changed(settings)),
-        (Location::Bucket { bucket, prefix }, Want::Existing | Want::Source) if settings.global.as_of.is_some() => {
+        (Location::Bucket { bucket, prefix }, Want::Existing) if settings.global.as_of.is_some() => {
             let moment = settings.global.as_of.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
             let view = S3View::new(store::options(settings, store, bucket, prefix)?, moment)?;
             let view = retrying(settings, view, RetryPolicy::default());
@@ -120,7 +117,7 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
             let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
             match want {
                 Want::New => backend::expect_empty(&first_look).await?,
-                Want::Existing | Want::Writable | Want::Source => backend::expect_repository(&first_look).await?,
+                Want::Existing | Want::Writable => backend::expect_repository(&first_look).await?,
             }
             let patient = retrying(settings, bucket, RetryPolicy::default());
             // Outside: waiting for the line is no fault of the store.

@@ -25,13 +25,21 @@ pub(super) struct RecipeWriter {
     page: Vec<Extent>,
     /// Places in yesterday's stream that the page's extents come from.
     from: Vec<u64>,
+    /// The page of yesterday's that the first of them lies on.
+    began_with: Option<usize>,
     pages: Vec<PageRef>,
 }
 
 impl RecipeWriter {
-    /// Notes that what is pushed next lies at `from` in yesterday's stream.
-    pub(super) fn comes_from(&mut self, from: Option<u64>) {
-        self.from.extend(from);
+    /// Notes that what is pushed next lies at `from` in yesterday's stream, on the page of this number there. Where that is
+    /// the page behind the one that this page began with, this page ends here and is returned: so pages keep their
+    /// ends though the chunks change by which they were once chosen, and stay edits of one page each.
+    pub(super) fn comes_from(&mut self, from: u64, page: usize) -> Option<FullPage> {
+        let is_next = self.began_with.is_some_and(|began| began + 1 == page);
+        let full = (is_next && self.page.len() >= PAGE_EXTENTS_LEAST / 2).then(|| self.take());
+        self.began_with.get_or_insert(page);
+        self.from.push(from);
+        full
     }
 
     /// Adds an extent; returns the page that is full now, to be stored and given to `stored`.
@@ -59,6 +67,7 @@ impl RecipeWriter {
         self.from.sort_unstable();
         let from = self.from.get(self.from.len() / 2).copied();
         self.from.clear();
+        self.began_with = None;
         FullPage { page: RecipePage { extents: std::mem::take(&mut self.page) }, from }
     }
 

@@ -175,7 +175,12 @@ impl Engine {
         }
         compared.pieces_waiting = 0;
         for (waiting, from) in std::mem::take(&mut compared.waiting) {
-            open.recipe.comes_from(from);
+            let page = from.and_then(|from| Some((from, compared.matcher.page_at(from)?.0)));
+            if let Some((from, page)) = page
+                && let Some(full) = open.recipe.comes_from(from, page)
+            {
+                self.store_page(open, Some(compared), &full)?;
+            }
             let mut cut =
                 Cut { id: waiting.id, spans: Vec::with_capacity(waiting.spans.len()), pieces: waiting.pieces };
             for span in waiting.spans {

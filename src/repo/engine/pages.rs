@@ -64,7 +64,7 @@ impl Engine {
         let bytes = full.page.encode();
         let whole = self.meta.ids.id(&bytes);
         let stream_len = full.page.stream_len();
-        let parent = compared.and_then(|compared| compared.matcher.page_at(full.from?));
+        let parent = compared.and_then(|compared| Some(compared.matcher.page_at(full.from?)?.1));
         let known = match parent {
             Some(parent) if !self.is_known(&whole)? => self.page_of(open, full, parent, whole, bytes.len())?,
             _ => None,

@@ -87,8 +87,8 @@ impl Matcher {
         Self { window, key, cutter: PieceCutter::new(gear), refused, last: None, sought: 0, gained: 0 }
     }
 
-    /// Returns the page of yesterday's recipe that stands for the place `from` of yesterday's stream.
-    pub(in crate::repo) fn page_at(&self, from: u64) -> Option<&KnownPage> {
+    /// Returns the page of yesterday's recipe that stands for the place `from` of yesterday's stream, and its number.
+    pub(in crate::repo) fn page_at(&self, from: u64) -> Option<(usize, &KnownPage)> {
         self.window.as_ref()?.page_at(from)
     }
 
