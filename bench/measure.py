@@ -1,6 +1,7 @@
 """Runs one command: how long it took, what it kept in memory, what it said."""
 
 import os
+import platform
 import signal
 import subprocess
 import tempfile
@@ -22,23 +23,27 @@ class CommandFailed(Exception):
 
 @dataclass
 class Run:
-    """One run: wall time in seconds, peak resident bytes of the largest process, and both outputs."""
+    """One run: wall and CPU time in seconds, peak resident bytes of the largest process, and both outputs."""
 
     secs: float
+    # On a busy machine this says more than the wall time.
+    cpu_secs: float
     peak_bytes: int
     stdout: bytes
     stderr: bytes
 
 
-def run(argv, env, stdin=None, keep_stdout=False, cwd=None):
+def run(argv, env, stdin=None, keep_stdout=False, cwd=None, flush=True):
     """Returns the Run of `argv`; standard output goes to /dev/null unless it is kept.
 
     What earlier commands left to be written is written first, and the input is read once, so that every
-    command starts from the same state: nothing dirty, input in the page cache.
+    command starts from the same state: nothing dirty, input in the page cache. Without `flush` what is dirty stays
+    so: for long series, whose many runs tell what one does not.
     """
     if stdin:
         warm(stdin)
-    os.sync()
+    if flush:
+        os.sync()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         source = open(stdin, "rb") if stdin else open(os.devnull, "rb")
         with source:
@@ -55,7 +60,7 @@ def run(argv, env, stdin=None, keep_stdout=False, cwd=None):
             secs = time.monotonic() - start
         out.seek(0)
         err.seek(0)
-        result = Run(secs, usage.ru_maxrss * 1024, out.read(), err.read())
+        result = Run(secs, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, out.read(), err.read())
     if process.returncode != 0:
         tail = result.stderr.decode(errors="replace")[-2000:]
         raise CommandFailed(f"{' '.join(map(str, argv))}: exit status {process.returncode}\n{tail}")
@@ -128,3 +133,10 @@ def stored_bytes(directory):
     for folder, _, names in os.walk(directory):
         total += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
     return total
+
+
+def machine():
+    """Returns a few words about where this was measured."""
+    with open("/proc/cpuinfo") as info:
+        models = [line.split(":", 1)[1].strip() for line in info if line.startswith("model name")]
+    return f"{os.cpu_count()} cores ({models[0] if models else platform.machine()}), Linux {platform.release()}"

@@ -19,6 +19,12 @@ class Missing(Exception):
     """A tool is not there and cannot be installed."""
 
 
+def clean_env(home):
+    """Returns an environment that knows nothing of the one who measures."""
+    keep = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
+    return {**keep, "HOME": str(home), "LC_ALL": "C.UTF-8", "TMPDIR": str(home)}
+
+
 class Tool:
     """A backup tool with an empty repository. Each job is one command."""
 
@@ -28,13 +34,14 @@ class Tool:
     def __init__(self, work):
         self.work = work
         self.repository = work / "repository"
+        # What the tool keeps on the host beside the repository.
+        self.cache = work / "cache"
         self.password_file = work / "password"
         home = work / "home"
         home.mkdir(parents=True)
         self.password_file.write_text(PASSPHRASE)
         self.password_file.chmod(0o600)
-        keep = {name: os.environ[name] for name in ("PATH",) if name in os.environ}
-        self.env = {**keep, "HOME": str(home), "LC_ALL": "C.UTF-8", "TMPDIR": str(home)}
+        self.env = clean_env(home)
 
     def init(self):
         """Makes the repository. Not timed."""
@@ -72,7 +79,7 @@ class Restic(Tool):
         # "auto" is zstd's default level.
         files = {"RESTIC_REPOSITORY": self.repository, "RESTIC_PASSWORD_FILE": self.password_file}
         self.env |= {name: str(path) for name, path in files.items()}
-        self.env["RESTIC_CACHE_DIR"] = str(work / "cache")
+        self.env["RESTIC_CACHE_DIR"] = str(self.cache)
         self.command = [*command, "--quiet", "--compression", "auto"]
 
     def init(self):
@@ -106,7 +113,7 @@ class Rustic(Tool):
         super().__init__(work)
         files = {"RUSTIC_REPOSITORY": self.repository, "RUSTIC_PASSWORD_FILE": self.password_file}
         self.env |= {name: str(path) for name, path in files.items()}
-        self.env |= {"RUSTIC_CACHE_DIR": str(work / "cache"), "RUSTIC_NO_PROGRESS": "true"}
+        self.env |= {"RUSTIC_CACHE_DIR": str(self.cache), "RUSTIC_NO_PROGRESS": "true"}
         self.command = [*command, "--log-level", "error"]
 
     def init(self):
@@ -142,7 +149,7 @@ class Borg(Tool):
 
     def __init__(self, command, work):
         super().__init__(work)
-        self.env |= {"BORG_BASE_DIR": str(work / "base"), "BORG_PASSPHRASE": PASSPHRASE}
+        self.env |= {"BORG_BASE_DIR": str(self.cache), "BORG_PASSPHRASE": PASSPHRASE}
         self.command = command
 
     def init(self):
@@ -181,7 +188,7 @@ class Duplicity(Tool):
     def __init__(self, command, work):
         super().__init__(work)
         self.env |= {"PASSPHRASE": PASSPHRASE}
-        self.command = [*command, "--no-print-statistics", "--archive-dir", work / "cache"]
+        self.command = [*command, "--no-print-statistics", "--archive-dir", self.cache]
         self.source = work / "source"
         self.url = f"file://{self.repository}"
 
@@ -220,7 +227,10 @@ class Orkvault(Tool):
 
     def __init__(self, command, work):
         super().__init__(work)
+        # Not where root's real repositories have theirs.
+        self.env |= {"ORKVAULT_CACHE_DIR": str(self.cache), "ORKVAULT_STATE_DIR": str(work / "state")}
         self.command = command
+        self.init_options = []
         self.secrets_password_file = work / "secrets-password"
         self.secrets_password_file.write_text(PASSPHRASE + " for the secrets")
         self.secrets_password_file.chmod(0o600)
@@ -229,7 +239,7 @@ class Orkvault(Tool):
 
     def init(self):
         secrets = ["--secrets-passphrase-file", self.secrets_password_file]
-        self.run(*self.command, "init", *self.writer, *self.reader[2:], *secrets)
+        self.run(*self.command, "init", *self.writer, *self.reader[2:], *secrets, *self.init_options)
 
     def backup(self, night):
         return [*self.command, "snapshot", "--from", "mongodb=-", *self.writer, "--yes"]
@@ -239,6 +249,12 @@ class Orkvault(Tool):
 
     def check(self):
         return [*self.command, "check", "--read-data", *self.reader, "--json"]
+
+
+    def layout(self):
+        """Returns how the dump of the newest snapshot lies in the repository, as `show --layout` says it."""
+        said = self.run(*self.command, "show", "latest", "--layout", "--json", *self.writer).stdout
+        return json.loads(said)["layout"][0]
 
 
 def target_directory(top):
@@ -346,3 +362,15 @@ def version(tool, command):
 
 PEERS = {tool.name: tool for tool in (Restic, Rustic, Borg)}
 TOOLS = {**PEERS, Duplicity.name: Duplicity, Orkvault.name: Orkvault}
+
+
+def install(peers, names, own):
+    """Returns the command of every tool that is there, and of the others why not. `own` is orkvault's binary."""
+    commands, problems = {}, {}
+    for name in names:
+        try:
+            given = name == Orkvault.name and own
+            commands[name] = [own.resolve()] if given else TOOLS[name].install(peers)
+        except Missing as why:
+            problems[name] = f"missing: {why}"
+    return commands, problems

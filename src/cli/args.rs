@@ -52,6 +52,12 @@ pub(crate) struct Global {
     /// What may come from a repository in a bucket
     #[arg(long, global = true, value_name = "MIB_PER_SEC", value_parser = mib_per_sec)]
     pub(crate) limit_download: Option<f64>,
+    /// Lock what is put into a bucket with object lock, and all that a snapshot needs, for so long
+    #[arg(long, global = true, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub(crate) lock_days: Option<u32>,
+    /// Read a bucket that keeps old states as it was then: 2026-11-20T04:00:00Z
+    #[arg(long, global = true, value_name = "TIME", value_parser = moment)]
+    pub(crate) as_of: Option<jiff::Timestamp>,
     /// Write one JSON document to standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -72,6 +78,11 @@ fn mib_per_sec(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
         _ => Err("it is a number of MiB a second, like 0.5".to_owned()),
     }
+}
+
+/// Reads a moment.
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|_| "it is a time with its zone, like 2026-11-20T04:00:00Z".to_owned())
 }
 
 /// Which stack is meant, where it is not found as it is.
@@ -137,8 +148,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Copy snapshots of another repository into this one
     Copy(CopyArgs),
-    /// Look at everything that a night needs
-    Doctor,
+    /// Look at everything that a night needs, and at what the store of the repository can do
+    Doctor(DoctorArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
@@ -151,6 +162,9 @@ pub(crate) struct InitArgs {
     /// Derive keys from the passphrases with 64 MiB instead of 256 MiB and 1 GiB of memory
     #[arg(long)]
     pub(crate) kdf_low_memory: bool,
+    /// How streams of a kind are cut, in KiB: KIND is dump, rdb, object or table; for ever
+    #[arg(long, value_name = "KIND=MIN/AVERAGE/MAX", value_delimiter = ',')]
+    pub(crate) chunk_sizes: Vec<String>,
 }
 
 /// The word that means every component.
@@ -209,6 +223,9 @@ pub(crate) struct ShowArgs {
     /// `latest`, or the first digits of a snapshot's id
     #[arg(value_name = "SNAPSHOT")]
     pub(crate) id: String,
+    /// Say how the streams lie in the repository, and what a restore of them reads
+    #[arg(long)]
+    pub(crate) layout: bool,
 }
 
 /// Options of `ls`.
@@ -306,6 +323,14 @@ pub(crate) struct CopyArgs {
     /// The zstd level
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub(crate) compression_level: Option<i32>,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Put nothing into the repository's bucket to see what its store can do
+    #[arg(long)]
+    pub(crate) no_probe: bool,
 }
 
 /// Options of `completions`.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::chunk_sizes;
 use super::error::Error;
 use super::store::StoreConfig;
 
@@ -40,6 +41,8 @@ pub(crate) struct ConfigFile {
     pub(crate) host: Option<String>,
     /// The zstd level.
     pub(crate) compression_level: Option<i32>,
+    /// How a new repository cuts streams.
+    pub(crate) chunk_sizes: ChunkSizesConfig,
     /// What the piece cache may take, in MiB.
     pub(crate) piece_cache_mib: Option<u32>,
     /// The daemon.
@@ -52,6 +55,28 @@ pub(crate) struct ConfigFile {
     pub(crate) rustfs: RustfsConfig,
     /// Directories as components of their own.
     pub(crate) directory: Vec<DirectoryConfig>,
+}
+
+/// `[chunk_sizes]`, for `init`: each `MIN/AVERAGE/MAX` in KiB.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ChunkSizesConfig {
+    /// Archives of mongodump.
+    pub(crate) dump: Option<String>,
+    /// RDB files.
+    pub(crate) rdb: Option<String>,
+    /// Objects and files.
+    pub(crate) object: Option<String>,
+    /// Tables of entries and catalogues.
+    pub(crate) table: Option<String>,
+}
+
+impl ChunkSizesConfig {
+    /// Returns the values that are set, in the form of `--chunk-sizes`.
+    pub(crate) fn values(&self) -> impl Iterator<Item = String> {
+        let kinds = [("dump", &self.dump), ("rdb", &self.rdb), ("object", &self.object), ("table", &self.table)];
+        kinds.into_iter().filter_map(|(kind, sizes)| Some(format!("{kind}={}", sizes.as_ref()?)))
+    }
 }
 
 /// `[docker]`
@@ -192,6 +217,11 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
     if config.compression_level.is_some_and(|level| !(1..=19).contains(&level)) {
         return Err(wrong(line_of("compression_level"), "the level is between 1 and 19".to_owned()));
     }
+    for value in config.chunk_sizes.values() {
+        if let Err(problem) = chunk_sizes::parse(&value) {
+            return Err(wrong(line_of("[chunk_sizes]"), problem));
+        }
+    }
     Ok(config)
 }
 
@@ -281,6 +311,8 @@ mod tests {
             ("\n[[directory]]\nname = \"a/b\"\npath = \"canary\"\n", 2),
             ("compression_level = 20 # canary\n", 1),
             ("[redis]\npassword = \"canary\"\n", 2),
+            ("\n[chunk_sizes]\ndump = \"canary\"\n", 2),
+            ("[chunk_sizes]\nrdb = \"8/33/128\" # canary\n", 1),
         ] {
             let error = read(text).unwrap_err();
             let Error::Config { line: found, .. } = &error else { panic!("{error}") };

@@ -6,6 +6,7 @@
 mod access;
 mod args;
 mod chosen;
+mod chunk_sizes;
 mod cmd;
 mod components;
 mod config;
@@ -16,6 +17,7 @@ mod hints;
 mod journal;
 mod keys;
 mod location;
+mod locks;
 mod newest;
 mod output;
 mod pace;

@@ -64,6 +64,10 @@ fn every_command_writes_one_json_document() {
     assert_eq!(shown["manifest"]["schema"], "orkestra-backup/v1");
     assert_eq!(shown["manifest"]["components"][0], "mongodb");
 
+    let shown = vault.run(["show", "--json", "--layout", &id[..8]]).expect(0).json();
+    assert_eq!(shown["layout"][0]["stream"], "mongo.archive");
+    assert_eq!(shown["layout"][0]["stream_bytes"], archive().len());
+
     let inside = vault.run(["ls", "--json", "latest"]).expect(0).json();
     let names = inside["components"]["mongodb"]["catalogue"].as_array().unwrap();
     assert!(names.iter().any(|row| row["name"] == "basic.users" && row["records"] == 50), "{names:?}");

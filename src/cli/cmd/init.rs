@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::cli::args::InitArgs;
+use crate::cli::chunk_sizes;
 use crate::cli::error::Error;
 use crate::cli::keys::{self, Input};
 use crate::cli::location::{self, Want};
@@ -13,12 +14,14 @@ use crate::cli::output::Report;
 use crate::cli::resolve::Settings;
 use crate::cli::store::StoreConfig;
 use crate::crypto::{Passphrase, SystemEntropy, slot};
+use crate::format::config::StreamKind;
 use crate::repo::{InitOptions, InitSecrets, init_apart};
 
 /// Makes the repository. Everything that could be wrong is looked at before anything is made.
 pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, Error> {
     let store = settings.repository();
     let place = store.location()?;
+    let wanted_sizes = wanted_sizes(settings, args)?;
     let key_path = key_path(settings)?;
     let secrets = passphrases(settings)?;
     let apart = settings.secrets_repository();
@@ -41,6 +44,9 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
         options.data_kdf = slot::low_memory_kdf();
         options.secrets_kdf = slot::low_memory_kdf();
     }
+    for (kind, sizes) in wanted_sizes {
+        chunk_sizes::set(&mut options.chunk_sizes, kind, sizes);
+    }
     let keep =
         |key: &crate::crypto::writer_key::WriterKey| keys::write_new_private(&key_path, key.to_line().as_bytes());
     let made = init_apart(backend, secrets_backend, &options, secrets, Arc::new(SystemEntropy), keep).await?;
@@ -61,6 +67,18 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
         lines.insert(1, format!("its secrets are in {apart}: every command that needs them must be told"));
     }
     Ok(Report::done(json, lines))
+}
+
+/// Returns the sizes of the configuration and then those of the command line, which so go before them.
+fn wanted_sizes(settings: &Settings, args: &InitArgs) -> Result<Vec<(StreamKind, [u32; 3])>, Error> {
+    let parse = |value: String| {
+        chunk_sizes::parse(&value).map_err(|reason| Error::BadValue {
+            option: "--chunk-sizes".to_owned(),
+            value,
+            reason,
+        })
+    };
+    settings.config.chunk_sizes.values().chain(args.chunk_sizes.iter().cloned()).map(parse).collect()
 }
 
 fn key_path(settings: &Settings) -> Result<PathBuf, Error> {

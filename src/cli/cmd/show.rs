@@ -1,6 +1,8 @@
 //! `show`: everything that a snapshot's manifest says.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 
 use super::snapshots::{component_status, status};
 use crate::cli::access::{self, Need};
@@ -11,20 +13,53 @@ use crate::cli::output::{Report, table};
 use crate::cli::progress::size;
 use crate::cli::resolve::Settings;
 use crate::format::manifest::ComponentRecord;
+use crate::ops::layout::{Layout, layouts};
 use crate::repo::LoadedSnapshot;
 
 /// Shows one snapshot.
 pub(crate) async fn run(settings: &Settings, args: &ShowArgs) -> Result<Report, Error> {
     let opened = access::open(settings, Need::List).await?;
     let Chosen { snapshot, unreadable } = choose(&opened, &args.id, &[]).await?;
-    let json = json!({
+    let layouts = if args.layout { layouts(&opened.repository, &snapshot).await? } else { BTreeMap::new() };
+    let mut facts = json!({
         "snapshot": snapshot.id.to_string(),
         "status": status(&snapshot),
         "manifest": serde_json::to_value(&snapshot.manifest).expect("manifests have string keys only"),
         "unreadable": unreadable,
         "key_derivation_secs": opened.key_derivation_secs(),
     });
-    Ok(Report::done(json, lines(&snapshot)))
+    let mut lines = lines(&snapshot);
+    if args.layout {
+        let json = layouts.iter().map(|((component, stream), layout)| layout_json(component, stream, layout)).collect();
+        // Only where it was asked for: what is not there was not looked at.
+        facts.as_object_mut().expect("it was made one above").insert("layout".to_owned(), json);
+        lines.push(String::new());
+        lines.extend(layouts.iter().map(|((component, stream), layout)| layout_line(component, stream, layout)));
+    }
+    Ok(Report::done(facts, lines))
+}
+
+fn layout_json(component: &str, stream: &str, layout: &Layout) -> Value {
+    json!({
+        "component": component,
+        "stream": stream,
+        "stream_bytes": layout.stream_bytes,
+        "extents": layout.extents,
+        "chunk_bytes": layout.chunk_bytes,
+        "segment_bytes": layout.segment_bytes,
+        "recipe_bytes": layout.recipe_bytes,
+        "read_amplification": layout.read_amplification(),
+    })
+}
+
+fn layout_line(component: &str, stream: &str, layout: &Layout) -> String {
+    format!(
+        "{component}/{stream}: {} in {} extents; a restore decodes {}, {:.2} times as much",
+        size(layout.stream_bytes),
+        layout.extents,
+        size(layout.segment_bytes),
+        layout.read_amplification()
+    )
 }
 
 fn lines(snapshot: &LoadedSnapshot) -> Vec<String> {

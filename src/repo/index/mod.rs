@@ -78,6 +78,8 @@ struct State {
     gone: HashSet<PackId>,
     /// Why the cache is not the one that was asked for.
     cache_error: Option<String>,
+    /// Packs in which something was found, where somebody wants to know.
+    trace: Option<HashSet<PackId>>,
     misses: u32,
     /// What is certainly not in the cache. None until it is worth its memory, and where it cannot be had.
     filter: Option<Filter>,
@@ -127,6 +129,7 @@ impl Index {
             kept: VecDeque::new(),
             gone: HashSet::new(),
             cache_error: None,
+            trace: None,
             misses: 0,
             filter: None,
         };
@@ -160,24 +163,22 @@ impl Index {
     /// Returns where a chunk is, `None` where no pack that is there has it.
     pub fn find(&self, chunk: &ChunkId) -> Result<Option<Place>, Error> {
         let mut state = self.lock();
-        if let Some(place) = state.near.get(chunk) {
-            return Ok(Some(place.clone()));
+        let place = state.find(chunk)?;
+        if let (Some(trace), Some(place)) = (&mut state.trace, &place) {
+            trace.insert(place.segment.pack);
         }
-        if state.filter.as_ref().is_some_and(|filter| !filter.may_have(Prefix::of(chunk))) {
-            return Ok(None);
-        }
-        for segment in state.cache.segments_of(chunk)? {
-            if state.gone.contains(&segment.pack) {
-                continue;
-            }
-            let segment = Arc::new(segment);
-            state.keep(&segment);
-            if let Some(place) = state.near.get(chunk) {
-                return Ok(Some(place.clone()));
-            }
-        }
-        state.missed()?;
-        Ok(None)
+        Ok(place)
+    }
+
+    /// Remembers from here on in which packs something was found.
+    pub fn begin_trace(&self) {
+        self.lock().trace = Some(HashSet::new());
+    }
+
+    /// Returns the packs in which something was found since [`Index::begin_trace`].
+    #[must_use]
+    pub fn end_trace(&self) -> HashSet<PackId> {
+        self.lock().trace.take().unwrap_or_default()
     }
 
     /// Returns the index parts that the cache holds.
@@ -247,6 +248,27 @@ impl Index {
 }
 
 impl State {
+    fn find(&mut self, chunk: &ChunkId) -> Result<Option<Place>, Error> {
+        if let Some(place) = self.near.get(chunk) {
+            return Ok(Some(place.clone()));
+        }
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(Prefix::of(chunk))) {
+            return Ok(None);
+        }
+        for segment in self.cache.segments_of(chunk)? {
+            if self.gone.contains(&segment.pack) {
+                continue;
+            }
+            let segment = Arc::new(segment);
+            self.keep(&segment);
+            if let Some(place) = self.near.get(chunk) {
+                return Ok(Some(place.clone()));
+            }
+        }
+        self.missed()?;
+        Ok(None)
+    }
+
     fn commit_staged(&mut self) -> Result<(), Error> {
         let added = self.cache.commit_staged()?;
         if let Some(filter) = &mut self.filter {
