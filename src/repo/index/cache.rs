@@ -36,6 +36,8 @@ CREATE TABLE filter (ordinal INTEGER PRIMARY KEY, segments INTEGER NOT NULL, byt
 pub(super) const CHUNKS_TOGETHER: usize = 1536 * 1024;
 /// Chunks that the stored filter may lack: they are read from their segments when it is loaded.
 const FILTER_BEHIND: i64 = 256 * 1024;
+/// Bytes of the largest filter, and some.
+const FILTER_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// Bytes of one row of the filter.
 const FILTER_ROW_BYTES: usize = 1024 * 1024;
 
@@ -256,17 +258,20 @@ impl IndexCache {
         Ok(Some(filter))
     }
 
-    /// Returns an empty filter with room for half as many chunks again as there are.
+    /// Returns an empty filter with room for an eighth more chunks than there are.
     fn room(&self) -> Result<Option<Filter>, Error> {
         let chunks = u64::try_from(self.chunks()?).unwrap_or(0);
-        Ok(Filter::with_room(chunks + chunks / 2 + FILTER_BEHIND.unsigned_abs()))
+        Ok(Filter::with_room(chunks + chunks / 8 + 2 * FILTER_BEHIND.unsigned_abs()))
     }
 
     /// Returns the stored filter and the last segment that it knows; `None` where it is not whole.
     fn stored_filter(&self) -> Result<Option<(Filter, i64)>, rusqlite::Error> {
+        let len = "SELECT coalesce(sum(length(bytes)), 0) FROM filter";
+        let len: i64 = self.connection.query_row(len, [], |row| row.get(0))?;
+        // In one allocation, which goes back to the system: a growing one would stay with the process.
+        let mut whole = Vec::with_capacity(usize::try_from(len.min(FILTER_BYTES_MAX)).unwrap_or(0));
         let mut statement = self.connection.prepare("SELECT segments, bytes, checksum FROM filter ORDER BY ordinal")?;
         let mut rows = statement.query([])?;
-        let mut whole = Vec::new();
         let mut known = None;
         while let Some(row) = rows.next()? {
             let segments: i64 = row.get(0)?;
