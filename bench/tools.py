@@ -219,9 +219,7 @@ class Orkvault(Tool):
     def install(peers):
         # Always built: a binary of yesterday must not be what is measured.
         peers.call(["cargo", "build", "--release", "--locked", "--bin", "orkvault"], cwd=peers.top)
-        ask = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
-        metadata = subprocess.run(ask, cwd=peers.top, stdout=subprocess.PIPE, check=True)
-        binary = Path(json.loads(metadata.stdout)["target_directory"]) / "release/orkvault"
+        binary = target_directory(peers.top) / "release/orkvault"
         # Until the command line is there the program starts and knows no command.
         if subprocess.run([binary, "init", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE).stdout == b"":
             raise Missing("orkvault has no command line yet")
@@ -257,6 +255,13 @@ class Orkvault(Tool):
         """Returns how the dump of the newest snapshot lies in the repository, as `show --layout` says it."""
         said = self.run(*self.command, "show", "latest", "--layout", "--json", *self.writer).stdout
         return json.loads(said)["layout"][0]
+
+
+def target_directory(top):
+    """Returns where cargo builds."""
+    ask = ["cargo", "metadata", "--format-version", "1", "--no-deps"]
+    metadata = subprocess.run(ask, cwd=top, stdout=subprocess.PIPE, check=True)
+    return Path(json.loads(metadata.stdout)["target_directory"])
 
 
 def key_derivation_secs(report):

@@ -365,6 +365,13 @@ fn fresh_limited() -> Fresh {
     Fresh { backend: Box::new(backend), _place: None }
 }
 
+fn fresh_kept() -> Fresh {
+    let place = tempfile::tempdir().unwrap();
+    let backend = super::KeepBackend::new(super::MemoryBackend::new(), place.path().join("copies"));
+    Fresh { backend: Box::new(backend), _place: Some(place) }
+}
+
+conformance_tests!(keep, std::future::ready(super::fresh_kept()));
 conformance_tests!(retry, std::future::ready(super::fresh_retrying()));
 conformance_tests!(limit, std::future::ready(super::fresh_limited()));
 

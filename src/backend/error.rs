@@ -62,6 +62,12 @@ pub enum Error {
     /// It failed in passing, again and again.
     #[error(transparent)]
     GaveUp(Box<GaveUp>),
+    /// The store has no locks.
+    #[error("{location} cannot lock objects")]
+    CannotLock {
+        /// The backend.
+        location: String,
+    },
     /// The name belongs to a directory, symbolic link, pipe or device.
     #[error("{key} in {location} is not a regular file")]
     NotAFile {
@@ -168,6 +174,8 @@ pub enum Operation {
     List,
     /// [`super::Backend::delete`]
     Delete,
+    /// [`super::Backend::lock`]
+    Lock,
     /// [`super::Backend::sweep`]
     Sweep,
 }
@@ -177,7 +185,7 @@ impl Operation {
     #[must_use]
     pub const fn writes(self) -> bool {
         match self {
-            Self::Create | Self::Put | Self::Delete | Self::Sweep => true,
+            Self::Create | Self::Put | Self::Delete | Self::Lock | Self::Sweep => true,
             Self::Open | Self::Get | Self::GetRange | Self::Stat | Self::List => false,
         }
     }
@@ -193,6 +201,7 @@ impl fmt::Display for Operation {
             Self::Stat => "stat",
             Self::List => "list",
             Self::Delete => "delete",
+            Self::Lock => "lock",
             Self::Sweep => "sweep",
         })
     }
@@ -206,6 +215,7 @@ impl Error {
             Self::NotFound { .. } | Self::NoRepository { .. } => ErrorKind::NotFound,
             Self::Conflict { .. } | Self::NotEmpty { .. } => ErrorKind::AlreadyExists,
             Self::TooLong { .. } | Self::Short { .. } | Self::NotAFile { .. } => ErrorKind::Damaged,
+            Self::CannotLock { .. } => ErrorKind::Other,
             Self::Cut(_) | Self::GaveUp(_) => ErrorKind::Transient,
             Self::Failed { kind, .. } => *kind,
         }
@@ -220,7 +230,7 @@ impl Error {
             | Self::TooLong { key, .. }
             | Self::Short { key, .. }
             | Self::NotAFile { key, .. } => Some(*key),
-            Self::NoRepository { .. } | Self::NotEmpty { .. } => None,
+            Self::NoRepository { .. } | Self::NotEmpty { .. } | Self::CannotLock { .. } => None,
             Self::Cut(cut) => Some(cut.key),
             Self::GaveUp(gave_up) => gave_up.source.key(),
             Self::Failed { key, .. } => *key,

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 
-use super::{Backend, Error, ErrorKind, Listed, ObjectInfo, Operation, Put};
+use super::{Backend, Error, ErrorKind, Listed, Lock, Locked, ObjectInfo, Operation, Put};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 /// What happens at the chosen operation.
@@ -181,6 +181,10 @@ impl<B: Backend> Backend for FaultBackend<B> {
 
     async fn delete(&self, key: ObjectKey) -> Result<(), Error> {
         self.run(Operation::Delete, Some(key), self.inner.delete(key)).await
+    }
+
+    async fn lock(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        self.run(Operation::Lock, Some(key), self.inner.lock(key, lock)).await
     }
 
     async fn sweep(&self, before: SystemTime) -> Result<u64, Error> {

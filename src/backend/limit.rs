@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{Backend, Error, Listed, ObjectInfo, Pace, Put};
+use super::{Backend, Error, Listed, Lock, Locked, ObjectInfo, Pace, Put};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 /// Bytes a second; `None` is no limit.
@@ -103,6 +103,10 @@ impl<B: Backend> Backend for LimitBackend<B> {
 
     async fn delete(&self, key: ObjectKey) -> Result<(), Error> {
         self.inner.delete(key).await
+    }
+
+    async fn lock(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        self.inner.lock(key, lock).await
     }
 
     async fn sweep(&self, before: SystemTime) -> Result<u64, Error> {

@@ -28,6 +28,7 @@
 
 mod error;
 mod fault;
+mod keep;
 mod limit;
 mod local;
 mod memory;
@@ -57,6 +58,7 @@ use crate::format::object::{ObjectKey, ObjectPrefix};
 
 pub use error::{Cut, Error, ErrorKind, GaveUp, Operation};
 pub use fault::{Counted, Fault, FaultBackend};
+pub use keep::KeepBackend;
 pub use limit::{Bandwidth, LimitBackend};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
@@ -73,6 +75,24 @@ pub enum Put {
     /// An object of that name and length was there before. Its bytes were not compared: for a name that
     /// is not the hash of its content this is another object.
     AlreadyThere,
+}
+
+/// How long an object is to be locked, by the store's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lock {
+    /// One that is locked as long as this is left alone.
+    pub least: SystemTime,
+    /// All others are locked as long as this. Later than `least`, so that not every night has to lock again.
+    pub until: SystemTime,
+}
+
+/// What [`Backend::lock`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Locked {
+    /// It was locked long enough.
+    Before,
+    /// It is now.
+    Now,
 }
 
 /// What the store knows about an object without reading it.
@@ -154,6 +174,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Removes an object. Also `Ok` where there is none. Durable when it returns.
     async fn delete(&self, key: ObjectKey) -> Result<(), Error>;
 
+    /// Makes sure that nobody can remove or replace an object for a time. Fails with [`Error::CannotLock`]
+    /// where the store knows no locks, and with [`Error::NotFound`].
+    async fn lock(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        let _ = (key, lock);
+        Err(Error::CannotLock { location: self.location() })
+    }
+
     /// Removes leftovers last written before `before` (the store's clock) and returns how many. A put that
     /// is still under way loses its bytes and fails, so `before` lies further back than any put takes.
     async fn sweep(&self, before: SystemTime) -> Result<u64, Error>;
@@ -187,6 +214,10 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     async fn delete(&self, key: ObjectKey) -> Result<(), Error> {
         (**self).delete(key).await
+    }
+
+    async fn lock(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        (**self).lock(key, lock).await
     }
 
     async fn sweep(&self, before: SystemTime) -> Result<u64, Error> {

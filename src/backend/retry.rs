@@ -16,7 +16,7 @@ use futures::future::{self, Either};
 use futures::stream::{self, BoxStream, StreamExt as _};
 
 use super::error::GaveUp;
-use super::{Backend, Error, ErrorKind, Listed, ObjectInfo, Operation, Pace, Put, Traffic};
+use super::{Backend, Error, ErrorKind, Listed, Lock, Locked, ObjectInfo, Operation, Pace, Put, Traffic};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 /// How often and how long.
@@ -346,6 +346,16 @@ impl<B: Backend> Backend for RetryBackend<B> {
         loop {
             match attempts.watch(0, self.inner.delete(key)).await {
                 Ok(()) => return Ok(()),
+                Err(error) => attempts.pause(error).await?,
+            }
+        }
+    }
+
+    async fn lock(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        let mut attempts = self.begin(Operation::Lock, Some(key));
+        loop {
+            match attempts.watch(0, self.inner.lock(key, lock)).await {
+                Ok(locked) => return Ok(locked),
                 Err(error) => attempts.pause(error).await?,
             }
         }

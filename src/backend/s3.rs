@@ -8,9 +8,13 @@
 //! Credentials are in the SDK's type, which wipes them, and in no message.
 
 mod client;
+mod container;
 mod list;
+mod lock;
+mod probe;
 mod put;
 mod read;
+mod view;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,12 +28,16 @@ use aws_sdk_s3::types::ObjectLockMode;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{Backend, Error, Listed, ObjectInfo, Operation, Put, Request, Traffic};
+use super::{Backend, Error, Listed, Lock, Locked, ObjectInfo, Operation, Put, Request, Traffic};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 pub use client::S3Error;
 use client::{Bucket, Refusal};
+use container::ContainerProvider;
+pub use container::{ContainerError, ContainerToken};
+pub use probe::{Found, Probe, Versioning};
 use read::Which;
+pub use view::S3View;
 
 /// Where looks at a store's abilities leave what they cannot take away again.
 const PROBES: &str = "probe/";
@@ -86,14 +94,14 @@ impl LockMode {
 
 /// How long new objects are locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lock {
-    /// Who may take it away.
+pub struct NewLock {
+    /// Who may take it away; also of locks that are made longer.
     pub mode: LockMode,
     /// Until when, by the store's clock.
     pub until: SystemTime,
 }
 
-impl Lock {
+impl NewLock {
     fn until_sdk(&self) -> DateTime {
         DateTime::from(self.until)
     }
@@ -140,6 +148,12 @@ impl S3Credentials {
         let credentials = Credentials::new(access_key_id, secret_access_key, token, None, "orkvault");
         Self { provider: SharedCredentialsProvider::new(credentials) }
     }
+
+    /// Asks the service that runs this container, at an address like `http://169.254.170.2/v2/credentials/...`,
+    /// and again before what it gave expires. Nothing is sent yet.
+    pub fn of_container(uri: &str, token: ContainerToken) -> Result<Self, ContainerError> {
+        Ok(Self { provider: SharedCredentialsProvider::new(ContainerProvider::new(uri, token)?) })
+    }
 }
 
 /// Where the bucket is, who asks, and how. Nothing is taken from `AWS_*` variables, profiles or metadata services.
@@ -161,7 +175,7 @@ pub struct S3Options {
     /// Whether puts may ask not to replace anything.
     pub conditions: Conditions,
     /// How long new objects are locked; `None`: not by us.
-    pub lock: Option<Lock>,
+    pub lock: Option<NewLock>,
     /// Where requests are counted.
     pub traffic: Arc<Traffic>,
 }
@@ -171,7 +185,7 @@ pub struct S3Options {
 pub struct S3Backend {
     bucket: Arc<Bucket>,
     conditions: Arc<AtomicU8>,
-    lock: Option<Lock>,
+    lock: Option<NewLock>,
     part_bytes: u64,
 }
 
@@ -244,6 +258,10 @@ impl Backend for S3Backend {
                 Err(bucket.failed(Operation::Delete, Some(key), refusal).await)
             }
         }
+    }
+
+    async fn lock(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        self.lock_object(key, lock).await
     }
 
     async fn sweep(&self, before: SystemTime) -> Result<u64, Error> {

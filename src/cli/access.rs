@@ -63,14 +63,24 @@ impl Drop for Opened {
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
     // First: a missing repository is told before a passphrase is asked for.
-    let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
+    let want = if need == Need::Write { Want::Writable } else { Want::Existing };
+    let backend = location::backend(settings, &settings.repository(), want).await?;
     // The store of the secrets alone opens with their passphrase alone.
     let is_alone = need != Need::Write && repo::part_of(backend.as_ref()).await? == Part::Secrets;
-    let secrets = secrets_store(settings, settings.secrets_repository()).await?;
+    // Named as both it is still only one: a host's configuration names the store of the secrets.
+    let apart =
+        settings.secrets_repository().filter(|apart| !is_alone || apart.location != settings.repository().location);
+    let secrets = secrets_store(settings, apart, want).await?;
+    let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
+    // An index of another time would be of no use tomorrow.
+    let is_past = want == Want::Existing && settings.global.as_of.is_some();
+    let cache = if is_check || is_past { None } else { settings.cache_dir() };
+    let backend = match &cache {
+        Some(dir) => location::keep_manifests(&settings.repository(), backend, dir),
+        None => backend,
+    };
     let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
-    let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
-    let cache = if is_check { None } else { settings.cache_dir() };
     let started = Instant::now();
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let repository = Repository::open_apart(backend, secrets, access, options).await?;
@@ -96,8 +106,8 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     }
     let reads_stdin = inputs.iter().any(|input| **input == Some(Input::Stdin));
     settings.stdin_once(reads_stdin.then_some("a passphrase of the source"))?;
-    let backend = location::backend(settings, &store, Want::Existing).await?;
-    let secrets = secrets_store(settings, secrets).await?;
+    let backend = location::backend(settings, &store, Want::Source).await?;
+    let secrets = secrets_store(settings, secrets, Want::Source).await?;
     let passphrase = |input: Option<Input>, what, ways| match input {
         Some(input) => keys::passphrase(&input),
         None => ask(what, ways),
@@ -107,25 +117,32 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
         let given = passphrase(of_secrets, "the source's secrets passphrase", SOURCE_SECRETS_WAYS)?;
         access.push(Access::Secrets(given));
     }
-    let options = OpenOptions { cache: settings.cache_dir(), entropy: Arc::new(SystemEntropy) };
+    let cache = if settings.global.as_of.is_some() { None } else { settings.cache_dir() };
+    let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let started = Instant::now();
-    let repository = Repository::open_apart(backend, secrets, access, options).await?;
-    Ok(Opened { repository, key_derivation: Some(started.elapsed()) })
+    match Repository::open_apart(backend, secrets, access, options).await {
+        Ok(repository) => Ok(Opened { repository, key_derivation: Some(started.elapsed()) }),
+        // Of the source: the hint of every other command names the options of the repository itself.
+        Err(repo::Error::SecretsApart { .. }) => {
+            Err(Error::NotGiven { what: "the store of the source's secrets", ways: SOURCE_SECRETS_STORE_WAYS })
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Tries whether this key or passphrase opens its slot of the repository.
 pub(crate) async fn opens(settings: &Settings, access: Access) -> Result<(), Error> {
     let backend = location::backend(settings, &settings.repository(), Want::Existing).await?;
     let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
-    let secrets = secrets_store(settings, settings.secrets_repository()).await?;
+    let secrets = secrets_store(settings, settings.secrets_repository(), Want::Existing).await?;
     Repository::open_apart(backend, secrets, vec![access], options).await?;
     Ok(())
 }
 
 /// Returns the store that was named for the secrets. One that cannot be reached keeps nobody from the data.
-async fn secrets_store(settings: &Settings, store: Option<StoreConfig>) -> Result<SecretsStore, Error> {
+async fn secrets_store(settings: &Settings, store: Option<StoreConfig>, want: Want) -> Result<SecretsStore, Error> {
     let Some(store) = store else { return Ok(SecretsStore::Unnamed) };
-    match location::backend(settings, &store, Want::Existing).await {
+    match location::backend(settings, &store, want).await {
         Ok(backend) => Ok(SecretsStore::At(backend)),
         Err(Error::Backend(error)) => Ok(SecretsStore::Unreachable(*error)),
         Err(error) => Err(error),
@@ -163,6 +180,8 @@ const DATA_WAYS: &str = "give it with --passphrase-file or ORKVAULT_PASSPHRASE_F
 const SOURCE_WAYS: &str = "give it with --from-passphrase-file or ORKVAULT_FROM_PASSPHRASE_FILE";
 const SOURCE_SECRETS_WAYS: &str = "give it with --from-secrets-passphrase-file or \
                                    ORKVAULT_FROM_SECRETS_PASSPHRASE_FILE, or leave the secrets out with --no-secrets";
+const SOURCE_SECRETS_STORE_WAYS: &str = "they are in a store of their own: give it with --from-secrets-repository or \
+                                         from_secrets_repository in orkvault.toml, or leave them out with --no-secrets";
 const SECRETS_WAYS: &str = "give it with --secrets-passphrase-file or ORKVAULT_SECRETS_PASSPHRASE_FILE";
 
 fn secrets_alone(settings: &Settings) -> Result<Access, Error> {

@@ -52,6 +52,12 @@ pub(crate) struct Global {
     /// What may come from a repository in a bucket
     #[arg(long, global = true, value_name = "MIB_PER_SEC", value_parser = mib_per_sec)]
     pub(crate) limit_download: Option<f64>,
+    /// Lock what is put into a bucket with object lock, and all that a snapshot needs, for so long
+    #[arg(long, global = true, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
+    pub(crate) lock_days: Option<u32>,
+    /// Read a bucket that keeps old states as it was then: 2026-11-20T04:00:00Z
+    #[arg(long, global = true, value_name = "TIME", value_parser = moment)]
+    pub(crate) as_of: Option<jiff::Timestamp>,
     /// Write one JSON document to standard output
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -72,6 +78,11 @@ fn mib_per_sec(text: &str) -> Result<f64, String> {
         Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
         _ => Err("it is a number of MiB a second, like 0.5".to_owned()),
     }
+}
+
+/// Reads a moment.
+fn moment(text: &str) -> Result<jiff::Timestamp, String> {
+    text.parse().map_err(|_| "it is a time with its zone, like 2026-11-20T04:00:00Z".to_owned())
 }
 
 /// Which stack is meant, where it is not found as it is.
@@ -137,8 +148,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Copy snapshots of another repository into this one
     Copy(CopyArgs),
-    /// Look at everything that a night needs
-    Doctor,
+    /// Look at everything that a night needs, and at what the store of the repository can do
+    Doctor(DoctorArgs),
     /// Print completions for a shell
     Completions(CompletionsArgs),
     /// Write the manual pages into a directory
@@ -276,7 +287,7 @@ pub(crate) struct RestoreArgs {
 /// Options of `check`.
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// Read, open and compare every byte
+    /// Read and compare every byte, and put every stream of every snapshot together
     #[arg(long)]
     pub(crate) read_data: bool,
 }
@@ -312,6 +323,14 @@ pub(crate) struct CopyArgs {
     /// The zstd level
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
     pub(crate) compression_level: Option<i32>,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Put nothing into the repository's bucket to see what its store can do
+    #[arg(long)]
+    pub(crate) no_probe: bool,
 }
 
 /// Options of `completions`.

@@ -1,14 +1,16 @@
 //! Where a repository lies, or a part of one: the only place where a location becomes a backend.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::error::Error;
 use super::resolve::Settings;
 use super::store::{self, StoreConfig};
-use crate::backend::{self, Backend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
+use crate::backend::s3::S3View;
+use crate::backend::{self, Backend, KeepBackend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
 
 /// How the location of a bucket begins.
 const BUCKET_SCHEME: &str = "s3:";
@@ -32,8 +34,12 @@ pub(crate) enum Location {
 pub(crate) enum Want {
     /// Nothing yet: a repository is about to be made there.
     New,
-    /// A repository.
+    /// A repository. With `--as-of` it is seen as it was.
     Existing,
+    /// A repository that is to be added to, as it is now.
+    Writable,
+    /// A repository that is copied from: no option for what is put is meant for it.
+    Source,
 }
 
 impl Location {
@@ -84,22 +90,70 @@ impl fmt::Display for Location {
 /// with. [`Want::New`] makes a directory and fails where there is anything; [`Want::Existing`] fails where
 /// there is no repository.
 pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want) -> Result<Arc<dyn Backend>, Error> {
-    match (store.location()?, want) {
+    let location = store.location()?;
+    if let (Location::Directory(_), Some(moment)) = (&location, settings.global.as_of)
+        && want != Want::Writable
+    {
+        return Err(no_bucket("--as-of", &moment, &location));
+    }
+    if let (Location::Directory(_), Some(days)) = (&location, settings.global.lock_days)
+        && want != Want::Source
+    {
+        return Err(no_bucket("--lock-days", &days, &location));
+    }
+    match (location, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
-        (Location::Directory(path), Want::Existing) => Ok(Arc::new(LocalBackend::open(&path).await?)),
+        (Location::Directory(path), Want::Existing | Want::Writable | Want::Source) => {
+            Ok(Arc::new(LocalBackend::open(&path).await?))
+        }
+        (Location::Bucket { .. }, Want::New) if settings.global.as_of.is_some() => Err(nothing_is_changed(settings)),
+        (Location::Bucket { bucket, prefix }, Want::Existing | Want::Source) if settings.global.as_of.is_some() => {
+            let moment = settings.global.as_of.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
+            let view = S3View::new(store::options(settings, store, bucket, prefix)?, moment)?;
+            let view = retrying(settings, view, RetryPolicy::default());
+            backend::expect_repository(&view).await?;
+            Ok(Arc::new(LimitBackend::new(view, store::bandwidth(settings, store), Arc::clone(&settings.pace))))
+        }
         (Location::Bucket { bucket, prefix }, want) => {
             let bucket = store::bucket(settings, store, bucket, prefix)?;
             // At first a wrong address is more likely than a store that is away for a while.
             let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
             match want {
                 Want::New => backend::expect_empty(&first_look).await?,
-                Want::Existing => backend::expect_repository(&first_look).await?,
+                Want::Existing | Want::Writable | Want::Source => backend::expect_repository(&first_look).await?,
             }
             let patient = retrying(settings, bucket, RetryPolicy::default());
             // Outside: waiting for the line is no fault of the store.
             let bandwidth = store::bandwidth(settings, store);
             Ok(Arc::new(LimitBackend::new(patient, bandwidth, Arc::clone(&settings.pace))))
         }
+    }
+}
+
+/// Keeps copies of a bucket's manifests below the cache directory.
+pub(crate) fn keep_manifests(store: &StoreConfig, backend: Arc<dyn Backend>, cache_dir: &Path) -> Arc<dyn Backend> {
+    match store.location() {
+        Ok(Location::Bucket { .. }) => {
+            let mut hasher = DefaultHasher::new();
+            (&store.location, &store.endpoint).hash(&mut hasher);
+            let dir = cache_dir.join(format!("manifests-{:016x}", hasher.finish()));
+            Arc::new(KeepBackend::new(backend, dir))
+        }
+        _ => backend,
+    }
+}
+
+fn no_bucket(option: &str, value: &dyn fmt::Display, location: &Location) -> Error {
+    let reason = format!("{location} is no bucket");
+    Error::BadValue { option: option.to_owned(), value: value.to_string(), reason }
+}
+
+/// Returns the error of a command that would change what was.
+pub(crate) fn nothing_is_changed(settings: &Settings) -> Error {
+    Error::BadValue {
+        option: "--as-of".to_owned(),
+        value: settings.global.as_of.map(|moment| moment.to_string()).unwrap_or_default(),
+        reason: "a store as it was takes nothing new".to_owned(),
     }
 }
 

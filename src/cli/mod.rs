@@ -17,6 +17,7 @@ mod hints;
 mod journal;
 mod keys;
 mod location;
+mod locks;
 mod newest;
 mod output;
 mod pace;

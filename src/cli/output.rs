@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::error::Error;
 use super::exit::Exit;
 use super::hints::Judgement;
+use super::locks::SaidLocks;
 use super::printable::printable;
 
 /// What a command found out or did.
@@ -31,6 +32,24 @@ impl Report {
     #[must_use]
     pub(crate) const fn done(json: Value, lines: Vec<String>) -> Self {
         Self { exit: Exit::Done, json, lines, wrote_content: false }
+    }
+}
+
+impl Report {
+    /// Adds what was locked. A snapshot that is there and not locked makes the run fail.
+    pub(crate) fn add_locks(&mut self, said: SaidLocks) {
+        match said.line {
+            Ok(line) => self.lines.push(line),
+            Err(line) => {
+                error_line(&format!("error: {line}"));
+                if self.exit == Exit::Done {
+                    self.exit = Exit::Failed;
+                }
+            }
+        }
+        if let Some(object) = self.json.as_object_mut() {
+            object.insert("lock".to_owned(), said.json);
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -14,14 +14,31 @@ use super::error::Error;
 use super::keys;
 use super::location::Location;
 use super::resolve::Settings;
-use crate::backend::Bandwidth;
-use crate::backend::s3::{Addressing, Conditions, S3Backend, S3Credentials, S3Options, S3Patience};
+use crate::backend::s3::{
+    Addressing, Conditions, ContainerToken, LockMode, NewLock, S3Backend, S3Credentials, S3Options, S3Patience,
+};
+use crate::backend::{Bandwidth, Lock};
 use crate::component::secret::Secret;
 
 /// Where servers do not care about the region, any will do.
 const REGION: &str = "us-east-1";
+/// Of a lock.
+const DAY_SECS: u64 = 24 * 3600;
+/// Where ECS has its service.
+const CONTAINER_SERVICE: &str = "http://169.254.170.2";
 /// The profile that is meant where none is named.
 const PROFILE: &str = "default";
+
+/// Who may take locks away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LockModeConfig {
+    /// Nobody.
+    #[default]
+    Compliance,
+    /// Who has a special permission.
+    Governance,
+}
 
 /// A store: a location alone, or a table with all that it may need to be told. Holds no secret.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -45,8 +62,14 @@ pub(crate) struct StoreConfig {
     pub(crate) profile: Option<String>,
     /// The credentials file.
     pub(crate) credentials_file: Option<PathBuf>,
+    /// Whether the service that runs this container is asked for keys.
+    pub(crate) container_credentials: bool,
     /// Whether puts may be conditional.
     pub(crate) conditional_put: Option<bool>,
+    /// How long what a snapshot needs is locked. Days.
+    pub(crate) lock_days: Option<u32>,
+    /// Who may take locks away.
+    pub(crate) lock_mode: LockModeConfig,
     /// What may go out. MiB a second.
     pub(crate) limit_upload: Option<f64>,
     /// What may come in. MiB a second.
@@ -107,6 +130,15 @@ impl StoreConfig {
     }
 }
 
+/// Returns how long objects of a store are locked: the option, else what its table says.
+pub(crate) fn lock(settings: &Settings, store: &StoreConfig) -> Option<Lock> {
+    let days = u64::from(settings.global.lock_days.or(store.lock_days)?);
+    // A quarter more, so that a night need not make every lock longer by a day.
+    let (least, until) = (days * DAY_SECS, (days + (days / 4).max(1)) * DAY_SECS);
+    let now = SystemTime::now();
+    Some(Lock { least: now + Duration::from_secs(least), until: now + Duration::from_secs(until) })
+}
+
 /// Returns the backend of a bucket. Nothing is sent.
 pub(crate) fn bucket(
     settings: &Settings,
@@ -114,6 +146,16 @@ pub(crate) fn bucket(
     bucket: String,
     prefix: String,
 ) -> Result<S3Backend, Error> {
+    Ok(S3Backend::new(options(settings, store, bucket, prefix)?)?)
+}
+
+/// Returns how a bucket is reached.
+pub(crate) fn options(
+    settings: &Settings,
+    store: &StoreConfig,
+    bucket: String,
+    prefix: String,
+) -> Result<S3Options, Error> {
     let variable = |names: &[&str]| names.iter().find_map(|name| settings.variable(name)).map(str::to_owned);
     let endpoint = store.endpoint.clone().or_else(|| variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]));
     let region = store.region.clone().or_else(|| variable(&["AWS_REGION", "AWS_DEFAULT_REGION"]));
@@ -124,7 +166,7 @@ pub(crate) fn bucket(
         None if endpoint.is_none() && !bucket.contains('.') => Addressing::VirtualHost,
         None => Addressing::Path,
     };
-    let options = S3Options {
+    Ok(S3Options {
         endpoint,
         region: region.unwrap_or_else(|| REGION.to_owned()),
         bucket,
@@ -133,10 +175,15 @@ pub(crate) fn bucket(
         credentials: credentials(settings, store)?,
         patience: S3Patience::default(),
         conditions: if store.conditional_put == Some(false) { Conditions::Absent } else { Conditions::Asked },
-        lock: None,
+        lock: lock(settings, store).map(|lock| NewLock {
+            mode: match store.lock_mode {
+                LockModeConfig::Compliance => LockMode::Compliance,
+                LockModeConfig::Governance => LockMode::Governance,
+            },
+            until: lock.until,
+        }),
         traffic: Arc::clone(&settings.traffic),
-    };
-    Ok(S3Backend::new(options)?)
+    })
 }
 
 /// Returns how much a store may be sent and asked for: the options, else what its table says.
@@ -155,7 +202,7 @@ fn bytes_per_sec(mib_per_sec: f64) -> u64 {
     kib.saturating_mul(1024).max(1024)
 }
 
-/// Key files, then a profile that is named, then variables, then the default profile.
+/// Key files, then the container's service where that is asked for, then a profile that is named, then variables, then the default profile.
 fn credentials(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials, Error> {
     if store.access_key_file.is_some() || store.secret_key_file.is_some() {
         let missing = |what| Error::NotGiven { what, ways: "access_key_file and secret_key_file belong together" };
@@ -165,6 +212,9 @@ fn credentials(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials
         let (access, secret) = (keys::secret(access)?, keys::secret(secret)?);
         return Ok(S3Credentials::fixed(access.expose(), secret.expose(), token.as_ref().map(Secret::expose)));
     }
+    if store.container_credentials {
+        return of_container(settings);
+    }
     if store.profile.is_none()
         && let Some(access) = settings.variable("AWS_ACCESS_KEY_ID")
         && let Some(secret) = settings.variable("AWS_SECRET_ACCESS_KEY")
@@ -172,6 +222,30 @@ fn credentials(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials
         return Ok(S3Credentials::fixed(access, secret, settings.variable("AWS_SESSION_TOKEN")));
     }
     of_profile(settings, store)
+}
+
+/// Where the service is, and what shows it who asks, stands in variables that it sets itself.
+fn of_container(settings: &Settings) -> Result<S3Credentials, Error> {
+    let relative = settings.variable("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI");
+    let uri = relative.map(|path| format!("{CONTAINER_SERVICE}{path}"));
+    let uri = uri.or_else(|| settings.variable("AWS_CONTAINER_CREDENTIALS_FULL_URI").map(str::to_owned));
+    let uri = uri.ok_or(Error::NotGiven {
+        what: "the address of container credentials",
+        ways: "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or AWS_CONTAINER_CREDENTIALS_FULL_URI, which the service sets",
+    })?;
+    let token = match settings.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
+        Some(file) => ContainerToken::File(PathBuf::from(file)),
+        None => match settings.variable("AWS_CONTAINER_AUTHORIZATION_TOKEN") {
+            Some(token) => ContainerToken::Fixed(token.to_owned().into()),
+            None => ContainerToken::None,
+        },
+    };
+    S3Credentials::of_container(&uri, token).map_err(|error| Error::BadValue {
+        option: "the address of container credentials".to_owned(),
+        // It may hold a key.
+        value: "...".to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 fn of_profile(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials, Error> {

@@ -32,6 +32,7 @@ mod context {
     pub(super) const CHUNKER: &str = "orkvault 2026-11 v1 data chunker";
     pub(super) const FINGERPRINT: &str = "orkvault 2026-11 v1 data piece fingerprint";
     pub(super) const PIECE_FILE: &str = "orkvault 2026-11 v1 data piece file";
+    pub(super) const PIECE_NONCE: &str = "orkvault 2026-11 v1 data piece nonce";
     pub(super) const PIECE_NAME: &str = "orkvault 2026-11 v1 data piece name";
 }
 
@@ -164,7 +165,7 @@ impl NamespaceKeys {
     /// Returns what seals the host's piece cache.
     #[must_use]
     pub fn piece_sealer(&self) -> PieceSealer {
-        PieceSealer::new(&self.root.derive(context::PIECE_FILE))
+        PieceSealer::new(&self.root.derive(context::PIECE_FILE), self.root.derive(context::PIECE_NONCE))
     }
 
     pub(super) fn piece_names(&self) -> SecretKey {

@@ -5,7 +5,7 @@
 //! knowledge of the key or of fingerprints collide with a probability of at most (blocks + 1) / 2^128. Nobody
 //! outside sees either: the file that holds fingerprints is sealed.
 
-use chacha20poly1305::aead::AeadInOut as _;
+use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use polyval::Polyval;
 use polyval::universal_hash::{KeyInit as _, UniversalHash as _};
@@ -15,6 +15,7 @@ use super::keys::NamespaceKeys;
 use super::random::{Entropy, random_32};
 use super::secret::SecretKey;
 use crate::format::id::RepositoryId;
+use crate::format::pack::PackKind;
 
 /// Names pieces.
 pub struct FingerprintKey(Polyval);
@@ -35,23 +36,39 @@ impl FingerprintKey {
     }
 }
 
+/// Which stream a piece file is of: its name under a secret key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PieceFileName([u8; 32]);
+
+impl std::fmt::Display for PieceFileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
 /// What every part of a piece file is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PieceFileId {
     /// The repository.
     pub repository: RepositoryId,
     /// Which stream.
-    pub stream: [u8; 32],
-    /// Drawn for this file.
+    pub stream: PieceFileName,
+    /// Drawn for this file, so that parts of two nights are not mixed.
     pub salt: [u8; 16],
 }
 
+/// Bytes that sealing a part adds.
+pub const PART_SEAL_LEN: usize = 40;
+
 /// Seals and opens the parts of piece files.
-pub struct PieceSealer(XChaCha20Poly1305);
+pub struct PieceSealer {
+    cipher: XChaCha20Poly1305,
+    nonces: SecretKey,
+}
 
 impl PieceSealer {
-    pub(super) fn new(key: &SecretKey) -> Self {
-        Self(XChaCha20Poly1305::new(key.bytes().into()))
+    pub(super) fn new(key: &SecretKey, nonces: SecretKey) -> Self {
+        Self { cipher: XChaCha20Poly1305::new(key.bytes().into()), nonces }
     }
 
     /// Returns a salt for a new file.
@@ -60,39 +77,50 @@ impl PieceSealer {
         Ok(*drawn.first_chunk().expect("32 bytes have a first half"))
     }
 
-    fn nonce(id: &PieceFileId, number: u64) -> XNonce {
-        let mut nonce = [0; 24];
-        let (salt, count) = nonce.split_at_mut(16);
+    fn context(id: &PieceFileId, number: u64) -> [u8; 88] {
+        let mut context = [0; 88];
+        let (repository, rest) = context.split_at_mut(32);
+        let (stream, rest) = rest.split_at_mut(32);
+        let (salt, count) = rest.split_at_mut(16);
+        repository.copy_from_slice(id.repository.as_bytes());
+        stream.copy_from_slice(&id.stream.0);
         salt.copy_from_slice(&id.salt);
         count.copy_from_slice(&number.to_le_bytes());
-        nonce.into()
-    }
-
-    fn context(id: &PieceFileId) -> [u8; 64] {
-        let mut context = [0; 64];
-        let (repository, stream) = context.split_at_mut(32);
-        repository.copy_from_slice(id.repository.as_bytes());
-        stream.copy_from_slice(&id.stream);
         context
     }
 
-    /// Seals part `number` of a file in place, which appends 16 bytes. No number is used twice for one salt.
-    pub fn seal(&self, id: &PieceFileId, number: u64, part: &mut Vec<u8>) {
-        let sealed = self.0.encrypt_in_place(&Self::nonce(id, number), &Self::context(id), part);
-        sealed.expect("parts are far below the cipher's limit of 256 GiB");
+    /// Returns part `number` of a file sealed: nonce, ciphertext, tag. The nonce is a keyed hash of place and
+    /// content, so that no random generator, however bad, gives one nonce two contents.
+    #[must_use]
+    pub fn seal(&self, id: &PieceFileId, number: u64, plain: &[u8]) -> Vec<u8> {
+        let context = Self::context(id, number);
+        let hash = blake3::Hasher::new_keyed(self.nonces.bytes()).update(&context).update(plain).finalize();
+        let (nonce, _) = hash.as_bytes().split_first_chunk::<24>().expect("a hash has 32 bytes");
+        let sealed = self.cipher.encrypt(&XNonce::from(*nonce), Payload { msg: plain, aad: &context });
+        let mut out = nonce.to_vec();
+        out.extend(sealed.expect("parts are far below the cipher's limit of 256 GiB"));
+        out
     }
 
-    /// Opens part `number` of a file in place.
-    pub fn open(&self, id: &PieceFileId, number: u64, part: &mut Vec<u8>) -> Result<(), Error> {
-        let opened = self.0.decrypt_in_place(&Self::nonce(id, number), &Self::context(id), part);
-        opened.map_err(|_| Error::CannotOpen { what: "a part of the piece cache" })
+    /// Opens part `number` of a file.
+    pub fn open(&self, id: &PieceFileId, number: u64, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        let failed = Error::CannotOpen { what: "a part of the piece cache" };
+        let Some((nonce, sealed)) = sealed.split_first_chunk::<24>() else { return Err(failed) };
+        let payload = Payload { msg: sealed, aad: &Self::context(id, number) };
+        self.cipher.decrypt(&XNonce::from(*nonce), payload).map_err(|_| failed)
     }
 }
 
-/// Names the stream `component`/`stream` for whoever has the key.
+/// Names the file of a stream for whoever has the key. Streams of content and of structure never share one: what
+/// lies in packs of one kind is not to be referred to from the other.
 #[must_use]
-pub fn stream_name(keys: &NamespaceKeys, stream: &str) -> [u8; 32] {
-    *blake3::keyed_hash(keys.piece_names().bytes(), stream.as_bytes()).as_bytes()
+pub fn file_name(keys: &NamespaceKeys, kind: PackKind, stream: &str) -> PieceFileName {
+    let kind: &[u8] = match kind {
+        PackKind::Content => b"content ",
+        PackKind::Meta => b"meta ",
+    };
+    let hash = blake3::Hasher::new_keyed(keys.piece_names().bytes()).update(kind).update(stream.as_bytes()).finalize();
+    PieceFileName(*hash.as_bytes())
 }
 
 #[cfg(test)]
@@ -100,7 +128,8 @@ mod tests {
     use super::*;
 
     fn id(salt: u8) -> PieceFileId {
-        PieceFileId { repository: RepositoryId::from_bytes([1; 32]), stream: [2; 32], salt: [salt; 16] }
+        let stream = PieceFileName([2; 32]);
+        PieceFileId { repository: RepositoryId::from_bytes([1; 32]), stream, salt: [salt; 16] }
     }
 
     #[test]
@@ -118,22 +147,21 @@ mod tests {
 
     #[test]
     fn a_part_opens_only_in_its_place_of_its_file() {
-        let sealer = PieceSealer::new(&SecretKey::new([9; 32]));
-        let mut sealed = b"pieces".to_vec();
-        sealer.seal(&id(1), 4, &mut sealed);
-        let open = |id: &PieceFileId, number, sealed: &[u8]| {
-            let mut part = sealed.to_vec();
-            sealer.open(id, number, &mut part).map(|()| part)
-        };
-        assert_eq!(open(&id(1), 4, &sealed).unwrap(), b"pieces");
-        assert!(open(&id(1), 5, &sealed).is_err());
-        assert!(open(&id(2), 4, &sealed).is_err());
-        let other = PieceFileId { stream: [3; 32], ..id(1) };
-        assert!(open(&other, 4, &sealed).is_err());
+        let sealer = PieceSealer::new(&SecretKey::new([9; 32]), SecretKey::new([8; 32]));
+        let sealed = sealer.seal(&id(1), 4, b"pieces");
+        assert_eq!(sealed.len(), 6 + PART_SEAL_LEN);
+        assert_eq!(sealer.open(&id(1), 4, &sealed).unwrap(), b"pieces");
+        assert!(sealer.open(&id(1), 5, &sealed).is_err());
+        assert!(sealer.open(&id(2), 4, &sealed).is_err());
+        let other = PieceFileId { stream: PieceFileName([3; 32]), ..id(1) };
+        assert!(sealer.open(&other, 4, &sealed).is_err());
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
             changed[at] ^= 1;
-            assert!(open(&id(1), 4, &changed).is_err());
+            assert!(sealer.open(&id(1), 4, &changed).is_err());
+            assert!(sealer.open(&id(1), 4, &sealed[..at]).is_err());
         }
+        // The same salt for other content: another nonce.
+        assert_ne!(sealed[..24], sealer.seal(&id(1), 4, b"piecez")[..24]);
     }
 }

@@ -11,7 +11,7 @@ use super::stored::StoredTable;
 use crate::component::{self, ByteStream, Capture, Content, Entry, Run, StoredContent, StreamKind};
 use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
-use crate::format::manifest::{StreamRecord, TableRecord};
+use crate::format::manifest::{Manifest, StreamRecord, TableRecord};
 use crate::format::{config, limits};
 use crate::repo::{self, Marks, OpenStream, Reader, StreamReport, StreamWritten, TableWriter, Writer};
 
@@ -30,6 +30,17 @@ const fn kind_of(kind: StreamKind) -> config::StreamKind {
 /// An entry of at least this many bytes that changed is compared piece by piece from then on: below, whole chunks
 /// find most of it, and a piece file would cost more than it saves.
 const COMPARED_BYTES_LEAST: u64 = 512 * 1024;
+
+/// Returns what a stream of a component is called where it is compared with last night's. Components have no space in
+/// their names.
+pub(super) fn stream_name(component: &str, stream: &str) -> String {
+    format!("{component} {stream}")
+}
+
+/// Returns whether a stream of this name is in a manifest: those of components that failed are not.
+pub(super) fn is_of_complete(name: &str, manifest: &Manifest) -> bool {
+    name.split_once(' ').is_some_and(|(component, _)| manifest.components.iter().any(|complete| complete == component))
+}
 
 /// A stream, or all entries of a component, as this run wrote it.
 #[derive(Debug, Clone)]
@@ -198,7 +209,7 @@ impl<'a> DataCapture<'a> {
     ) -> Result<EntryContent, component::Error> {
         // What never changes needs no memory of its pieces: most objects, and every new one.
         let is_changed = self.seen.contains(&entry.key) && entry.len >= COMPARED_BYTES_LEAST;
-        let name = is_changed.then(|| format!("{} entry {}", self.component, entry.key.escape_ascii()));
+        let name = is_changed.then(|| stream_name(&self.component, &format!("entry {}", entry.key.escape_ascii())));
         let stream = self.writer.begin_beside(table.stream(), config::StreamKind::Object, name).await;
         let extents_most = usize::try_from(limits::ENTRY_EXTENTS_MAX).unwrap_or(1);
         let written = self.fill(stream, what, body, extents_most).await?;
@@ -215,7 +226,8 @@ impl<'a> DataCapture<'a> {
 #[async_trait]
 impl Capture for DataCapture<'_> {
     async fn stream(&mut self, name: &str, kind: StreamKind, body: ByteStream) -> Result<u64, component::Error> {
-        let stream = self.writer.begin_named(kind_of(kind), &format!("{} {name}", self.component)).await;
+        let stream =
+            self.writer.begin_named(kind_of(kind), &stream_name(&self.component, &format!("stream {name}"))).await;
         let stream = self.fill(stream, name, body, 0).await?;
         let record = stream.record().expect("a stream ended without extents has a recipe");
         self.captured.streams.insert(name.to_owned(), record);
@@ -254,7 +266,7 @@ impl Capture for DataCapture<'_> {
         let wrap = |source| failed(&what, source);
         let mut table = match self.table.take() {
             Some(table) => table,
-            None => TableWriter::begin(self.writer, &format!("{} entries", self.component)).await.map_err(wrap)?,
+            None => TableWriter::begin(self.writer, &stream_name(&self.component, "entries")).await.map_err(wrap)?,
         };
         let added = self.add(&mut table, entry, content, &what).await;
         self.table = Some(table);

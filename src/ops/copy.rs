@@ -9,7 +9,7 @@ mod source;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::capture::{CapturedStreams, DataCapture};
+use super::capture::{self, CapturedStreams, DataCapture};
 use super::restore::check_structure;
 use super::snapshot::{SECRETS, of_source, reason, write_catalogue};
 use super::stored::DataStored;
@@ -270,7 +270,7 @@ impl Copy<'_> {
         let manifest = self.manifest(snapshot, records, secrets, finished.stats);
         let id = self.to.new_snapshot_id().map_err(Error::from)?;
         let hash = self.to.commit(id, &manifest).await.map_err(Error::from)?;
-        for warning in finished.pieces.keep(id) {
+        for warning in finished.pieces.keep(|stream| capture::is_of_complete(stream, &manifest)) {
             self.progress.warn(&warning);
         }
         self.history.push(LoadedSnapshot { id, hash, manifest: manifest.clone() });

@@ -9,6 +9,7 @@ pub mod check;
 pub mod copy;
 pub mod dump;
 pub mod layout;
+pub mod lock;
 pub mod restore;
 pub mod select;
 pub mod snapshot;

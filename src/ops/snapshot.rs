@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::capture::{CapturedStreams, DataCapture, SecretsCapture, Written};
+use super::capture::{self, CapturedStreams, DataCapture, SecretsCapture, Written};
 use super::{Clock, Error, Progress, chain, select, stamp};
 use crate::component::{self, Captured, CatalogueRow, Source};
 use crate::crypto::secret;
@@ -136,7 +136,7 @@ pub async fn snapshot(
     let id = repository.new_snapshot_id()?;
     let manifest = run.manifest(options, started, stats).await?;
     repository.commit(id, &manifest).await?;
-    for warning in finished.pieces.keep(id) {
+    for warning in finished.pieces.keep(|stream| capture::is_of_complete(stream, &manifest)) {
         progress.warn(&warning);
     }
     Ok(SnapshotOutcome { id, manifest, packs_missing, streams })
@@ -398,7 +398,7 @@ pub(super) async fn write_catalogue(
     }
     let mut rows = rows.to_vec();
     rows.sort();
-    let stream = writer.begin_named(StreamKind::Table, &format!("{component} catalogue")).await?;
+    let stream = writer.begin_named(StreamKind::Table, &capture::stream_name(component, "catalogue")).await?;
     for batch in rows.chunks(1024) {
         let mut lines = Vec::new();
         let mut marks = Marks::default();

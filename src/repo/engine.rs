@@ -11,9 +11,9 @@ use bytes::Bytes;
 mod compare;
 mod pages;
 
-use super::index::Index;
+use super::index::{Index, Place};
 use super::packer::{PackJob, PackJobs};
-use super::pieces::{Growing, KeptPieces, PieceStore};
+use super::pieces::{Grown, KeptPieces, PieceStore};
 use super::recipe_writer::RecipeWriter;
 use super::writer::{Marks, StreamReport, StreamWritten, WrittenContent};
 use super::{Error, Reader};
@@ -103,7 +103,7 @@ pub(super) struct Engine {
     stats: Stats,
     pieces: PieceStore,
     /// What the streams that ended have written for tomorrow.
-    grown: Vec<Growing>,
+    grown: Vec<Grown>,
     /// Reads yesterday's recipes.
     reader: Arc<Reader>,
     runtime: tokio::runtime::Handle,
@@ -173,7 +173,7 @@ impl Engine {
         match command {
             Command::Begin { stream, kind, name, account } => {
                 let compared = match name {
-                    Some(name) => self.pieces.begin(&name)?.map(|pieces| Compared::new(name, pieces)),
+                    Some(name) => self.pieces.begin(pack_kind(kind), &name)?.map(|pieces| Compared::new(name, pieces)),
                     None => None,
                 };
                 self.streams.insert(stream, OpenStream::new(kind, account, compared));
@@ -304,9 +304,11 @@ impl Engine {
     }
 
     fn is_known(&self, id: &ChunkId) -> Result<bool, Error> {
-        // Pending first: the packer adds to the index before it takes from the pending ones.
-        let is_pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
-        Ok(is_pending || self.index.find(id)?.is_some())
+        self.known().has(id, |_| true)
+    }
+
+    fn known(&self) -> Known<'_> {
+        Known { index: &self.index, pending: &self.pending }
     }
 
     const fn lane(&self, kind: PackKind) -> &Lane {
@@ -318,25 +320,42 @@ impl Engine {
 
     fn end(&mut self, mut open: OpenStream, hash: ContentHash, extents_most: usize) -> Result<StreamWritten, Error> {
         debug_assert!(open.window.is_empty(), "the last cut takes everything");
-        if let Some(mut compared) = open.compared.take() {
-            self.settle(&mut open, &mut compared)?;
-            open.compared = Some(compared);
+        let mut compared = open.compared.take();
+        if let Some(compared) = &mut compared {
+            self.settle(&mut open, compared)?;
         }
         let content = if let Some(extents) = open.recipe.few(extents_most).filter(|_| extents_most > 0) {
             WrittenContent::Extents(extents.to_vec())
         } else {
             if let Some(full) = open.recipe.last_page() {
-                self.store_page(&mut open, &full)?;
+                self.store_page(&mut open, compared.as_mut(), &full)?;
             }
-            let root = std::mem::take(&mut open.recipe).finish(hash).encode();
+            let root = std::mem::take(&mut open.recipe).finish(hash);
+            assert_eq!(root.stream_len(), open.front, "a recipe stands for every byte of its stream");
+            let root = root.encode();
             let (extent, is_new) = self.store(PackKind::Meta, open.account, &root)?;
             open.report.recipe += if is_new { root.len() as u64 } else { 0 };
             WrittenContent::Recipe(extent.chunk)
         };
-        if let Some(compared) = open.compared {
+        if let Some(compared) = compared {
+            self.check_pages(&open, &compared)?;
             self.grown.extend(compared.end(&self.pieces));
         }
         Ok(StreamWritten { len: open.front, hash, content, report: open.report, account: open.account })
+    }
+}
+
+/// What the repository has, and what this run is storing.
+struct Known<'a> {
+    index: &'a Index,
+    pending: &'a Pending,
+}
+
+impl Known<'_> {
+    fn has(&self, id: &ChunkId, fits: impl FnOnce(&Place) -> bool) -> Result<bool, Error> {
+        // Pending first: the packer adds to the index before it takes from the pending ones.
+        let is_pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
+        Ok(is_pending || self.index.find(id)?.is_some_and(|place| fits(&place)))
     }
 }
 
@@ -369,6 +388,14 @@ impl Lane {
     }
 }
 
+/// Tables are structure, which the writer reads; everything else is content.
+const fn pack_kind(kind: StreamKind) -> PackKind {
+    match kind {
+        StreamKind::Table => PackKind::Meta,
+        StreamKind::Dump | StreamKind::Rdb | StreamKind::Object => PackKind::Content,
+    }
+}
+
 impl OpenStream {
     fn new(kind: StreamKind, account: Account, compared: Option<Compared>) -> Self {
         Self {
@@ -386,10 +413,7 @@ impl OpenStream {
     }
 
     const fn pack_kind(&self) -> PackKind {
-        match self.kind {
-            StreamKind::Table => PackKind::Meta,
-            StreamKind::Dump | StreamKind::Rdb | StreamKind::Object => PackKind::Content,
-        }
+        pack_kind(self.kind)
     }
 
     fn push(&mut self, bytes: &[u8], marks: &Marks) {

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::Error;
 use super::index::Index;
@@ -27,7 +27,7 @@ use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
 use crate::format::slot::{Capability, Slot, Unlock};
 
 /// Index parts that are read at the same time.
-const PARTS_AT_ONCE: usize = 8;
+const PARTS_AT_ONCE: usize = 4;
 
 /// What a repository is opened with. Several may be given: a restore of data and secrets needs both.
 pub enum Access {
@@ -215,18 +215,43 @@ impl Repository {
         let gone: Vec<IndexId> = cached.difference(&there).copied().collect();
         self.index.remove_parts(&gone)?;
         let missing: Vec<IndexId> = there.difference(&cached).copied().collect();
+        let staged = self.stage_parts(missing).await;
+        // Also after a failure: what was read so far is of use to the next run, and the cache is free for others.
+        let settled = self.index.settle();
+        let failed = staged?;
+        settled?;
+        Ok(failed)
+    }
+
+    async fn stage_parts(&self, missing: Vec<IndexId>) -> Result<Vec<(IndexId, Error)>, Error> {
         let mut failed = Vec::new();
-        for batch in missing.chunks(PARTS_AT_ONCE) {
-            let read = batch.iter().map(|id| async { (*id, self.read_index_part(*id).await) });
-            for (id, part) in futures::future::join_all(read).await {
-                match part {
-                    Ok(part) => self.index.add_part(&id, &part)?,
-                    Err(error) if error.is_damage() => failed.push((id, error)),
-                    Err(error) => return Err(error),
-                }
+        let mut read = futures::stream::iter(missing)
+            .map(|id| {
+                let repository = self.clone();
+                // In tasks of their own: opening and decoding a part is work for all cores.
+                let read = tokio::spawn(async move { repository.read_index_part(id).await });
+                async move { (id, read.await.unwrap_or(Err(Error::Stopped))) }
+            })
+            .buffered(PARTS_AT_ONCE);
+        while let Some((id, part)) = read.next().await {
+            match part {
+                Ok(part) => self.index.stage_part(&id, &part)?,
+                Err(error) if error.is_damage() => failed.push((id, error)),
+                Err(error) => return Err(error),
             }
         }
         Ok(failed)
+    }
+
+    /// Puts an index part whose packs are durable, and returns its name. The local index learns of it when it is loaded.
+    pub async fn put_index_part(&self, part: &IndexPart) -> Result<IndexId, Error> {
+        let body = part.encode();
+        limits::check("index part", body.len() as u64, limits::INDEX_BYTES_MAX)?;
+        let sealed = object::seal(&self.keyring, ObjectBytes::hashed(SealedKind::Index), &body)?;
+        let id = IndexId::from_bytes(*hash::content_hash(&sealed).as_bytes());
+        // Already there means the same bytes: the name is their hash.
+        let _ = self.backend.put(ObjectKey::Index(id), vec![sealed.into()]).await?;
+        Ok(id)
     }
 
     /// Reads one index part.

@@ -27,7 +27,7 @@ use crate::format::pack::{ChunkRecord, PackKind};
 /// Segments in flight between cutting and packing, for each core.
 const SEGMENTS_PER_CORE: usize = 2;
 /// Packs that are being put at the same time.
-const UPLOADS_MOST: usize = 1;
+const UPLOADS_MOST: usize = 3;
 /// Chunks after which an index part is written: about 3 MiB of it.
 const INDEX_PART_CHUNKS: usize = 64 * 1024;
 

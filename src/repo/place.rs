@@ -122,10 +122,15 @@ impl Repository {
         }
     }
 
+    /// Returns the store of the secrets where it is one of its own and at hand.
+    pub(super) fn secrets_apart(&self) -> Option<&Arc<dyn Backend>> {
+        self.secrets.apart()
+    }
+
     /// Returns where the secrets are, for people, where they have a store of their own that is at hand.
     #[must_use]
     pub fn secrets_location(&self) -> Option<String> {
-        self.secrets.apart().map(|backend| backend.location())
+        self.secrets_apart().map(|backend| backend.location())
     }
 
     /// Returns the store that an object belongs into. Config and slots: that of the data.

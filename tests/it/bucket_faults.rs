@@ -78,6 +78,7 @@ impl Scene {
             connect: Duration::from_secs(5),
             read: Duration::from_millis(700),
             stalled: Duration::from_millis(300),
+            bytes_per_sec_min: 100_000,
             ..S3Patience::default()
         };
         let plain = S3Backend::new(S3Options {
@@ -212,6 +213,22 @@ async fn a_body_that_is_cut_or_stops_goes_on_where_it_was() {
     scene.faults(|faults| faults.cut_bodies = 1);
     let error = scene.plain.get(pack(1), 900).await.unwrap_err();
     assert!(matches!(&error, Error::Cut(cut) if cut.got == long.slice(..450)), "{error:?}");
+}
+
+#[tokio::test]
+async fn bytes_that_only_drip_are_taken_and_the_rest_is_asked_for_again() {
+    let scene = Scene::new(Faults::default()).await;
+    create(&scene.plain, pack(1), &content(900)).await;
+    // 900 bytes would take longer than 300 ms, and never nothing comes for so long.
+    scene.faults(|faults| faults.drip = Some((100, Duration::from_millis(60))));
+    let before = scene.traffic.received_bytes();
+    assert_eq!(scene.retrying.get(pack(1), 900).await.unwrap(), content(900));
+    assert_eq!(scene.traffic.received_bytes() - before, 900, "no byte came twice");
+    let heard = scene.heard.0.lock().unwrap();
+    assert!(
+        !heard.is_empty() && heard.iter().all(|why| why.contains("fewer than 100000 bytes a second came")),
+        "{heard:?}"
+    );
 }
 
 #[tokio::test]

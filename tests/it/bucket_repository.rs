@@ -1,6 +1,7 @@
 //! The repository in a bucket: every command works as with a directory, on real servers.
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::cli::{Ran, Vault, archive, write_mode};
 use crate::support::s3_server::{PASSWORD, Program, S3Server, USER};
@@ -39,7 +40,8 @@ async fn every_command_works(program: Program) {
         let second = vault.run_fed(["snapshot", "--json", "--from", "mongodb=-"], &archive()).expect(0).json();
         assert!(second["bytes_stored"].as_u64().unwrap() < 20_000, "{second}");
 
-        let listed = vault.run(["snapshots", "--json"]).expect(0).json();
+        let listed =
+            vault.run(["snapshots", "--json", "--limit-upload", "0.5", "--limit-download", "9"]).expect(0).json();
         assert_eq!(listed["snapshots"].as_array().unwrap().len(), 2);
         let id = first["snapshot"].as_str().unwrap();
         vault.run(["show", id]).expect(0);
@@ -113,8 +115,53 @@ async fn credentials_come_from_private_files_from_a_profile_or_from_the_environm
         write_mode(&vault.path("credentials"), profiles.as_bytes(), 0o600);
         let profile = |name: &str| format!("{table}profile = \"{name}\"\ncredentials_file = \"../credentials\"\n");
         assert_eq!(run(&profile("offsite")), (0, String::new()));
+        let (code, said) = run(&format!("{table}container_credentials = true\n"));
+        assert!(code == 2 && said.contains("AWS_CONTAINER_CREDENTIALS"), "{said}");
         let (code, said) = run(&profile("other"));
         assert!(code == 2 && said.contains("has no keys for it"), "{said}");
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_container_gets_its_keys_from_the_service_that_runs_it() {
+    let Some(server) = S3Server::start(Program::Minio).await else { return };
+    server.bucket("vault").await;
+    let endpoint = server.endpoint.clone();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let service = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let len = socket.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..len]).into_owned();
+            let keys = format!("{{\"AccessKeyId\":\"{USER}\",\"SecretAccessKey\":\"{PASSWORD}\"}}");
+            let may = request.starts_with("GET /keys HTTP/1.0\r\n") && request.contains("Authorization: who-asks\r\n");
+            let answer =
+                if may { format!("HTTP/1.0 200 OK\r\n\r\n{keys}") } else { "HTTP/1.0 403 No\r\n\r\n".to_owned() };
+            socket.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    let work = move || {
+        let mut vault = Vault::empty_in_bucket(&endpoint, "s3://vault");
+        vault.init().expect(0);
+        vault.use_keys(&["none".to_owned(), "none".to_owned(), String::new()]);
+        write_mode(&vault.path("token"), b"who-asks\n", 0o600);
+        let config = "[repository]\ncontainer_credentials = true\n";
+        write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
+        let run = |address: &str, token: &str| {
+            let mut command = vault.command(["snapshots"]);
+            command.env("AWS_CONTAINER_CREDENTIALS_FULL_URI", address);
+            command.env("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", vault.path(token));
+            let output = command.output().unwrap();
+            (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+        };
+        assert_eq!(run(&format!("http://{service}/keys"), "token"), (0, String::new()));
+        let (code, said) = run(&format!("http://{service}/other"), "token");
+        assert!(code == 1 && said.contains("answers without credentials: status 403"), "{said}");
+        let (code, said) = run("http://192.0.2.1/canary", "token");
+        assert!(code == 2 && said.contains("not from this address") && !said.contains("canary"), "{said}");
     };
     tokio::task::spawn_blocking(work).await.unwrap();
 }
@@ -134,6 +181,9 @@ async fn what_a_store_refuses_is_said_without_a_secret() {
         };
         let (code, said) = with("AWS_SECRET_ACCESS_KEY", "canary-wrong");
         assert!(code == 2 && said.contains("the server refuses the credentials"), "{said}");
+        for rate in ["0", "-1", "inf", "fast"] {
+            vault.run(["snapshots", "--limit-upload", rate]).expect(2);
+        }
         let (code, said) = with("ORKVAULT_REPOSITORY", "s3://other");
         assert!(code == 10 && said.contains("there is no bucket other"), "{said}");
         let (code, said) = with("ORKVAULT_REPOSITORY", "s3://key:canary@vault");

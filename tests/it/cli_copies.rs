@@ -40,6 +40,8 @@ fn snapshots_arrive_whole_and_the_next_night_has_nothing_new() {
     let shown = to.run(["show", "latest"]).expect(0).text();
     assert!(shown.contains("copy of") && shown.contains("second"), "{shown}");
     to.run_all(["check", "--read-data"]).expect(0);
+    let listed = to.run(["snapshots", "--json"]).expect(0).json();
+    assert_eq!(listed["snapshots"][0]["copied_from"]["snapshot"], copied[0]["from"]);
 
     let again = copy(&to, &from, &["--all", "--json"]).expect(0).json();
     assert_eq!((again["copied"].as_array().unwrap().len(), again["present"].as_array().unwrap().len()), (0, 2));

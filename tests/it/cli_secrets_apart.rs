@@ -118,6 +118,10 @@ fn the_store_of_the_secrets_alone_gives_them_back() {
         assert_eq!(code, Some(0), "{arguments:?}: {said}");
     }
     assert_eq!(std::fs::read(vault.path("work/key")).unwrap(), b"canary-key\n");
+    // Also on a host whose configuration names both stores.
+    let named = ["snapshots", "--secrets-repository", vault.path("apart").to_str().unwrap()].map(str::to_owned);
+    let (code, said) = alone(&named.each_ref().map(String::as_str));
+    assert_eq!(code, Some(0), "{said}");
     let (code, said) = alone(&["restore", "-n", "-c", "mongodb", "--target-dir", "../other"]);
     assert_eq!(code, Some(1), "{said}");
     // With the keys of the data it is told what this is.
@@ -143,6 +147,24 @@ fn a_night_whose_secrets_store_is_away_is_incomplete_and_says_why() {
     std::fs::rename(vault.path("away"), &apart).unwrap();
     snapshot(&vault, &["--secrets-repository", apart.to_str().unwrap()]).expect(0);
     vault.run_all(both(&vault, &["check", "--read-data"])).expect(0);
+}
+
+#[test]
+fn a_copy_out_of_two_stores_needs_both_or_leaves_the_secrets_out() {
+    let (from, to) = (made(), Vault::made());
+    snapshot(&from, &["--secrets-repository", from.path("apart").to_str().unwrap()]).expect(0);
+    let (place, apart) = (from.path("repository"), from.path("apart"));
+    let (place, apart) = (place.to_str().unwrap(), apart.to_str().unwrap());
+    let copy = |more: &[&str]| {
+        let keys = ["--from-passphrase-file", "../data.pass"];
+        to.run(["copy", "--all", "--json", "--from", place].iter().chain(&keys).chain(more))
+    };
+    let ran = copy(&["--from-secrets-passphrase-file", "../secrets.pass"]).expect(2);
+    assert!(ran.stderr.contains("--from-secrets-repository"), "{}", ran.stderr);
+    copy(&["--no-secrets"]).expect(0);
+    let both = ["--from-secrets-passphrase-file", "../secrets.pass", "--from-secrets-repository", apart];
+    assert_eq!(copy(&both).expect(0).json()["copied"].as_array().unwrap().len(), 1);
+    assert!(to.run_all(["dump", "latest", "secrets/.env"]).expect(0).text().contains("canary-mongo"));
 }
 
 #[test]

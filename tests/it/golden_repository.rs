@@ -12,16 +12,17 @@ use orkvault::component::{Sink, Source};
 use orkvault::crypto::SystemEntropy;
 use orkvault::crypto::hash::content_hash;
 use orkvault::crypto::writer_key::WriterKey;
+use orkvault::format::config::ChunkSizes;
 use orkvault::ops::check::{CheckOptions, check};
 use orkvault::ops::snapshot::snapshot;
-use orkvault::ops::{NoProgress, dump, restore, select};
+use orkvault::ops::{NoProgress, dump, layout, restore, select};
 use orkvault::repo::{Access, InitSecrets, OpenOptions, Repository, SecretsStore, init, init_apart};
 use serde_json::{Value, json};
 
 use crate::golden::is_blessing;
 use crate::support::night::{Still, options};
 use crate::support::repository::{
-    DATA_PASSPHRASE, SECRETS_PASSPHRASE, cheap_options, noise, open, passphrase, read_all,
+    DATA_PASSPHRASE, SECRETS_PASSPHRASE, cheap_options, noise, open, open_at, passphrase, read_all,
 };
 use crate::support::sources::{MemoryContent, MemorySink, MemorySource};
 
@@ -64,9 +65,13 @@ fn second_night() -> MemoryContent {
     content
 }
 
-/// Nothing new but noise: segments that are stored as they are.
+/// A few bytes of a stream, which a host that remembers stores alone; and noise: segments that are stored as they are.
 fn third_night() -> MemoryContent {
     let mut content = second_night();
+    let dump = content.streams.get_mut("dump").unwrap();
+    for at in [40_000, 90_000, 90_700] {
+        dump[at] ^= 1;
+    }
     content.entries.insert(b"avatars/11.bin".to_vec(), (1, noise(35, 40_000)));
     content
 }
@@ -95,12 +100,15 @@ async fn bless() {
     let _ = fs::remove_dir_all(golden("small"));
     let backend = Arc::new(LocalBackend::create(&golden("small")).await.unwrap());
     let keys = InitSecrets { data: passphrase(DATA_PASSPHRASE), secrets: passphrase(SECRETS_PASSPHRASE) };
-    let cheap = cheap_options();
+    // Small chunks: many of them in files of this size.
+    let mut cheap = cheap_options();
+    cheap.chunk_sizes[0] = ChunkSizes { min: 2048, average: 8192, max: 65_536, whole_below: 0 };
     let made = init(Arc::clone(&backend) as _, &cheap, keys, Arc::new(SystemEntropy), |_| Ok(()));
     let line = made.await.unwrap().unwrap().writer_key.to_line().to_string();
+    let cache = tempfile::tempdir().unwrap();
     for (second, (memory, secrets)) in (0..).map(|night| FIRST_NIGHT_SECS + night * DAY_SECS).zip(nights()) {
-        let writer = Access::Writer(WriterKey::parse(&line).unwrap());
-        let repository = open(Arc::clone(&backend) as _, vec![writer]).await.unwrap();
+        let writer = vec![Access::Writer(WriterKey::parse(&line).unwrap())];
+        let repository = open_at(Some(cache.path()), Arc::clone(&backend) as _, writer).await.unwrap();
         take(&repository, second, memory, secrets).await;
     }
     fs::write(golden("small.data-passphrase"), format!("{DATA_PASSPHRASE}\n")).unwrap();
@@ -234,6 +242,13 @@ async fn the_repository_of_version_1_is_whole_and_restores() {
     assert_eq!(found.sealed_segments, 0);
     let expected: Value = serde_json::from_slice(&fs::read(golden("small.expected.json")).unwrap()).unwrap();
     assert_eq!(describe(&repository).await, expected);
+    // The last night refers to parts of chunks, and its recipe is an edit.
+    let mut layouts = Vec::new();
+    for found in select::load_all(&repository).await.unwrap() {
+        let dump = ("memory".to_owned(), "dump".to_owned());
+        layouts.push(layout::layouts(&repository, &found).await.unwrap()[&dump]);
+    }
+    assert!(layouts[2].extents > layouts[0].extents && layouts[2].recipe_bytes * 2 < layouts[0].recipe_bytes);
     // The expectations are those of the content, not only of what a program once restored.
     let snapshots = expected["snapshots"].as_array().unwrap();
     assert_eq!(snapshots.len(), nights().len());

@@ -3,9 +3,17 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod bucket_doctor;
+#[cfg(test)]
 mod bucket_faults;
 #[cfg(test)]
+mod bucket_immutable;
+#[cfg(test)]
 mod bucket_repository;
+#[cfg(test)]
+mod bucket_secrets;
+#[cfg(test)]
+mod bucket_speed;
 #[cfg(test)]
 mod buckets_faults;
 #[cfg(test)]
@@ -16,6 +24,8 @@ mod buckets_restore;
 mod buckets_trouble;
 #[cfg(test)]
 mod chains;
+#[cfg(test)]
+mod check_contents;
 #[cfg(test)]
 mod cli_chunk_sizes;
 #[cfg(test)]

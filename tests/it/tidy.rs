@@ -46,7 +46,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("rand_core", &["src/crypto/"]),
     ("subtle", &["src/crypto/"]),
     ("getrandom", &["src/crypto/", "src/component/"]),
-    ("zeroize", &["src/crypto/", "src/component/"]),
+    ("zeroize", &["src/crypto/", "src/component/", "src/backend/s3"]),
     ("zstd", &["src/repo/"]),
     ("rayon", &["src/repo/"]),
 ];

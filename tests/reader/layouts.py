@@ -102,8 +102,8 @@ def encode_edit(parent, depth, added, steps):
 
 def apply_edit(old, added, steps):
     table = list(dict.fromkeys((chunk, length) for chunk, length, _, _ in old))
-    require(not {chunk for chunk, _ in table} & {chunk for chunk, _ in added}, "a recipe edit adds what is there")
     table, extents = table + added, []
+    require(len({chunk for chunk, _ in table}) == len(table), "a recipe edit adds what is there")
     for kind, start, *numbers in steps:
         end = start + (1 if kind == 2 else numbers[0])
         require(end <= len(old if kind == 1 else table), "a recipe edit leaves its parent")

@@ -116,6 +116,18 @@ pub enum S3Error {
         /// Why.
         reason: String,
     },
+    /// The bucket does not keep old states.
+    #[error("bucket {bucket} keeps no old states of its objects")]
+    NoOldStates {
+        /// Its name.
+        bucket: String,
+    },
+    /// The bucket does not lock objects.
+    #[error("bucket {bucket} was made without object lock")]
+    NoLocks {
+        /// Its name.
+        bucket: String,
+    },
     /// The place shows what was once there and takes nothing.
     #[error("a store as it was at another time takes no changes")]
     ReadOnly,
@@ -149,6 +161,8 @@ impl S3Error {
             | Self::NotSupported { .. }
             | Self::Answer { .. }
             | Self::ListingRepeats { .. }
+            | Self::NoOldStates { .. }
+            | Self::NoLocks { .. }
             | Self::Status { .. } => ErrorKind::Other,
         }
     }
@@ -282,7 +296,8 @@ impl Bucket {
         Error::Failed { operation, key, at, kind: error.kind(), source: Box::new(error) }
     }
 
-    fn classify(&self, refusal: Refusal) -> S3Error {
+    /// Returns what a refused request means.
+    pub(super) fn classify(&self, refusal: Refusal) -> S3Error {
         let Refusal { status, code, message, reason, is_unsent } = refusal;
         match (code.as_str(), status) {
             ("RequestTimeTooSkewed" | "RequestExpired", _) => S3Error::ClockSkew { code },

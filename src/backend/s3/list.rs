@@ -15,7 +15,7 @@ use crate::backend::{Error, Listed, ObjectInfo, Operation, Request};
 use crate::format::object::ObjectPrefix;
 
 /// Names of one page: more makes some servers drop the continuation token.
-const PAGE_NAMES: i32 = 1000;
+pub(super) const PAGE_NAMES: i32 = 1000;
 /// Pages of one listing: at 1000 names each, more objects than a repository can have.
 const PAGES_MAX: u64 = 1_000_000;
 /// Pages without a name in a row that claim not to be the last.
@@ -209,7 +209,7 @@ pub(super) fn time(time: &DateTime) -> Option<SystemTime> {
 }
 
 /// Returns a name that was sent with percent signs. What is not UTF-8 is no object of ours: it is replaced.
-fn decode(encoded: &str) -> Option<String> {
+pub(super) fn decode(encoded: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(encoded.len());
     let mut bytes = encoded.bytes();
     while let Some(byte) = bytes.next() {

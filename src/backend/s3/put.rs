@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 
 use super::client::{Bucket, Refusal, S3Error};
@@ -76,6 +76,11 @@ impl S3Backend {
         self.conditions.load(Ordering::Relaxed) != Conditions::Absent.code()
     }
 
+    /// Puts that lock must carry a checksum; on others some servers stumble over one.
+    fn checksum(&self) -> Option<ChecksumAlgorithm> {
+        self.lock.is_some().then_some(ChecksumAlgorithm::Crc32)
+    }
+
     /// Returns what a put finds where the name is taken.
     async fn there(&self, key: ObjectKey, len: u64) -> Result<Option<Put>, Error> {
         match read::stat(&self.bucket, Which { key, version: None }).await? {
@@ -98,8 +103,19 @@ impl S3Backend {
         match (refusal.status, refusal.code.as_str()) {
             (412, _) => Ok(Tried::Taken),
             (501, _) | (_, "NotImplemented") if self.has_conditions() => Ok(Tried::NoConditions),
+            _ if self.lock.is_some() && refusal.code == "InvalidRequest" && self.has_no_locks().await => {
+                let bucket = self.bucket.name.clone();
+                Err(self.bucket.error(Operation::Put, Some(key), S3Error::NoLocks { bucket }))
+            }
             _ => Err(self.bucket.failed(Operation::Put, Some(key), refusal).await),
         }
+    }
+
+    /// Returns whether the bucket says that it locks nothing.
+    async fn has_no_locks(&self) -> bool {
+        self.bucket.count(Request::Lock, 0);
+        let request = self.bucket.client.get_object_lock_configuration().bucket(&self.bucket.name);
+        request.send().await.is_err_and(|error| Refusal::from(error).status == 404)
     }
 
     async fn try_whole(&self, key: ObjectKey, body: &[Bytes], len: u64) -> Result<(), Refusal> {
@@ -110,6 +126,7 @@ impl S3Backend {
             .set_if_none_match(self.has_conditions().then(|| ABSENT.to_owned()))
             .set_object_lock_mode(self.lock.as_ref().map(|lock| lock.mode.sdk()))
             .set_object_lock_retain_until_date(self.lock.as_ref().map(|lock| lock.until_sdk()))
+            .set_checksum_algorithm(self.checksum())
             // In memory and not streamed: the signature covers every byte, so that none changes on the way.
             .body(ByteStream::from(joined(body, len)));
         request.customize().config_override(bucket.upload_limits(len)).send().await.map_err(Refusal::from)?;
@@ -124,6 +141,7 @@ impl S3Backend {
         let answer = request
             .set_object_lock_mode(self.lock.as_ref().map(|lock| lock.mode.sdk()))
             .set_object_lock_retain_until_date(self.lock.as_ref().map(|lock| lock.until_sdk()))
+            .set_checksum_algorithm(self.checksum())
             .send()
             .await
             .map_err(Refusal::from)?;
@@ -162,10 +180,12 @@ impl S3Backend {
             let part_bytes = part.len() as u64;
             bucket.count(Request::Put, part_bytes);
             let request = bucket.client.upload_part().bucket(&bucket.name).key(bucket.path(key)).upload_id(id);
-            let request = request.part_number(number).body(ByteStream::from(part)).customize();
+            let request = request.part_number(number).set_checksum_algorithm(self.checksum());
+            let request = request.body(ByteStream::from(part)).customize();
             let answer =
                 request.config_override(bucket.upload_limits(part_bytes)).send().await.map_err(Refusal::from)?;
-            parts.push(CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag).build());
+            let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
+            parts.push(part.set_checksum_crc32(answer.checksum_crc32).build());
             number += 1;
         }
     }

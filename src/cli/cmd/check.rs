@@ -27,7 +27,8 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report,
     let outcome = check(&opened.repository, options, &progress).await;
     progress.finish();
     let mut outcome = outcome?;
-    if let Some(lost) = newest::lost(settings, &opened.repository).await?
+    if settings.global.as_of.is_none()
+        && let Some(lost) = newest::lost(settings, &opened.repository).await?
         && outcome.findings.iter().all(|finding| finding.object != lost.object)
     {
         outcome.findings.push(lost);

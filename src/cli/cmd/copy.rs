@@ -9,10 +9,10 @@ use crate::cli::access::{self, Need, Opened};
 use crate::cli::args::CopyArgs;
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
-use crate::cli::newest;
 use crate::cli::output::{Report, error_line};
 use crate::cli::progress::{TerminalProgress, size};
 use crate::cli::resolve::Settings;
+use crate::cli::{locks, newest};
 use crate::ops::copy::{Copied, CopyFailure, CopyOptions, CopyOutcome, CopySecrets, apply, plan};
 use crate::repo::LoadedSnapshot;
 
@@ -38,8 +38,21 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
     }
     let done = |copied: &Copied| newest::remember(settings, &to.repository, copied.id);
     let outcome = apply(&from.repository, &to.repository, planned, &options, &progress, done).await;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            progress.finish();
+            return Err(error.into());
+        }
+    };
+    let mut report = report(&outcome, &from, started);
+    for Copied { id, manifest, .. } in &outcome.copied {
+        if let Some(said) = locks::lock(settings, &to.repository, *id, manifest, &progress).await {
+            report.add_locks(said);
+        }
+    }
     progress.finish();
-    Ok(report(&outcome?, &from, started))
+    Ok(report)
 }
 
 fn failures_json(failures: &[CopyFailure]) -> Value {

@@ -1,10 +1,13 @@
-//! `doctor`: everything that a night needs, looked at without changing anything.
+//! `doctor`: everything that a night needs, looked at without changing anything but the store of a bucket: a few
+//! small objects are put there and taken away again, unless `--no-probe` says not to.
 
 use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::doctor_store;
 use crate::cli::access::{self, Need};
+use crate::cli::args::DoctorArgs;
 use crate::cli::components::{self, CaptureOptions};
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
@@ -41,25 +44,26 @@ impl Verdict {
     }
 }
 
+/// What was found out, in order.
 #[derive(Default)]
-struct Findings(Vec<(Verdict, String, String, Option<&'static str>)>);
+pub(super) struct Findings(Vec<(Verdict, String, String, Option<&'static str>)>);
 
 impl Findings {
-    fn ok(&mut self, what: &str, text: impl Into<String>) {
+    pub(super) fn ok(&mut self, what: &str, text: impl Into<String>) {
         self.0.push((Verdict::Ok, what.to_owned(), text.into(), None));
     }
 
-    fn warn(&mut self, what: &str, text: impl Into<String>) {
+    pub(super) fn warn(&mut self, what: &str, text: impl Into<String>) {
         self.0.push((Verdict::Warn, what.to_owned(), text.into(), None));
     }
 
-    fn fail(&mut self, what: &str, error: &Error) {
+    pub(super) fn fail(&mut self, what: &str, error: &Error) {
         self.0.push((Verdict::Fail, what.to_owned(), reason(error), judge(error).hint));
     }
 }
 
-/// Looks at configuration, keys, repository, stack and every component.
-pub(crate) async fn run(settings: &Settings) -> Result<Report, Error> {
+/// Looks at configuration, keys, repository, its store, the stack and every component.
+pub(crate) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<Report, Error> {
     let mut findings = Findings::default();
     match &settings.config_path {
         Some(path) => findings.ok("configuration", path.display().to_string()),
@@ -67,9 +71,21 @@ pub(crate) async fn run(settings: &Settings) -> Result<Report, Error> {
     }
     key_files(settings, &mut findings).await;
     repository(settings, &mut findings).await;
+    let (mut store, mut secrets_store) = (None, None);
+    if !args.no_probe {
+        store = doctor_store::probe(settings, "store", &settings.repository(), &mut findings).await;
+        if let Some(apart) = settings.secrets_repository() {
+            secrets_store = doctor_store::probe(settings, "secrets store", &apart, &mut findings).await;
+        }
+    }
     directories(settings, &mut findings);
     let stack_lines = stack(settings, &mut findings).await;
-    Ok(report(&findings, &stack_lines))
+    let mut report = report(&findings, &stack_lines);
+    if let Some(facts) = report.json.as_object_mut() {
+        facts.insert("store".to_owned(), store.unwrap_or_default());
+        facts.insert("secrets_store".to_owned(), secrets_store.unwrap_or_default());
+    }
+    Ok(report)
 }
 
 async fn key_files(settings: &Settings, findings: &mut Findings) {
@@ -109,7 +125,7 @@ async fn repository(settings: &Settings, findings: &mut Findings) {
     };
     findings.ok("repository", opened.repository.backend().location());
     let pieces = opened.repository.piece_use();
-    findings.ok("piece cache", format!("{} streams remembered, {}", pieces.files, size(pieces.bytes)));
+    findings.ok("piece cache", format!("{} streams remembered, {}", pieces.streams, size(pieces.bytes)));
     if opened.repository.part() == Part::Data {
         match opened.repository.secrets_backend() {
             Ok(apart) => findings.ok("secrets repository", apart.location()),

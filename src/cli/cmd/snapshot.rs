@@ -16,7 +16,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output::{Report, error_line, raw_stdin};
 use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
-use crate::cli::{journal, keys, newest};
+use crate::cli::{journal, keys, location, locks, newest};
 use crate::component::Source;
 use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
@@ -34,6 +34,9 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     let wanted = wanted(settings, args, &from)?;
     if let Some(path) = &args.id_file {
         can_write(path)?;
+    }
+    if settings.global.as_of.is_some() {
+        return Err(location::nothing_is_changed(settings));
     }
     let opened = access::open(settings, Need::Write).await?;
     let of_stack: BTreeSet<String> = wanted.iter().filter(|name| !from.contains_key(*name)).cloned().collect();
@@ -61,10 +64,19 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     }
     let progress = TerminalProgress::new(settings.show);
     let outcome = snapshot(&opened.repository, sources, &options, &progress, &HostClock).await;
-    progress.finish();
-    let outcome = outcome?;
+    let outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(error) => {
+            progress.finish();
+            return Err(error.into());
+        }
+    };
     newest::remember(settings, &opened.repository, outcome.id);
     let mut report = report(&outcome, &stack, started);
+    if let Some(said) = locks::lock(settings, &opened.repository, outcome.id, &outcome.manifest, &progress).await {
+        report.add_locks(said);
+    }
+    progress.finish();
     if let Some(path) = &args.id_file
         && let Err(source) = std::fs::write(path, format!("{}\n", outcome.id))
     {

@@ -65,6 +65,7 @@ pub(crate) fn row(snapshot: &LoadedSnapshot) -> Value {
         "status": status(snapshot),
         "components": components(snapshot),
         "tags": manifest.orkvault.tags,
+        "copied_from": manifest.orkvault.copied_from,
         "bytes_read": stats.read_bytes,
         "bytes_new": stats.new_bytes,
         "bytes_stored": stats.stored_bytes,

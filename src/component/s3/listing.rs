@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::task::JoinHandle;
+
 use super::Error;
 use super::client::Server;
 
@@ -175,13 +177,35 @@ fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// The objects of one bucket in key order; holds one page.
+/// The objects of one bucket in key order; holds one page, and another one that is asked for meanwhile.
 pub(super) struct Lister {
     server: Arc<Server>,
     bucket: String,
     check: ListingCheck,
     next_ask: Option<Ask>,
+    coming: Option<Coming>,
     queue: VecDeque<Listed>,
+}
+
+/// A page that was asked for. Dropped, it is asked for no more.
+struct Coming(JoinHandle<Result<Page, Error>>);
+
+impl Coming {
+    fn ask(server: &Arc<Server>, bucket: &str, ask: Ask) -> Self {
+        let (server, bucket) = (Arc::clone(server), bucket.to_owned());
+        Self(tokio::spawn(async move { server.page_through_flap(&bucket, &ask).await }))
+    }
+
+    async fn page(mut self) -> Result<Page, Error> {
+        // Nobody else stops the task: what is left is a panic of its own.
+        (&mut self.0).await.unwrap_or_else(|stopped| std::panic::resume_unwind(stopped.into_panic()))
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Lister {
@@ -191,6 +215,7 @@ impl Lister {
             bucket: bucket.to_owned(),
             check: ListingCheck::default(),
             next_ask: Some(Ask::Start),
+            coming: None,
             queue: VecDeque::new(),
         }
     }
@@ -198,12 +223,13 @@ impl Lister {
     /// Makes sure that the next object is in memory; returns it without taking it.
     pub(super) async fn peek(&mut self) -> Result<Option<&Listed>, Error> {
         while self.queue.is_empty() {
-            let Some(ask) = self.next_ask.take() else { return Ok(None) };
-            let page = self.server.page_through_flap(&self.bucket, &ask).await?;
-            self.next_ask = self
-                .check
-                .accept(&page)
-                .map_err(|fault| Error::Listing { bucket: self.bucket.clone(), source: fault })?;
+            let started = self.next_ask.take().map(|ask| Coming::ask(&self.server, &self.bucket, ask));
+            let Some(coming) = started.or_else(|| self.coming.take()) else { return Ok(None) };
+            let page = coming.page().await?;
+            let next = self.check.accept(&page);
+            let next = next.map_err(|fault| Error::Listing { bucket: self.bucket.clone(), source: fault })?;
+            // The server looks for the next page while this one is compared with the last night's.
+            self.coming = next.map(|ask| Coming::ask(&self.server, &self.bucket, ask));
             self.queue.extend(page.objects);
         }
         Ok(self.queue.front())

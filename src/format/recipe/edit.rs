@@ -1,6 +1,6 @@
 //! A page as an edit of an earlier page (`docs/FORMAT.md`, section 9.2).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Extent, RecipePage};
 use crate::format::cursor::{Cursor, push_varint};
@@ -98,8 +98,8 @@ impl PageEdit {
     /// extents, or makes a page that [`RecipePage::decode`] would refuse.
     pub fn apply(&self, old: &RecipePage) -> Result<RecipePage, Error> {
         let (mut table, _) = old.table();
-        let known: std::collections::HashSet<ChunkId> = table.iter().map(|(chunk, _)| *chunk).collect();
-        if self.chunks.iter().any(|(chunk, _)| known.contains(chunk)) {
+        let mut known: HashSet<ChunkId> = table.iter().map(|(chunk, _)| *chunk).collect();
+        if !self.chunks.iter().all(|(chunk, _)| known.insert(*chunk)) {
             return Err(Error::NotCanonical { what: WHAT });
         }
         table.extend_from_slice(&self.chunks);
@@ -139,7 +139,7 @@ impl PageEdit {
         }
         let page = RecipePage { extents };
         page.check()?;
-        let used: std::collections::HashSet<ChunkId> = page.extents.iter().map(|extent| extent.chunk).collect();
+        let used: HashSet<ChunkId> = page.extents.iter().map(|extent| extent.chunk).collect();
         if self.chunks.iter().any(|(chunk, _)| !used.contains(chunk)) {
             return Err(Error::NotCanonical { what: WHAT });
         }
@@ -388,6 +388,7 @@ mod tests {
             edit(&[], &[Step::Part { index: 0, offset: 0, len: 1000 }]),
             edit(&[(chunk(1), 1000)], &[Step::Copy { start: 0, count: 2 }]),
             edit(&[(chunk(3), 1000)], &[Step::Copy { start: 0, count: 2 }]),
+            edit(&[(chunk(3), 1000), (chunk(3), 1000)], &[Step::Whole { start: 2, count: 1 }]),
             edit(&[], &[Step::Part { index: 0, offset: 0, len: 5 }, Step::Part { index: 0, offset: 5, len: 5 }]),
         ];
         for edit in &hostile {

@@ -2,10 +2,12 @@
 //! gathered into literal chunks (design, section 4).
 
 use super::super::Error;
-use super::super::index::Index;
-use super::super::pieces::{Base, Cut, Growing, IsLive, Matched, Matcher, Piece, PieceStore, Span, StreamPieces};
-use super::{Engine, OpenStream, Pending, PoisonError};
+use super::super::pieces::{
+    Base, Cut, Growing, Grown, IsLive, Matched, Matcher, Piece, PieceStore, PieceWriter, Span, StreamPieces,
+};
+use super::{Engine, Known, OpenStream};
 use crate::format::id::ChunkId;
+use crate::format::pack::PackKind;
 use crate::format::recipe::Extent;
 
 /// Pieces that wait for the literal chunk that some of them lie in: 32 MiB of a stream, 3 MiB of memory.
@@ -13,8 +15,10 @@ const PIECES_WAITING_MOST: usize = 64 * 1024;
 
 /// See the head of this file.
 pub(super) struct Compared {
-    name: String,
+    pub(super) name: String,
     pub(super) matcher: Matcher,
+    /// Every chunk that tonight's pages need: their own, and their parents'.
+    pub(super) pages: Vec<ChunkId>,
     growing: Option<Growing>,
     /// Cuts whose places are not all known yet, with where they were yesterday.
     waiting: Vec<(OpenCut, Option<u64>)>,
@@ -40,38 +44,37 @@ struct OpenSpan {
     is_new: bool,
 }
 
+/// Chunks of one kind of pack that can be referred to.
 struct Live<'a> {
-    index: &'a Index,
-    pending: &'a Pending,
+    known: Known<'a>,
+    kind: PackKind,
 }
 
 impl IsLive for Live<'_> {
     fn is_live(&self, base: &Base) -> Result<bool, Error> {
-        if self.pending.lock().unwrap_or_else(PoisonError::into_inner).contains(&base.chunk) {
-            return Ok(true);
-        }
-        Ok(self.index.find(&base.chunk)?.is_some_and(|place| place.len == base.chunk_len))
+        self.known.has(&base.chunk, |place| place.len == base.chunk_len && place.segment.kind == self.kind)
     }
 }
 
 impl Compared {
     pub(super) fn new(name: String, pieces: StreamPieces) -> Self {
         let StreamPieces { matcher, growing } = pieces;
-        Self { name, matcher, growing, waiting: Vec::new(), pieces_waiting: 0, literal: Vec::new() }
+        Self { name, matcher, pages: Vec::new(), growing, waiting: Vec::new(), pieces_waiting: 0, literal: Vec::new() }
     }
 
     /// Returns what was written for tomorrow.
-    pub(super) fn end(mut self, store: &PieceStore) -> Option<Growing> {
+    pub(super) fn end(mut self, store: &PieceStore) -> Option<Grown> {
         if let Some(failure) = self.matcher.take_failure() {
             store.warn(format!("the piece cache of {} is not used to its end: {failure}", self.name));
         }
-        self.growing
+        let grown = self.growing?.end();
+        grown.map_err(|error| store.warn(format!("the piece cache of {} is not kept: {error}", self.name))).ok()
     }
 
     /// Writes something down for tomorrow.
-    pub(super) fn grow(&mut self, store: &PieceStore, write: impl FnOnce(&mut Growing) -> std::io::Result<()>) {
+    pub(super) fn grow(&mut self, store: &PieceStore, write: impl FnOnce(&mut PieceWriter) -> std::io::Result<()>) {
         if let Some(growing) = &mut self.growing
-            && let Err(error) = write(growing)
+            && let Err(error) = growing.write(write)
         {
             store.warn(format!("the piece cache of {} is not kept: {error}", self.name));
             self.growing = None;
@@ -94,8 +97,8 @@ impl Engine {
         records: &[u64],
     ) -> Result<(), Error> {
         let id = self.lane(open.pack_kind()).ids.id(bytes);
-        let live = Live { index: &self.index, pending: &self.pending };
-        if let Some((cut, from)) = compared.matcher.cut(&id, &live)? {
+        let live = Live { known: self.known(), kind: open.pack_kind() };
+        if let Some((cut, from)) = compared.matcher.cut(&id, bytes.len(), &live)? {
             self.stats.known_chunks += 1;
             let known = |span: &Span| OpenSpan {
                 base: Some(span.base),
@@ -128,7 +131,7 @@ impl Engine {
         pieces: Vec<Piece>,
     ) -> Result<(), Error> {
         let is_known = self.is_known(&id)?;
-        let live = Live { index: &self.index, pending: &self.pending };
+        let live = Live { known: self.known(), kind: open.pack_kind() };
         let matched = if is_known {
             compared.matcher.seek(&pieces);
             Matched::default()
@@ -143,18 +146,18 @@ impl Engine {
             vec![OpenSpan { base, offset: 0, len: extent.len, pieces, is_new }]
         } else {
             let mut rest = bytes;
-            let mut spans = Vec::with_capacity(matched.runs.len());
-            for run in matched.runs {
-                let (run_bytes, tail) = rest.split_at_checked(run.len as usize).unwrap_or((rest, &[]));
+            let mut spans = Vec::with_capacity(matched.stretches.len());
+            for stretch in matched.stretches {
+                let (its_bytes, tail) = rest.split_at_checked(stretch.len as usize).unwrap_or((rest, &[]));
                 rest = tail;
-                let (base, offset) = if let Some((base, offset)) = run.place {
+                let (base, offset) = if let Some((base, offset)) = stretch.place {
                     (Some(base), offset)
                 } else {
-                    let offset = u32::try_from(compared.literal.len()).expect("a literal chunk is below 16 MiB");
-                    compared.literal.extend_from_slice(run_bytes);
+                    let offset = u32::try_from(compared.literal.len()).expect("a literal chunk is at most 8 MiB");
+                    compared.literal.extend_from_slice(its_bytes);
                     (None, offset)
                 };
-                spans.push(OpenSpan { base, offset, len: run.len, pieces: run.pieces, is_new: base.is_none() });
+                spans.push(OpenSpan { base, offset, len: stretch.len, pieces: stretch.pieces, is_new: base.is_none() });
             }
             spans
         };
@@ -176,26 +179,18 @@ impl Engine {
             let mut cut =
                 Cut { id: waiting.id, spans: Vec::with_capacity(waiting.spans.len()), pieces: waiting.pieces };
             for span in waiting.spans {
-                let (base, is_new) = match (span.base, literal) {
-                    (Some(base), _) => (base, span.is_new),
-                    (None, Some(literal)) => literal,
-                    // A span without a base is only made together with literal bytes.
-                    (None, None) => return Err(Error::Stopped),
-                };
+                let own = span.base.map(|base| (base, span.is_new));
+                let (base, is_new) =
+                    own.or(literal).expect("a span without a base is made together with literal bytes");
                 let OpenSpan { offset, len, pieces, .. } = span;
                 cut.spans.push(Span { base, offset, len, pieces });
                 let extent = Extent { chunk: base.chunk, chunk_len: base.chunk_len, offset, len };
                 open.report.count(&extent, is_new);
-                let full = open.recipe.push(extent);
-                if let Some(full) = full {
-                    let page = self.put_page(open, Some(&compared.matcher), &full)?;
-                    compared.grow(&self.pieces, |growing| {
-                        growing.writer.page(page);
-                        Ok(())
-                    });
+                if let Some(full) = open.recipe.push(extent) {
+                    self.store_page(open, Some(compared), &full)?;
                 }
             }
-            compared.grow(&self.pieces, |growing| growing.writer.push(&cut));
+            compared.grow(&self.pieces, |writer| writer.push(&cut));
         }
         Ok(())
     }

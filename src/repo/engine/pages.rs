@@ -1,8 +1,9 @@
 //! Pages of recipes on their way into the repository: known, as an edit of yesterday's, or whole.
 
 use super::super::Error;
-use super::super::pieces::{KnownPage, Matcher};
+use super::super::pieces::KnownPage;
 use super::super::recipe_writer::FullPage;
+use super::compare::Compared;
 use super::{Engine, OpenStream};
 use crate::format::id::ChunkId;
 use crate::format::limits;
@@ -17,36 +18,53 @@ impl Engine {
     /// Refers to a range of a chunk as the next part of a stream.
     pub(super) fn refer(&mut self, open: &mut OpenStream, extent: Extent) -> Result<(), Error> {
         match open.recipe.push(extent) {
-            Some(full) => self.store_page(open, &full),
+            Some(full) => self.store_page(open, None, &full),
             None => Ok(()),
         }
     }
 
     /// Stores a page and remembers it for tomorrow.
-    pub(super) fn store_page(&mut self, open: &mut OpenStream, full: &FullPage) -> Result<(), Error> {
-        let mut compared = open.compared.take();
-        let page = self.put_page(open, compared.as_ref().map(|compared| &compared.matcher), full)?;
-        if let Some(compared) = &mut compared {
-            compared.grow(&self.pieces, |growing| {
-                growing.writer.page(page);
+    pub(super) fn store_page(
+        &mut self,
+        open: &mut OpenStream,
+        compared: Option<&mut Compared>,
+        full: &FullPage,
+    ) -> Result<(), Error> {
+        let page = self.put_page(open, compared.as_deref(), full)?;
+        if let Some(compared) = compared {
+            compared.pages.push(page.chunk);
+            compared.pages.extend_from_slice(&page.parents);
+            compared.grow(&self.pieces, |writer| {
+                writer.page(page);
                 Ok(())
             });
         }
-        open.compared = compared;
+        Ok(())
+    }
+
+    /// Checks that no page that was referred to has proved damaged since: nothing may be called complete that cannot
+    /// be read back. The next run stores them whole.
+    pub(super) fn check_pages(&self, open: &OpenStream, compared: &Compared) -> Result<(), Error> {
+        for chunk in &compared.pages {
+            if !self.is_known(chunk)? {
+                self.pieces.forget(open.pack_kind(), &compared.name);
+                return Err(Error::ChunkMissing { chunk: *chunk });
+            }
+        }
         Ok(())
     }
 
     /// Stores a page unless it is known.
-    pub(super) fn put_page(
+    fn put_page(
         &mut self,
         open: &mut OpenStream,
-        matcher: Option<&Matcher>,
+        compared: Option<&Compared>,
         full: &FullPage,
     ) -> Result<KnownPage, Error> {
         let bytes = full.page.encode();
         let whole = self.meta.ids.id(&bytes);
         let stream_len = full.page.stream_len();
-        let parent = matcher.and_then(|matcher| matcher.page_at(full.from?));
+        let parent = compared.and_then(|compared| compared.matcher.page_at(full.from?));
         let known = match parent {
             Some(parent) if !self.is_known(&whole)? => self.page_of(open, full, parent, whole, bytes.len())?,
             _ => None,
@@ -86,9 +104,16 @@ impl Engine {
             return Ok(None);
         }
         let read = self.runtime.block_on(self.reader.recipe_page(&parent.chunk, parent.stream_len));
-        // Without its parent the page is stored whole; whoever restores an older snapshot meets the damage.
-        let Ok(old) = read else { return Ok(None) };
+        let old = match read {
+            Ok(old) => old,
+            Err(error) => {
+                self.pieces
+                    .warn(format!("a page of yesterday's recipe cannot be read, so tonight's is whole: {error}"));
+                return Ok(None);
+            }
+        };
         let Some(edit) = PageEdit::between(parent.chunk, depth, &old, &full.page) else { return Ok(None) };
+        assert_eq!(edit.apply(&old).as_ref(), Ok(&full.page), "an edit makes the page that it was made for");
         let bytes = edit.encode();
         if bytes.len() * 2 > whole_len {
             return Ok(None);

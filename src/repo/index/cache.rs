@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use super::Segment;
+use super::filter::{Filter, Prefix};
 use crate::crypto::hash::{StreamHasher, content_hash};
 use crate::format::cursor::Cursor;
 use crate::format::id::{ChunkId, IndexId, PackId, RepositoryId};
@@ -14,7 +15,7 @@ use crate::format::pack::{Directory, PackKind, SegmentRecord};
 use crate::repo::error::{CacheError, Error};
 
 /// Changes whenever the tables do: another version is dropped and rebuilt.
-const SCHEMA_VERSION: &str = "orkvault-index-2";
+const SCHEMA_VERSION: &str = "orkvault-index-3";
 
 const TABLES: &str = "
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -26,13 +27,24 @@ CREATE INDEX packs_by_id ON packs (id);
 CREATE TABLE segments (segment INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER NOT NULL, ordinal INTEGER NOT NULL,
                        place INTEGER NOT NULL, record BLOB NOT NULL, checksum BLOB NOT NULL);
 CREATE INDEX segments_by_pack ON segments (pack, ordinal);
-CREATE TABLE chunks (id BLOB NOT NULL, segment INTEGER NOT NULL, PRIMARY KEY (id, segment)) WITHOUT ROWID;
+CREATE TABLE chunks (prefix INTEGER NOT NULL, segment INTEGER NOT NULL, PRIMARY KEY (prefix, segment)) WITHOUT ROWID;
+CREATE TABLE filter (ordinal INTEGER PRIMARY KEY, segments INTEGER NOT NULL, bytes BLOB NOT NULL, checksum BLOB NOT NULL);
 ";
+
+/// Chunks that are sorted and added together: the table is then gone through a few times for an index of any size, and
+/// sorting takes 24 MiB.
+pub(super) const CHUNKS_TOGETHER: usize = 1536 * 1024;
+/// Chunks that the stored filter may lack: they are read from their segments when it is loaded.
+const FILTER_BEHIND: i64 = 256 * 1024;
+/// Bytes of one row of the filter.
+const FILTER_ROW_BYTES: usize = 1024 * 1024;
 
 /// The cache of one repository.
 pub struct IndexCache {
     connection: Connection,
     path: PathBuf,
+    /// Chunks of parts that were added in the open transaction, and their segments.
+    staged: Vec<(Prefix, u32)>,
 }
 
 type PackRow = (i64, [u8; 32], u8, u32, u32);
@@ -87,7 +99,7 @@ impl IndexCache {
                  PRAGMA cell_size_check=ON; PRAGMA cache_size=-8192; PRAGMA mmap_size=0;",
             )
             .map_err(wrap)?;
-        let mut cache = Self { connection, path: shown.clone() };
+        let mut cache = Self { connection, path: shown.clone(), staged: Vec::new() };
         cache.make_or_check(repository)?;
         Ok(cache)
     }
@@ -103,7 +115,7 @@ impl IndexCache {
             transaction.execute_batch(TABLES).map_err(wrap)?;
             transaction
                 .execute(
-                    "INSERT INTO about VALUES ('schema', ?1), ('repository', ?2)",
+                    "INSERT INTO about VALUES ('schema', ?1), ('repository', ?2), ('chunks', 0)",
                     params![SCHEMA_VERSION, repository.as_bytes().as_slice()],
                 )
                 .map_err(wrap)?;
@@ -137,28 +149,60 @@ impl IndexCache {
         rows.map(|row| row.map(IndexId::from_bytes).map_err(|error| self.wrap(&error))).collect()
     }
 
-    /// Adds a part; does nothing where it is there.
-    pub(super) fn add_part(&mut self, id: &IndexId, part: &IndexPart) -> Result<(), Error> {
-        self.write(|transaction| {
-            let added = transaction
-                .prepare_cached("INSERT OR IGNORE INTO parts (id) VALUES (?1)")?
-                .execute(params![id.as_bytes().as_slice()])?;
-            if added == 0 {
-                return Ok(());
-            }
-            let row = transaction.last_insert_rowid();
-            let mut chunks = Vec::new();
-            for pack in &part.packs {
-                add_pack(transaction, row, pack, &mut chunks)?;
-            }
-            // In order of their ids: neighbours then share pages of the table.
-            chunks.sort_unstable();
-            let mut insert = transaction.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?1, ?2)")?;
-            for (chunk, segment) in &chunks {
-                insert.execute(params![chunk.as_bytes().as_slice(), segment])?;
-            }
-            Ok(())
-        })
+    /// Adds a part in a transaction that stays open: see [`IndexCache::commit_staged`]. Does nothing where it is there.
+    /// Returns how many chunks wait to be added.
+    pub(super) fn stage_part(&mut self, id: &IndexId, part: &IndexPart) -> Result<usize, Error> {
+        self.try_stage(id, part).map_err(|error| self.give_up(&error))?;
+        Ok(self.staged.len())
+    }
+
+    fn try_stage(&mut self, id: &IndexId, part: &IndexPart) -> Result<(), rusqlite::Error> {
+        if self.connection.is_autocommit() {
+            self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        }
+        let added = self
+            .connection
+            .prepare_cached("INSERT OR IGNORE INTO parts (id) VALUES (?1)")?
+            .execute(params![id.as_bytes().as_slice()])?;
+        if added == 0 {
+            return Ok(());
+        }
+        let row = self.connection.last_insert_rowid();
+        for pack in &part.packs {
+            add_pack(&self.connection, row, pack, &mut self.staged)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the chunks of all parts that were staged, and makes them last. Returns their prefixes.
+    pub(super) fn commit_staged(&mut self) -> Result<Vec<(Prefix, u32)>, Error> {
+        self.try_commit().map_err(|error| self.give_up(&error))?;
+        Ok(std::mem::take(&mut self.staged))
+    }
+
+    fn try_commit(&mut self) -> Result<(), rusqlite::Error> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        // In the order of the number that the database sorts by: the table is then written from its front to its end.
+        self.staged.sort_unstable_by_key(|(prefix, segment)| (prefix.signed(), *segment));
+        let mut insert = self.connection.prepare_cached("INSERT OR IGNORE INTO chunks VALUES (?1, ?2)")?;
+        for (prefix, segment) in &self.staged {
+            insert.execute((prefix.signed(), segment))?;
+        }
+        drop(insert);
+        let count = i64::try_from(self.staged.len()).unwrap_or(i64::MAX);
+        self.connection.execute("UPDATE about SET value = value + ?1 WHERE name = 'chunks'", params![count])?;
+        self.connection.execute_batch("COMMIT")
+    }
+
+    fn give_up(&mut self, error: &rusqlite::Error) -> Error {
+        self.staged.clear();
+        if !self.connection.is_autocommit() {
+            // What failed is the error that counts; some failures have rolled back already.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+        self.wrap(error)
     }
 
     /// Removes parts and what only they list.
@@ -173,6 +217,7 @@ impl IndexCache {
                     .query_row("SELECT part FROM parts WHERE id = ?1", params![bytes], |row| row.get(0))
                     .optional()?;
                 let Some(part) = part else { continue };
+                remove_chunks(transaction, part)?;
                 transaction.execute(
                     "DELETE FROM segments WHERE pack IN (SELECT pack FROM packs WHERE part = ?1)",
                     params![part],
@@ -180,9 +225,116 @@ impl IndexCache {
                 transaction.execute("DELETE FROM packs WHERE part = ?1", params![part])?;
                 transaction.execute("DELETE FROM parts WHERE part = ?1", params![part])?;
             }
-            transaction.execute("DELETE FROM chunks WHERE segment NOT IN (SELECT segment FROM segments)", [])?;
             Ok(())
         })
+    }
+
+    /// Returns how many chunks were added, `None` where the cache does not tell. More than there are where parts
+    /// were removed.
+    pub(super) fn chunks(&self) -> Result<i64, Error> {
+        let query = "SELECT value FROM about WHERE name = 'chunks'";
+        self.connection.query_row(query, [], |row| row.get(0)).map_err(|error| self.wrap(&error))
+    }
+
+    /// Returns a filter that knows every chunk, `None` where there are too many for one.
+    pub(super) fn filter(&self) -> Result<Option<Filter>, Error> {
+        let stored = self.stored_filter().map_err(|error| self.wrap(&error))?;
+        let (mut filter, known) = match stored {
+            Some(stored) => stored,
+            None => match self.room()? {
+                Some(empty) => (empty, 0),
+                None => return Ok(None),
+            },
+        };
+        self.add_to_filter(&mut filter, known).map_err(|error| self.wrap(&error))?;
+        if !filter.is_full() {
+            return Ok(Some(filter));
+        }
+        // It has grown out of what was stored.
+        let Some(mut filter) = self.room()? else { return Ok(None) };
+        self.add_to_filter(&mut filter, 0).map_err(|error| self.wrap(&error))?;
+        Ok(Some(filter))
+    }
+
+    /// Returns an empty filter with room for half as many chunks again as there are.
+    fn room(&self) -> Result<Option<Filter>, Error> {
+        let chunks = u64::try_from(self.chunks()?).unwrap_or(0);
+        Ok(Filter::with_room(chunks + chunks / 2 + FILTER_BEHIND.unsigned_abs()))
+    }
+
+    /// Returns the stored filter and the last segment that it knows; `None` where it is not whole.
+    fn stored_filter(&self) -> Result<Option<(Filter, i64)>, rusqlite::Error> {
+        let mut statement = self.connection.prepare("SELECT segments, bytes, checksum FROM filter ORDER BY ordinal")?;
+        let mut rows = statement.query([])?;
+        let mut whole = Vec::new();
+        let mut known = None;
+        while let Some(row) = rows.next()? {
+            let segments: i64 = row.get(0)?;
+            let (Ok(bytes), Ok(checksum)) = (row.get_ref(1)?.as_blob(), row.get::<_, [u8; 32]>(2)) else {
+                return Ok(None);
+            };
+            let is_right = filter_checksum(segments, whole.len(), bytes) == checksum;
+            if !is_right || known.is_some_and(|known| known != segments) {
+                return Ok(None);
+            }
+            known = Some(segments);
+            whole.extend_from_slice(bytes);
+        }
+        Ok(Filter::decode(&whole).zip(known))
+    }
+
+    /// Adds the chunks of all segments after `known`.
+    fn add_to_filter(&self, filter: &mut Filter, known: i64) -> Result<(), rusqlite::Error> {
+        if known == 0 {
+            let mut statement = self.connection.prepare("SELECT prefix FROM chunks")?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                filter.add(Prefix::from_signed(row.get(0)?));
+            }
+            return Ok(());
+        }
+        let mut statement = self.connection.prepare("SELECT record FROM segments WHERE segment > ?1")?;
+        let mut rows = statement.query(params![known])?;
+        while let Some(row) = rows.next()? {
+            // One that does not decode is not found either.
+            let record = take_record(row.get_ref(0)?.as_blob()?);
+            for chunk in record.iter().flat_map(|record| &record.chunks) {
+                filter.add(Prefix::of(&chunk.id));
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the filter where the stored one lacks many chunks. Best done after parts were added.
+    pub(super) fn store_filter(&mut self) -> Result<(), Error> {
+        let (total, stored) = (self.chunks()?, self.filter_chunks().map_err(|error| self.wrap(&error))?);
+        if total - stored < FILTER_BEHIND.max(stored / 16) {
+            return Ok(());
+        }
+        let Some(filter) = self.filter()? else { return Ok(()) };
+        let encoded = filter.encode();
+        drop(filter);
+        self.write(|transaction| {
+            let known: Option<i64> =
+                transaction.query_row("SELECT max(segment) FROM segments", [], |row| row.get(0))?;
+            let known = known.unwrap_or(0);
+            transaction.execute("DELETE FROM filter", [])?;
+            let mut at = 0;
+            for bytes in encoded.chunks(FILTER_ROW_BYTES) {
+                transaction
+                    .prepare_cached("INSERT INTO filter (segments, bytes, checksum) VALUES (?1, ?2, ?3)")?
+                    .execute(params![known, bytes, filter_checksum(known, at, bytes).as_slice()])?;
+                at += bytes.len();
+            }
+            transaction.execute("INSERT OR REPLACE INTO about VALUES ('filter', ?1)", params![total])?;
+            Ok(())
+        })
+    }
+
+    /// Returns how many chunks there were when the filter was stored.
+    fn filter_chunks(&self) -> Result<i64, rusqlite::Error> {
+        let query = "SELECT value FROM about WHERE name = 'filter'";
+        Ok(self.connection.query_row(query, [], |row| row.get(0)).optional()?.unwrap_or(0))
     }
 
     fn write(
@@ -209,9 +361,9 @@ impl IndexCache {
         run().map_err(|error: rusqlite::Error| self.wrap(&error))
     }
 
-    /// Returns the segments that hold a chunk.
+    /// Returns the segments that hold a chunk, and those of a chunk whose id starts alike.
     pub(super) fn segments_of(&self, chunk: &ChunkId) -> Result<Vec<Segment>, Error> {
-        self.select("SELECT segment FROM chunks WHERE id = ?1", chunk.as_bytes())
+        self.select("SELECT segment FROM chunks WHERE prefix = ?1", Prefix::of(chunk).signed())
     }
 
     /// Returns the segments of a pack, in order.
@@ -219,14 +371,14 @@ impl IndexCache {
         // Two parts may list one pack (two writers, one cache lost): the first row speaks for all.
         self.select(
             "SELECT segment FROM segments WHERE pack = (SELECT min(pack) FROM packs WHERE id = ?1) ORDER BY ordinal",
-            pack.as_bytes(),
+            pack.as_bytes().as_slice(),
         )
     }
 
-    fn select(&self, sql: &str, id: &[u8; 32]) -> Result<Vec<Segment>, Error> {
+    fn select(&self, sql: &str, key: impl rusqlite::ToSql) -> Result<Vec<Segment>, Error> {
         let rows = || {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let rows = statement.query_map(params![id.as_slice()], |row| row.get::<_, i64>(0))?;
+            let rows = statement.query_map(params![key], |row| row.get::<_, i64>(0))?;
             rows.collect::<Result<Vec<_>, _>>()
         };
         let rows = rows().map_err(|error: rusqlite::Error| self.wrap(&error))?;
@@ -258,10 +410,10 @@ impl IndexCache {
 }
 
 fn add_pack(
-    transaction: &rusqlite::Transaction<'_>,
+    transaction: &Connection,
     part: i64,
     pack: &PackRecord,
-    chunks: &mut Vec<(ChunkId, i64)>,
+    chunks: &mut Vec<(Prefix, u32)>,
 ) -> Result<(), rusqlite::Error> {
     transaction
         .prepare_cached("INSERT INTO packs (part, id, kind, stored_len, header_len) VALUES (?1, ?2, ?3, ?4, ?5)")?
@@ -278,10 +430,44 @@ fn add_pack(
         let checksum = segment_checksum(&head, (ordinal, place), &record);
         insert.execute(params![pack_row, ordinal, place, record, checksum.as_slice()])?;
         let row = transaction.last_insert_rowid();
-        chunks.extend(segment.chunks.iter().map(|chunk| (chunk.id, row)));
+        // A cache that ever had four billion segments is full; the chunks of more of them count as unknown.
+        if let Ok(row) = u32::try_from(row) {
+            chunks.extend(segment.chunks.iter().map(|chunk| (Prefix::of(&chunk.id), row)));
+        }
         place += segment.stored_len;
     }
     Ok(())
+}
+
+/// Removes what only the segments of a part hold.
+fn remove_chunks(transaction: &rusqlite::Transaction<'_>, part: i64) -> Result<(), rusqlite::Error> {
+    let of_part = "SELECT segment, record FROM segments WHERE pack IN (SELECT pack FROM packs WHERE part = ?1)";
+    let mut statement = transaction.prepare_cached(of_part)?;
+    let mut rows = statement.query(params![part])?;
+    let mut delete = transaction.prepare_cached("DELETE FROM chunks WHERE prefix = ?1 AND segment = ?2")?;
+    while let Some(row) = rows.next()? {
+        let segment: i64 = row.get(0)?;
+        // What the disk has changed stays behind and leads to a segment that is not there.
+        let record = take_record(row.get_ref(1)?.as_blob()?);
+        for chunk in record.iter().flat_map(|record| &record.chunks) {
+            delete.execute(params![Prefix::of(&chunk.id).signed(), segment])?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the record of a segment: its encoding is that of a directory of one.
+fn take_record(record: &[u8]) -> Option<SegmentRecord> {
+    Directory::take(&mut Cursor::new("segment", record)).ok()?.segments.pop()
+}
+
+/// Also of where the bytes belong.
+fn filter_checksum(segments: i64, at: usize, bytes: &[u8]) -> [u8; 32] {
+    let mut hasher = StreamHasher::default();
+    hasher.update(&segments.to_le_bytes());
+    hasher.update(&(at as u64).to_le_bytes());
+    hasher.update(bytes);
+    *hasher.finish().as_bytes()
 }
 
 /// What the disk has changed is not believed.
@@ -299,8 +485,7 @@ fn segment_checksum(pack: &PackRow, place: (u32, u32), record: &[u8]) -> [u8; 32
 
 fn decode_segment(pack: &PackRow, (ordinal, offset): (u32, u32), record: &[u8]) -> Option<Segment> {
     let (row, id, kind, pack_len, header_len) = *pack;
-    let mut directory = Directory::take(&mut Cursor::new("segment", record)).ok()?;
-    let record: SegmentRecord = directory.segments.pop()?;
+    let record = take_record(record)?;
     let kind = PackKind::from_code(kind).ok()?;
     Some(Segment { row, pack: PackId::from_bytes(id), kind, pack_len, header_len, ordinal, offset, record })
 }
@@ -326,4 +511,13 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
         CacheError::Failed { reason }
     };
     Error::Cache { path: path.display().to_string(), source }
+}
+
+#[cfg(test)]
+impl IndexCache {
+    /// Changes a byte of the stored filter, as a disk would.
+    pub(super) fn damage_filter(&self) {
+        let sql = "UPDATE filter SET bytes = CAST(X'7a' || substr(bytes, 2) AS BLOB) WHERE ordinal = (SELECT min(ordinal) FROM filter)";
+        assert_eq!(self.connection.execute(sql, []).unwrap(), 1);
+    }
 }

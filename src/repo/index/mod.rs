@@ -5,8 +5,12 @@
 //! the store are set aside, so that the next snapshot stores their chunks again.
 
 pub(super) mod cache;
+mod filter;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::format::envelope::Codec;
@@ -15,10 +19,13 @@ use crate::format::index::IndexPart;
 use crate::format::pack::{ChunkRecord, PackKind, SegmentRecord};
 
 use super::Error;
-use cache::IndexCache;
+use cache::{CHUNKS_TOGETHER, IndexCache};
+use filter::{Filter, Prefix};
 
 /// Segments whose chunks are kept in memory: a chunk found in one makes its neighbours likely next.
 const SEGMENTS_KEPT: usize = 256;
+/// Chunks that were looked for in vain before the filter is loaded: a restore never needs it.
+const MISSES_UNTIL_FILTER: u32 = 64;
 
 /// A segment and where it lies.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,12 +72,35 @@ impl Segment {
 struct State {
     cache: IndexCache,
     /// Chunks of the segments used last: id -> its segment, its place there, its length.
-    near: HashMap<ChunkId, Place>,
+    near: HashMap<ChunkId, Place, BuildHasherDefault<IdHasher>>,
     kept: VecDeque<Arc<Segment>>,
     /// Packs that the index lists and the store does not have.
     gone: HashSet<PackId>,
     /// Why the cache is not the one that was asked for.
     cache_error: Option<String>,
+    /// Packs in which something was found, where somebody wants to know.
+    trace: Option<HashSet<PackId>>,
+    misses: u32,
+    /// What is certainly not in the cache. None until it is worth its memory, and where it cannot be had.
+    filter: Option<Filter>,
+}
+
+/// Chunk ids are keyed hashes: the first eight bytes of one are as good a hash as any.
+#[derive(Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _len: usize) {}
 }
 
 /// Where a chunk is.
@@ -93,8 +123,16 @@ impl Index {
     /// Wraps an opened cache.
     #[must_use]
     pub fn new(cache: IndexCache) -> Self {
-        let state =
-            State { cache, near: HashMap::new(), kept: VecDeque::new(), gone: HashSet::new(), cache_error: None };
+        let state = State {
+            cache,
+            near: HashMap::default(),
+            kept: VecDeque::new(),
+            gone: HashSet::new(),
+            cache_error: None,
+            trace: None,
+            misses: 0,
+            filter: None,
+        };
         Self { state: Mutex::new(state) }
     }
 
@@ -109,6 +147,8 @@ impl Index {
         let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         state.near.clear();
         state.kept.clear();
+        state.filter = None;
+        state.misses = 0;
         state.cache = cache;
         state.cache_error = Some(format!("{error}{why}"));
         true
@@ -123,20 +163,22 @@ impl Index {
     /// Returns where a chunk is, `None` where no pack that is there has it.
     pub fn find(&self, chunk: &ChunkId) -> Result<Option<Place>, Error> {
         let mut state = self.lock();
-        if let Some(place) = state.near.get(chunk) {
-            return Ok(Some(place.clone()));
+        let place = state.find(chunk)?;
+        if let (Some(trace), Some(place)) = (&mut state.trace, &place) {
+            trace.insert(place.segment.pack);
         }
-        for segment in state.cache.segments_of(chunk)? {
-            if state.gone.contains(&segment.pack) {
-                continue;
-            }
-            let segment = Arc::new(segment);
-            state.keep(&segment);
-            if let Some(place) = state.near.get(chunk) {
-                return Ok(Some(place.clone()));
-            }
-        }
-        Ok(None)
+        Ok(place)
+    }
+
+    /// Remembers from here on in which packs something was found.
+    pub fn begin_trace(&self) {
+        self.lock().trace = Some(HashSet::new());
+    }
+
+    /// Returns the packs in which something was found since [`Index::begin_trace`].
+    #[must_use]
+    pub fn end_trace(&self) -> HashSet<PackId> {
+        self.lock().trace.take().unwrap_or_default()
     }
 
     /// Returns the index parts that the cache holds.
@@ -146,7 +188,23 @@ impl Index {
 
     /// Adds a part that is in the repository.
     pub fn add_part(&self, id: &IndexId, part: &IndexPart) -> Result<(), Error> {
-        self.lock().cache.add_part(id, part)
+        let mut state = self.lock();
+        state.cache.stage_part(id, part)?;
+        state.commit_staged()
+    }
+
+    /// As [`Index::add_part`], for one of many parts: nothing is found in it, and nobody else may write to the cache,
+    /// before [`Index::settle`].
+    pub fn stage_part(&self, id: &IndexId, part: &IndexPart) -> Result<(), Error> {
+        let mut state = self.lock();
+        if state.cache.stage_part(id, part)? >= CHUNKS_TOGETHER { state.commit_staged() } else { Ok(()) }
+    }
+
+    /// Ends what [`Index::stage_part`] began, and makes it quick to open next time.
+    pub fn settle(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        state.commit_staged()?;
+        state.cache.store_filter()
     }
 
     /// Removes parts that the repository no longer has, and what only they list.
@@ -190,6 +248,50 @@ impl Index {
 }
 
 impl State {
+    fn find(&mut self, chunk: &ChunkId) -> Result<Option<Place>, Error> {
+        if let Some(place) = self.near.get(chunk) {
+            return Ok(Some(place.clone()));
+        }
+        if self.filter.as_ref().is_some_and(|filter| !filter.may_have(Prefix::of(chunk))) {
+            return Ok(None);
+        }
+        for segment in self.cache.segments_of(chunk)? {
+            if self.gone.contains(&segment.pack) {
+                continue;
+            }
+            let segment = Arc::new(segment);
+            self.keep(&segment);
+            if let Some(place) = self.near.get(chunk) {
+                return Ok(Some(place.clone()));
+            }
+        }
+        self.missed()?;
+        Ok(None)
+    }
+
+    fn commit_staged(&mut self) -> Result<(), Error> {
+        let added = self.cache.commit_staged()?;
+        if let Some(filter) = &mut self.filter {
+            for (prefix, _) in added {
+                filter.add(prefix);
+            }
+            if filter.is_full() {
+                self.filter = None;
+                self.misses = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a chunk that is nowhere. After a few of them there will be many more.
+    fn missed(&mut self) -> Result<(), Error> {
+        self.misses = self.misses.saturating_add(1);
+        if self.misses == MISSES_UNTIL_FILTER {
+            self.filter = self.cache.filter()?;
+        }
+        Ok(())
+    }
+
     fn keep(&mut self, segment: &Arc<Segment>) {
         if self.kept.len() >= SEGMENTS_KEPT
             && let Some(oldest) = self.kept.pop_front()

@@ -16,6 +16,8 @@ const BLOCK_PIECES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Block {
     pub(super) pieces: Vec<Piece>,
+    /// Where each piece starts in the chunk that it lies in.
+    pub(super) offsets: Vec<u32>,
     pub(super) spans: Vec<BlockSpan>,
     pub(super) cuts: Vec<BlockCut>,
 }
@@ -53,12 +55,18 @@ impl Block {
         let first_piece = narrow(self.pieces.len());
         self.cuts.push(BlockCut { id: cut.id, first_span: narrow(self.spans.len()), first_piece, offset });
         let mut next = first_piece;
+        let mut pieces = cut.pieces.iter();
         for span in &cut.spans {
             self.spans.push(BlockSpan { span: *span, first_piece: next });
             next += span.pieces;
+            let mut at = span.offset;
+            for piece in pieces.by_ref().take(span.pieces as usize) {
+                self.offsets.push(at);
+                at += piece.len;
+            }
         }
         self.pieces.extend_from_slice(&cut.pieces);
-        debug_assert_eq!(self.pieces.len(), next as usize, "spans account for every piece");
+        assert_eq!(self.pieces.len(), next as usize, "spans account for every piece");
     }
 
     /// Returns a cut as it was pushed.
@@ -134,6 +142,9 @@ impl Block {
                 for _ in 0..pieces {
                     let piece =
                         Piece { fingerprint: u128::from_le_bytes(cursor.array()?), len: take_len(&mut cursor)? };
+                    if piece.len == 0 {
+                        return Err(Error::Invalid { what, found: 0 });
+                    }
                     end = limits::check(what, end + u64::from(piece.len), u64::from(base.chunk_len))?;
                     cut.pieces.push(piece);
                 }

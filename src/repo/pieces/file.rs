@@ -12,9 +12,9 @@ use std::os::unix::fs::FileExt as _;
 
 use super::block::{BLOCK_PIECES, Block, take_len};
 use super::{Base, Cut};
-use crate::crypto::piece::{PieceFileId, PieceSealer};
+use crate::crypto::piece::{PieceFileId, PieceFileName, PieceSealer};
 use crate::format::cursor::{Cursor, push_varint};
-use crate::format::id::{ChunkId, RepositoryId, SnapshotId};
+use crate::format::id::{ChunkId, RepositoryId};
 use crate::format::{Error, limits};
 
 const MAGIC: [u8; 8] = *b"ORKVPIEC";
@@ -57,8 +57,6 @@ struct BlockPlace {
 /// What is known of a stream as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trailer {
-    /// The committed snapshot that the file describes.
-    pub(super) snapshot: SnapshotId,
     pub(super) stream_len: u64,
     /// Bytes of the chunks that the stream refers to.
     pub(super) referred: u64,
@@ -74,7 +72,6 @@ pub(super) struct Trailer {
 impl Trailer {
     fn new() -> Self {
         Self {
-            snapshot: SnapshotId::from_bytes([0; 32]),
             stream_len: 0,
             referred: 0,
             pages: Vec::new(),
@@ -86,7 +83,7 @@ impl Trailer {
     }
 
     fn encode(&self) -> Vec<u8> {
-        let mut out = self.snapshot.as_bytes().to_vec();
+        let mut out = Vec::new();
         for number in [self.stream_len, self.referred, self.pages.len() as u64] {
             push_varint(&mut out, number);
         }
@@ -123,7 +120,6 @@ impl Trailer {
         let what = "trailer of a piece file";
         let mut cursor = Cursor::new(what, bytes);
         let mut trailer = Self::new();
-        trailer.snapshot = SnapshotId::take(&mut cursor)?;
         trailer.stream_len = cursor.varint()?;
         trailer.referred = cursor.varint()?;
         for _ in 0..cursor.count(what, limits::RECIPE_PAGES_MAX)? {
@@ -180,7 +176,7 @@ impl PieceFile {
         file: File,
         sealer: PieceSealer,
         repository: RepositoryId,
-        stream: [u8; 32],
+        stream: PieceFileName,
     ) -> std::io::Result<Self> {
         let mut head = [0; HEAD_LEN];
         file.read_exact_at(&mut head, 0)?;
@@ -242,8 +238,7 @@ fn read_part(
     let len = limits::check("part of a piece file", len, PART_BYTES_MAX).map_err(other)?;
     let mut part = vec![0; usize::try_from(len).map_err(other)?];
     file.read_exact_at(&mut part, offset)?;
-    sealer.open(id, number, &mut part).map_err(other)?;
-    Ok(part)
+    sealer.open(id, number, &part).map_err(other)
 }
 
 /// Tonight's file, while it grows.
@@ -285,19 +280,27 @@ impl PieceWriter {
             let anchor = anchor_of(piece.fingerprint, self.trailer.anchor_bits);
             self.trailer.anchors.extend(anchor.map(|anchor| (anchor, block)));
         }
-        while self.trailer.anchors.len() > ANCHORS_MOST && self.trailer.anchor_bits < 63 {
-            // A sparser sample is a part of a denser one.
-            self.trailer.anchor_bits += 1;
-            let bits = self.trailer.anchor_bits;
-            self.trailer.anchors.retain(|(anchor, _)| anchor.trailing_zeros() >= bits);
-        }
-        // Only a stream of one piece repeated comes here with as many as before.
-        self.trailer.anchors.truncate(ANCHORS_MOST);
+        self.thin_anchors();
         for span in &cut.spans {
             self.block_len += u64::from(span.len);
             self.uses.count(span.base, span.len, &mut self.trailer);
         }
         if self.block.pieces.len() >= BLOCK_PIECES { self.flush() } else { Ok(()) }
+    }
+
+    fn thin_anchors(&mut self) {
+        let Trailer { anchors, anchor_bits, .. } = &mut self.trailer;
+        while anchors.len() > ANCHORS_MOST {
+            // First what is there twice: a piece that is repeated must not make the sample of all others sparse.
+            anchors.sort_unstable();
+            anchors.dedup_by_key(|(anchor, _)| *anchor);
+            if anchors.len() > ANCHORS_MOST / 2 {
+                // A sparser sample is a part of a denser one.
+                *anchor_bits += 1;
+                let bits = *anchor_bits;
+                anchors.retain(|(anchor, _)| anchor.trailing_zeros() >= bits);
+            }
+        }
     }
 
     /// Notes a page of the stream's recipe.
@@ -310,8 +313,7 @@ impl PieceWriter {
             return Ok(());
         }
         let block = std::mem::take(&mut self.block);
-        let mut part = block.encode();
-        self.sealer.seal(&self.id, self.trailer.blocks.len() as u64, &mut part);
+        let part = self.sealer.seal(&self.id, self.trailer.blocks.len() as u64, &block.encode());
         self.file.write_all(&part)?;
         let stream_len = std::mem::take(&mut self.block_len);
         debug_assert_eq!(stream_len, block.stream_len(), "spans account for every byte");
@@ -321,19 +323,18 @@ impl PieceWriter {
         Ok(())
     }
 
-    /// Ends the file for the snapshot that was committed. Not synced: a lost cache costs one night's savings,
-    /// and a half-written one does not open.
-    pub(super) fn finish(mut self, snapshot: SnapshotId) -> std::io::Result<()> {
+    /// Ends the file and returns its length. Not synced: a lost cache costs one night's savings, and a half-written one
+    /// does not open.
+    pub(super) fn finish(mut self) -> std::io::Result<u64> {
         self.flush()?;
         self.uses.settle(&mut self.trailer);
-        self.trailer.snapshot = snapshot;
         self.trailer.anchors.sort_unstable();
         self.trailer.anchors.dedup_by_key(|(anchor, _)| *anchor);
-        let mut part = self.trailer.encode();
-        self.sealer.seal(&self.id, TRAILER, &mut part);
+        let part = self.sealer.seal(&self.id, TRAILER, &self.trailer.encode());
         self.file.write_all(&part)?;
         self.file.write_all(&(part.len() as u64).to_le_bytes())?;
-        self.file.flush()
+        self.file.flush()?;
+        Ok(self.len + part.len() as u64 + 8)
     }
 
     /// Returns how many bytes the file has so far.

@@ -13,9 +13,9 @@ mod window;
 
 use crate::format::id::ChunkId;
 
-pub(super) use file::KnownPage;
+pub(super) use file::{KnownPage, PieceWriter};
 pub(super) use matcher::{IsLive, Matched, Matcher};
-pub(super) use store::{Growing, PieceStore, StreamPieces};
+pub(super) use store::{Growing, Grown, PieceStore, StreamPieces};
 pub use store::{KeptPieces, PieceUse};
 
 /// The finest unit in which a stream is compared with yesterday's.

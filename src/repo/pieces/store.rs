@@ -1,4 +1,7 @@
 //! The directory of piece files.
+//!
+//! A run that is under way holds a shared lock on the file `lock`. Whoever gets it alone knows that files which
+//! are nobody's yet were left behind.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,21 +11,23 @@ use super::file::{PieceFile, PieceWriter};
 use super::matcher::Matcher;
 use super::window::Window;
 use crate::crypto::hash::content_hash;
-use crate::crypto::piece::{self, PieceFileId, PieceSealer};
-use crate::format::id::{ContentHash, RepositoryId, SnapshotId};
+use crate::crypto::piece::{self, PieceFileId, PieceFileName, PieceSealer};
+use crate::format::id::RepositoryId;
+use crate::format::pack::PackKind;
 use crate::repo::Error;
 use crate::repo::keyring::Keyring;
 
-/// What a file is called while it is written.
+/// What a file is called while it is nobody's.
 const NEW: &str = "new";
 /// What it is called once its snapshot is committed.
 const KEPT: &str = "pieces";
+const LOCK: &str = "lock";
 
 /// What the piece cache takes on this host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PieceUse {
-    /// Streams.
-    pub files: u64,
+    /// Streams that are remembered.
+    pub streams: u64,
     /// Bytes.
     pub bytes: u64,
 }
@@ -33,6 +38,8 @@ pub(in crate::repo) struct PieceStore {
     keyring: Arc<Keyring>,
     repository: RepositoryId,
     bytes_max: u64,
+    /// Held until the run is over.
+    lock: Option<File>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -43,9 +50,16 @@ pub(in crate::repo) struct StreamPieces {
     pub(in crate::repo) growing: Option<Growing>,
 }
 
-/// A file that is not yet anybody's. Dropped, it is removed.
+/// A file that is being written. Dropped, it is removed.
 pub(in crate::repo) struct Growing {
-    pub(in crate::repo) writer: PieceWriter,
+    writer: PieceWriter,
+    bytes_max: u64,
+    grown: Grown,
+}
+
+/// A file that is whole and nobody's yet. Dropped, it is removed.
+pub(in crate::repo) struct Grown {
+    stream: String,
     path: NewFile,
     kept: PathBuf,
 }
@@ -59,22 +73,53 @@ impl Drop for NewFile {
     }
 }
 
+impl Growing {
+    /// Writes something down. Fails where the file would become larger than all of the cache may be.
+    pub(in crate::repo) fn write(
+        &mut self,
+        write: impl FnOnce(&mut PieceWriter) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        write(&mut self.writer)?;
+        check_len(self.writer.len(), self.bytes_max)
+    }
+
+    /// Ends the file. Fails as [`Growing::write`] does.
+    pub(in crate::repo) fn end(self) -> std::io::Result<Grown> {
+        check_len(self.writer.finish()?, self.bytes_max)?;
+        Ok(self.grown)
+    }
+}
+
+fn check_len(len: u64, max: u64) -> std::io::Result<()> {
+    if len <= max { Ok(()) } else { Err(std::io::Error::other(format!("it is larger than {max} bytes"))) }
+}
+
 impl PieceStore {
     /// Names the directory of `repository` at `location` below `cache`, which exists. Files hold `bytes_max`
-    /// bytes together at most.
+    /// bytes together at most; with 0 nothing is remembered.
     pub(in crate::repo) fn new(cache: Option<&Path>, location: &str, keyring: Arc<Keyring>, bytes_max: u64) -> Self {
         let repository = keyring.repository;
         let store = content_hash(location.as_bytes()).short();
         let dir = cache.map(|cache| cache.join(format!("{}-{store}.pieces", repository.short())));
-        Self { dir, keyring, repository, bytes_max, warnings: Mutex::default() }
+        Self { dir, keyring, repository, bytes_max, lock: None, warnings: Mutex::default() }
     }
 
     /// Opens what is known of a stream, `None` where there is no place for it.
-    pub(in crate::repo) fn begin(&self, stream: &str) -> Result<Option<StreamPieces>, Error> {
-        let Some(dir) = self.dir.as_deref().filter(|_| self.bytes_max > 0) else { return Ok(None) };
+    pub(in crate::repo) fn begin(&mut self, kind: PackKind, stream: &str) -> Result<Option<StreamPieces>, Error> {
+        let Some(dir) = self.dir.clone().filter(|_| self.bytes_max > 0) else { return Ok(None) };
+        if self.lock.is_none() {
+            match lock(&dir) {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) => {
+                    self.warn(format!("there is no piece cache: {}: {error}", dir.display()));
+                    self.bytes_max = 0;
+                    return Ok(None);
+                }
+            }
+        }
         let keys = self.keyring.data()?;
-        let name = piece::stream_name(keys, stream);
-        let kept = dir.join(format!("{}.{KEPT}", ContentHash::from_bytes(name)));
+        let name = piece::file_name(keys, kind, stream);
+        let kept = dir.join(format!("{name}.{KEPT}"));
         let opened = match File::open(&kept) {
             Ok(file) => PieceFile::open(file, keys.piece_sealer(), self.repository, name).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
@@ -84,7 +129,7 @@ impl PieceStore {
             self.warn(format!("the piece cache of {stream} is not used: {error}"));
             None
         });
-        let growing = match self.new_file(dir, name, keys.piece_sealer(), kept) {
+        let growing = match self.new_file(&dir, name, stream, kept) {
             Ok(growing) => Some(growing),
             Err(error) => {
                 self.warn(format!("the piece cache of {stream} is not kept: {error}"));
@@ -94,15 +139,25 @@ impl PieceStore {
         Ok(Some(StreamPieces { matcher: Matcher::new(window, keys.fingerprints(), &keys.gear()), growing }))
     }
 
-    fn new_file(&self, dir: &Path, stream: [u8; 32], sealer: PieceSealer, kept: PathBuf) -> std::io::Result<Growing> {
-        fs::create_dir_all(dir)?;
+    fn new_file(&self, dir: &Path, name: PieceFileName, stream: &str, kept: PathBuf) -> std::io::Result<Growing> {
         let salt = PieceSealer::salt(self.keyring.entropy.as_ref()).map_err(std::io::Error::other)?;
         let path = NewFile(dir.join(format!("{}.{NEW}", content_hash(&salt))));
         let file = File::options().write(true).create_new(true).open(&path.0)?;
-        // Held as long as the file is open: what is not locked is left over from a run that ended.
-        file.lock()?;
-        let id = PieceFileId { repository: self.repository, stream, salt };
-        Ok(Growing { writer: PieceWriter::new(file, sealer, id)?, path, kept })
+        let id = PieceFileId { repository: self.repository, stream: name, salt };
+        let sealer = self.keyring.data().map_err(std::io::Error::other)?.piece_sealer();
+        Ok(Growing {
+            writer: PieceWriter::new(file, sealer, id)?,
+            bytes_max: self.bytes_max,
+            grown: Grown { stream: stream.to_owned(), path, kept },
+        })
+    }
+
+    /// Forgets a stream: what is remembered of it leads to what the repository has not.
+    pub(in crate::repo) fn forget(&self, kind: PackKind, stream: &str) {
+        if let (Some(dir), Ok(keys)) = (&self.dir, self.keyring.data()) {
+            // A file that is not there is forgotten, too.
+            let _ = fs::remove_file(dir.join(format!("{}.{KEPT}", piece::file_name(keys, kind, stream))));
+        }
     }
 
     pub(in crate::repo) fn warn(&self, warning: String) {
@@ -111,22 +166,31 @@ impl PieceStore {
 
     /// Returns what is on the disk.
     pub(in crate::repo) fn in_use(&self) -> PieceUse {
-        let files = self.dir.as_deref().map(files).unwrap_or_default();
-        files
-            .iter()
-            .fold(PieceUse::default(), |sum, (_, bytes, _)| PieceUse { files: sum.files + 1, bytes: sum.bytes + bytes })
+        let kept = self.dir.as_deref().map(|dir| files(dir, KEPT)).unwrap_or_default();
+        PieceUse { streams: kept.len() as u64, bytes: kept.iter().map(|file| file.bytes).sum() }
     }
 
-    /// Takes what streams of a run have written. The files stay nobody's until [`KeptPieces::keep`].
-    pub(in crate::repo) fn finished(&self, growing: Vec<Growing>) -> KeptPieces {
-        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
-        KeptPieces {
-            dir: self.dir.clone(),
-            bytes_max: self.bytes_max,
-            growing,
-            warnings: std::mem::take(&mut *warnings),
-        }
+    /// Takes what the streams of a run have written. The files stay nobody's until [`KeptPieces::keep`].
+    pub(in crate::repo) fn finished(self, grown: Vec<Grown>) -> KeptPieces {
+        let warnings = self.warnings.into_inner().unwrap_or_else(PoisonError::into_inner);
+        KeptPieces { dir: self.dir, bytes_max: self.bytes_max, grown, warnings, _lock: self.lock }
     }
+}
+
+/// Takes a shared lock on a directory of piece files, which is made where it is missing. If nobody else has one,
+/// what runs left behind that are over is removed first.
+fn lock(dir: &Path) -> std::io::Result<File> {
+    fs::create_dir_all(dir)?;
+    let lock = File::options().create(true).append(true).open(dir.join(LOCK))?;
+    if lock.try_lock().is_ok() {
+        for file in files(dir, NEW) {
+            // What cannot be removed is tried again by the next run.
+            let _ = fs::remove_file(file.path);
+        }
+        lock.unlock()?;
+    }
+    lock.lock_shared()?;
+    Ok(lock)
 }
 
 /// The piece files of a run, to be kept when its snapshot is committed. Dropped, they are removed.
@@ -134,64 +198,66 @@ impl PieceStore {
 pub struct KeptPieces {
     dir: Option<PathBuf>,
     bytes_max: u64,
-    growing: Vec<Growing>,
+    grown: Vec<Grown>,
     warnings: Vec<String>,
+    _lock: Option<File>,
 }
 
 impl KeptPieces {
-    /// Puts the files in the place of yesterday's. Returns what went wrong, one line each: nothing of it
-    /// matters for the snapshot.
+    /// Puts the files of the streams that the committed snapshot has in the place of yesterday's, and removes the
+    /// others. Returns what went wrong, one line each: nothing of it matters for the snapshot.
     #[must_use]
-    pub fn keep(mut self, snapshot: SnapshotId) -> Vec<String> {
-        for growing in self.growing {
-            let Growing { writer, path, kept } = growing;
-            if writer.len() > self.bytes_max {
-                self.warnings.push("the piece cache of a stream is larger than all of it may be".to_owned());
+    pub fn keep(mut self, is_committed: impl Fn(&str) -> bool) -> Vec<String> {
+        for Grown { stream, path, kept } in self.grown {
+            if !is_committed(&stream) {
                 continue;
             }
-            let renamed = writer.finish(snapshot).and_then(|()| fs::rename(&path.0, &kept));
-            if let Err(error) = renamed {
-                self.warnings.push(format!("the piece cache is not kept: {error}"));
+            if let Err(error) = fs::rename(&path.0, &kept) {
+                self.warnings.push(format!("the piece cache of {stream} is not kept: {error}"));
             }
         }
-        if let Some(dir) = &self.dir {
-            make_room(dir, self.bytes_max);
+        let removed = self.dir.as_deref().map_or(0, |dir| make_room(dir, self.bytes_max));
+        if removed > 0 {
+            let max = self.bytes_max >> 20;
+            self.warnings.push(format!(
+                "the piece cache has more than {max} MiB: {removed} streams are forgotten, and compared by whole chunks"
+            ));
         }
         self.warnings
     }
 }
 
-/// Returns the files of a directory: path, bytes, when they were written.
-fn files(dir: &Path) -> Vec<(PathBuf, u64, std::time::SystemTime)> {
-    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
-    let file = |entry: fs::DirEntry| {
-        let about = entry.metadata().ok()?;
-        Some((entry.path(), about.len(), about.modified().ok()?))
-    };
-    entries.flatten().filter_map(file).collect()
+struct Found {
+    written: std::time::SystemTime,
+    path: PathBuf,
+    bytes: u64,
 }
 
-/// Removes what runs left behind that are over, and the files written longest ago until the rest fits.
-fn make_room(dir: &Path, bytes_max: u64) {
-    let mut kept = Vec::new();
-    for (path, bytes, written) in files(dir) {
-        if path.extension().is_some_and(|extension| extension == NEW) {
-            // Another run may be writing it right now.
-            if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
-                let _ = fs::remove_file(&path);
-            }
-        } else {
-            kept.push((written, path, bytes));
-        }
-    }
-    kept.sort();
-    let mut sum: u64 = kept.iter().map(|(_, _, bytes)| bytes).sum();
-    for (_, path, bytes) in kept {
+/// Returns the files with an extension in a directory.
+fn files(dir: &Path, extension: &str) -> Vec<Found> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let found = |entry: fs::DirEntry| {
+        let (path, about) = (entry.path(), entry.metadata().ok()?);
+        let is_it = path.extension().is_some_and(|found| found == extension);
+        is_it.then_some(Found { written: about.modified().ok()?, path, bytes: about.len() })
+    };
+    entries.flatten().filter_map(found).collect()
+}
+
+/// Removes the files written longest ago until the rest fits. Returns how many.
+fn make_room(dir: &Path, bytes_max: u64) -> usize {
+    let mut kept = files(dir, KEPT);
+    kept.sort_by_key(|file| file.written);
+    let mut sum: u64 = kept.iter().map(|file| file.bytes).sum();
+    let mut removed = 0;
+    for file in kept {
         if sum <= bytes_max {
             break;
         }
-        if fs::remove_file(&path).is_ok() {
-            sum -= bytes;
+        if fs::remove_file(&file.path).is_ok() {
+            sum -= file.bytes;
+            removed += 1;
         }
     }
+    removed
 }

@@ -4,13 +4,16 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::block::Block;
-use super::file::{PieceFile, Trailer};
+use super::file::{KnownPage, PieceFile, Trailer};
 use super::{Base, Cut, Piece};
 use crate::format::id::ChunkId;
 
-/// Blocks at hand: 32 times 4,096 pieces, about 64 MiB of a stream of documents and 12 MiB of memory. An
+/// Blocks at hand: 32 times 4,096 pieces, about 64 MiB of a stream of documents and 25 MiB of memory. An
 /// archive of `mongodump` interleaves four collections, and every one of them has its own place.
 const BLOCKS_MOST: usize = 32;
+
+/// Pieces before the end of a block from which on the next one is at hand.
+const NEAR_END_PIECES: usize = 256;
 
 /// Where a piece lies in yesterday's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,18 +60,27 @@ pub(super) struct Window {
     order: VecDeque<u32>,
     pieces: HashMap<u128, Position, BuildHasherDefault<AsIs>>,
     cuts: HashMap<ChunkId, (u32, u32)>,
+    /// Where each page of yesterday's recipe ends in the stream.
+    page_ends: Vec<u64>,
     /// Why the file is not read any more.
     failure: Option<String>,
 }
 
 impl Window {
     pub(super) fn new(file: PieceFile) -> Self {
+        let mut end = 0_u64;
+        let add = |page: &KnownPage| {
+            end = end.saturating_add(page.stream_len);
+            end
+        };
+        let page_ends = file.trailer.pages.iter().map(add).collect();
         let mut window = Self {
             file,
             blocks: HashMap::new(),
             order: VecDeque::new(),
             pieces: HashMap::default(),
             cuts: HashMap::new(),
+            page_ends,
             failure: None,
         };
         window.load(0);
@@ -84,18 +96,23 @@ impl Window {
         self.failure.take()
     }
 
-    /// Returns yesterday's cut of this name, if it is at hand, and where it starts in yesterday's stream.
-    /// The blocks around it are at hand from here on.
-    pub(super) fn cut(&mut self, id: &ChunkId) -> Option<(Cut, u64)> {
+    /// Returns the page of yesterday's recipe that stands for a place of yesterday's stream.
+    pub(super) fn page_at(&self, from: u64) -> Option<&KnownPage> {
+        self.file.trailer.pages.get(self.page_ends.partition_point(|end| *end <= from))
+    }
+
+    /// Returns yesterday's cut of this name, if it is at hand, where it starts in yesterday's stream, and its last
+    /// piece. What follows it is at hand from here on.
+    pub(super) fn cut(&mut self, id: &ChunkId) -> Option<(Cut, u64, Position)> {
         let (number, place) = *self.cuts.get(id)?;
-        self.touch(number);
         let block = self.blocks.get(&number)?;
         let cut = block.cut(place as usize)?;
-        let from = self.file.start_of(number) + block.cuts.get(place as usize)?.offset;
-        if place as usize + 1 == block.cuts.len() {
-            self.load(number + 1);
-        }
-        Some((cut, from))
+        let at = block.cuts.get(place as usize)?;
+        let from = self.file.start_of(number) + at.offset;
+        let pieces = u32::try_from(cut.pieces.len()).ok()?;
+        let last = Position { block: number, piece: (at.first_piece + pieces).checked_sub(1)? };
+        self.come_to(last);
+        Some((cut, from, last))
     }
 
     /// Returns the piece behind `position`, if it is this one.
@@ -103,16 +120,18 @@ impl Window {
         let mut next = Position { piece: position.piece + 1, ..position };
         if self.blocks.get(&next.block).is_some_and(|block| next.piece as usize >= block.pieces.len()) {
             next = Position { block: next.block + 1, piece: 0 };
-            self.load(next.block);
         }
-        self.at(next, piece)
+        let found = self.at(next, piece)?;
+        self.come_to(next);
+        Some(found)
     }
 
     /// Returns a piece wherever it is at hand.
     pub(super) fn find(&mut self, piece: &Piece) -> Option<Found> {
         let position = *self.pieces.get(&piece.fingerprint)?;
-        self.touch(position.block);
-        self.at(position, piece)
+        let found = self.at(position, piece)?;
+        self.come_to(position);
+        Some(found)
     }
 
     /// Brings the block at hand in which a piece of the sample lies. Returns whether it was not at hand before.
@@ -135,9 +154,21 @@ impl Window {
         }
         let behind = block.spans.partition_point(|span| span.first_piece <= position.piece);
         let span = block.spans.get(behind.checked_sub(1)?)?;
-        let before = block.pieces.get(span.first_piece as usize..position.piece as usize)?;
-        let offset = span.span.offset + before.iter().map(|piece| piece.len).sum::<u32>();
+        let offset = *block.offsets.get(position.piece as usize)?;
         Some(Found { position, base: span.span.base, offset })
+    }
+
+    /// Keeps the block of a place, and has the next one at hand where little of this one is left: what follows then
+    /// is found though the last piece of the block has changed.
+    fn come_to(&mut self, position: Position) {
+        self.touch(position.block);
+        let is_near_end = self.blocks.get(&position.block).is_some_and(|block| {
+            let last_cut = block.cuts.last().map_or(0, |cut| cut.first_piece as usize);
+            position.piece as usize >= last_cut.min(block.pieces.len().saturating_sub(NEAR_END_PIECES))
+        });
+        if is_near_end {
+            self.load(position.block + 1);
+        }
     }
 
     fn touch(&mut self, number: u32) {

@@ -15,7 +15,7 @@ use crate::repo::Error;
 use crate::repo::index::Segment;
 
 /// Bytes of buffers that wait to be used again, at most.
-const IDLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const IDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First bytes of every zstd frame that is not skippable.
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 

@@ -41,7 +41,7 @@ pub(super) use fetch::open_data_key;
 /// chunk again.
 const COPIES_TRIED: usize = 4;
 /// Pieces between reading and hashing, and between hashing and the consumer. A piece is at most a segment.
-const PIECES_QUEUED: usize = 3;
+const PIECES_QUEUED: usize = 2;
 
 /// Bytes on their way out. Ends early only with an `Err`.
 pub type ContentStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;

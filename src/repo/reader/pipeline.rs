@@ -16,9 +16,9 @@ use crate::repo::index::{Place, Segment};
 
 /// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
 /// that neighbours come in one request.
-const AHEAD_BYTES: u64 = 16 * 1024 * 1024;
+const AHEAD_BYTES: u64 = 12 * 1024 * 1024;
 /// Bytes of decoded content that are held for pieces whose turn has not come.
-const HELD_BYTES_MAX: u64 = 56 * 1024 * 1024;
+const HELD_BYTES_MAX: u64 = 40 * 1024 * 1024;
 /// Bytes of the stream that are planned.
 const PLANNED_BYTES: u64 = 192 * 1024 * 1024;
 /// Pieces that are planned, and segments that they lie in.

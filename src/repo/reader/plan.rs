@@ -174,7 +174,7 @@ pub(super) struct Request {
 }
 
 /// Bytes that one request may fetch.
-const REQUEST_BYTES: u64 = 4 * 1024 * 1024;
+const REQUEST_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes between two segments that are fetched along rather than asked for around them.
 const GAP_BYTES: u64 = 64 * 1024;
 
@@ -275,20 +275,16 @@ mod tests {
         let far = segment(1, 1, 20 * MIB, MIB);
         let [first, second, gap] =
             [segment(2, 1, 16, MIB), segment(3, 1, 16 + MIB, MIB), segment(4, 1, 17 + 2 * MIB, 9)];
-        let other = segment(5, 0, 16, 3 * MIB);
-        let too_much = segment(6, 0, 16 + 3 * MIB, 2 * MIB);
+        let other = segment(5, 0, 16, MIB);
+        let too_much = segment(6, 0, 16 + MIB, 2 * MIB);
         let wanted = [&gap, &far, &second, &other, &first, &too_much].map(Arc::clone).to_vec();
         let found: Vec<(Vec<i64>, u64, u64)> = requests(wanted)
             .iter()
             .map(|request| (request.segments.iter().map(|segment| segment.row).collect(), request.offset, request.len))
             .collect();
         let mib = u64::from(MIB);
-        let wanted = [
-            (vec![2, 3, 4], 16, 2 * mib + 10),
-            (vec![1], 20 * mib, mib),
-            (vec![5], 16, 3 * mib),
-            (vec![6], 16 + 3 * mib, 2 * mib),
-        ];
+        let wanted =
+            [(vec![2, 3, 4], 16, mib + 10), (vec![1], 20 * mib, mib), (vec![5], 16, mib), (vec![6], 16 + mib, 2 * mib)];
         assert_eq!(found, wanted);
     }
 }

@@ -91,6 +91,13 @@ impl Vault {
         vault
     }
 
+    /// From here on with these temporary keys: of the store, its secret, its token.
+    pub fn use_keys(&mut self, keys: &[String; 3]) {
+        self.store.retain(|(name, _)| !name.contains("KEY"));
+        let names = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"];
+        self.store.extend(names.into_iter().zip(keys.iter().cloned()));
+    }
+
     /// A repository without snapshots.
     pub fn made() -> Self {
         let vault = Self::empty();
@@ -171,7 +178,12 @@ impl Vault {
 
     /// With this standard input.
     pub fn run_fed<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>, input: &[u8]) -> Ran {
-        let mut child = self.spawn(arguments);
+        Self::fed(self.command(arguments), input)
+    }
+
+    /// Runs a command with this standard input.
+    pub fn fed(mut command: Command, input: &[u8]) -> Ran {
+        let mut child = command.stdin(Stdio::piped()).spawn().expect("the program starts");
         let mut stdin = child.stdin.take().expect("it is piped");
         let input = input.to_vec();
         // A program that fails early does not read everything: that is not this thread's failure.

@@ -1,6 +1,8 @@
 //! A MinIO as the object store of a stack.
 
+use std::io::Write as _;
 use std::ops::{Deref, DerefMut};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use aws_sdk_s3::primitives::ByteStream;
@@ -38,6 +40,24 @@ impl Minio {
 
     pub(crate) fn access_with(&self, password: &str) -> Access {
         access(&self.endpoint, USER, password)
+    }
+
+    /// Returns temporary keys that may do only what the policy says: access key, secret key, token.
+    pub(crate) fn keys_that_may(&self, policy: &str) -> [String; 3] {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/support/assume_role.py");
+        let mut python = Command::new("python3")
+            .args([script, &self.endpoint])
+            .envs([("USER_KEY", USER), ("USER_SECRET", PASSWORD)])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3 is there");
+        let mut stdin = python.stdin.take().expect("it is piped");
+        stdin.write_all(policy.as_bytes()).expect("the policy is taken");
+        drop(stdin);
+        let output = python.wait_with_output().expect("python ends");
+        let lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
+        lines.try_into().expect("three lines")
     }
 
     pub(crate) async fn put(&self, bucket: &str, key: &str, bytes: &[u8]) {

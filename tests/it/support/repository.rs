@@ -1,5 +1,6 @@
 //! Repositories in memory with cheap key derivation, and deterministic content.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -55,12 +56,9 @@ impl Made {
     }
 
     /// As [`Made::open_writer`], on a host that remembers.
-    pub async fn open_writer_at(&self, cache: &std::path::Path) -> Repository {
-        let options = OpenOptions { cache: Some(cache.to_owned()), entropy: Arc::new(SystemEntropy) };
-        let opened = Repository::open(Arc::new(self.backend.clone()), vec![self.writer()], options).await;
-        let repository = opened.expect("the repository opens");
-        repository.load_index().await.expect("the index is read");
-        repository
+    pub async fn open_writer_at(&self, cache: &Path) -> Repository {
+        let backend = Arc::new(self.backend.clone());
+        open_at(Some(cache), backend, vec![self.writer()]).await.expect("the repository opens")
     }
 
     pub async fn open_reader(&self) -> Repository {
@@ -70,7 +68,15 @@ impl Made {
 }
 
 pub async fn open(backend: Arc<dyn Backend>, access: Vec<Access>) -> Result<Repository, orkvault::repo::Error> {
-    let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
+    open_at(None, backend, access).await
+}
+
+pub async fn open_at(
+    cache: Option<&Path>,
+    backend: Arc<dyn Backend>,
+    access: Vec<Access>,
+) -> Result<Repository, orkvault::repo::Error> {
+    let options = OpenOptions { cache: cache.map(Path::to_owned), entropy: Arc::new(SystemEntropy) };
     let repository = Repository::open(backend, access, options).await?;
     repository.load_index().await?;
     Ok(repository)

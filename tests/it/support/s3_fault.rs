@@ -83,6 +83,8 @@ pub(crate) struct Faults {
     pub(crate) lose_puts: u32,
     /// Answers parts of puts with this status and code, so many times.
     pub(crate) refuse_parts: Option<(u32, u16, &'static str)>,
+    /// Bodies of objects come so many bytes at a time, with a pause behind each.
+    pub(crate) drip: Option<(usize, Duration)>,
     /// Every answer comes so much later.
     pub(crate) latency: Duration,
 }
@@ -224,9 +226,9 @@ impl Response {
 
 async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
     let Some(request) = read_request(&mut socket).await else { return };
-    let (response, latency) = {
+    let (response, latency, drip) = {
         let mut world = world.lock().expect("no test panics while it holds this");
-        (answer(&mut world, &request), world.faults.latency)
+        (answer(&mut world, &request), world.faults.latency, world.faults.drip)
     };
     if !latency.is_zero() {
         tokio::time::sleep(latency).await;
@@ -243,7 +245,13 @@ async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
     // The client may have gone: that is its right.
     let _sent = socket.write_all(head.as_bytes()).await;
     if request.method != "HEAD" {
-        let _sent = socket.write_all(&response.body[..response.sent]).await;
+        let (bytes, pause) = drip.unwrap_or((usize::MAX, Duration::ZERO));
+        for piece in response.body[..response.sent].chunks(bytes) {
+            if socket.write_all(piece).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
     }
     hold(socket, response.end).await;
 }

@@ -13,6 +13,9 @@ use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 pub(crate) const USER: &str = "orkestra";
 pub(crate) const PASSWORD: &str = "not-a-real-password";
 
+/// Access key and secret key.
+type Keys = [&'static str; 2];
+
 /// Which program.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Program {
@@ -28,15 +31,15 @@ impl Program {
         }
     }
 
-    fn command(self, program: &std::ffi::OsStr, directory: &Path, address: &str) -> Command {
+    fn command(self, program: &std::ffi::OsStr, directory: &Path, address: &str, [user, password]: Keys) -> Command {
         let mut command = Command::new(program);
         match self {
             Self::Minio => {
                 command
                     .args(["server", "--quiet", "--address", address, "--console-address", &free_address()])
                     .arg(directory)
-                    .env("MINIO_ROOT_USER", USER)
-                    .env("MINIO_ROOT_PASSWORD", PASSWORD)
+                    .env("MINIO_ROOT_USER", user)
+                    .env("MINIO_ROOT_PASSWORD", password)
                     .env("MINIO_BROWSER", "off");
             }
             Self::Versitygw => {
@@ -49,8 +52,8 @@ impl Program {
                     .args(["--quiet", "--port", address, "posix", "--versioning-dir"])
                     .arg(states)
                     .arg(objects)
-                    .env("ROOT_ACCESS_KEY", USER)
-                    .env("ROOT_SECRET_KEY", PASSWORD);
+                    .env("ROOT_ACCESS_KEY", user)
+                    .env("ROOT_SECRET_KEY", password);
             }
         }
         command.env("HOME", directory).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -70,6 +73,11 @@ impl S3Server {
     /// Starts the binary that the program's variable names. Without it: `None` and a loud line, or a failure
     /// where ORKVAULT_REQUIRE_STACK=1.
     pub(crate) async fn start(program: Program) -> Option<Self> {
+        Self::start_with(program, [USER, PASSWORD]).await
+    }
+
+    /// As [`Self::start`], with other keys.
+    pub(crate) async fn start_with(program: Program, keys: Keys) -> Option<Self> {
         let variable = program.variable();
         let Some(binary) = std::env::var_os(variable) else {
             assert_ne!(
@@ -87,9 +95,9 @@ impl S3Server {
         for _ in 0..5 {
             let address = free_address();
             let mut process =
-                program.command(&binary, directory.path(), &address).spawn().expect("the server's binary starts");
+                program.command(&binary, directory.path(), &address, keys).spawn().expect("the server's binary starts");
             let endpoint = format!("http://{address}");
-            let client = client(&endpoint);
+            let client = client(&endpoint, keys);
             if answers(&client, &mut process).await {
                 return Some(Self { process, endpoint, client, _directory: directory });
             }
@@ -124,12 +132,12 @@ fn free_address() -> String {
     listener.local_addr().expect("it is bound").to_string()
 }
 
-fn client(endpoint: &str) -> Client {
+fn client(endpoint: &str, [user, password]: Keys) -> Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("us-east-1"))
         .endpoint_url(endpoint)
-        .credentials_provider(Credentials::new(USER, PASSWORD, None, None, "test"))
+        .credentials_provider(Credentials::new(user, password, None, None, "test"))
         .force_path_style(true);
     Client::from_conf(config.build())
 }

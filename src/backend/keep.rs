@@ -1,0 +1,241 @@
+//! Copies of manifests on this host, so that a night need not fetch those of every night before it.
+//!
+//! A copy is bytes that the store gave once, of an object that never changes. It is given only for what the store
+//! has listed since this backend was made, so that what has gone is gone; what is no copy (cut, changed, of another
+//! time) is fetched again. Whoever reads a manifest authenticates it, wherever it comes from. `check` reads
+//! without copies.
+
+use std::collections::HashSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use tokio::task::spawn_blocking;
+
+use super::{Backend, Error, Listed, Lock, Locked, ObjectInfo, Put};
+use crate::format::object::{ObjectKey, ObjectPrefix};
+
+/// Copies that are kept, of the newest listing; of more manifests the rest is fetched.
+const COPIES_MAX: usize = 100_000;
+/// What stands behind the bytes of a copy: their hash.
+const HASH_LEN: usize = 8;
+
+/// The decorator. See the head of this file.
+#[derive(Debug)]
+pub struct KeepBackend<B> {
+    inner: B,
+    dir: PathBuf,
+    /// Manifests that the store has listed.
+    listed: Mutex<HashSet<ObjectKey>>,
+}
+
+impl<B: Backend> KeepBackend<B> {
+    /// Keeps copies in a directory of its own, which is made where it is missing. A directory that cannot be used
+    /// costs requests and nothing else.
+    pub fn new(inner: B, dir: PathBuf) -> Self {
+        Self { inner, dir, listed: Mutex::default() }
+    }
+
+    /// Returns where a copy is, `None` of what is not kept.
+    fn path(&self, key: ObjectKey) -> Option<PathBuf> {
+        match key {
+            ObjectKey::Snapshot(namespace, id) => Some(self.dir.join(format!("{namespace}-{id}"))),
+            _ => None,
+        }
+    }
+
+    fn is_listed(&self, key: ObjectKey) -> bool {
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).contains(&key)
+    }
+}
+
+fn hash(bytes: &[u8]) -> [u8; HASH_LEN] {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish().to_le_bytes()
+}
+
+fn read_copy(path: &Path, max_len: u64) -> Option<Bytes> {
+    let metadata = fs::metadata(path).ok()?;
+    let len = metadata.len().checked_sub(HASH_LEN as u64).filter(|len| *len <= max_len)?;
+    let mut bytes = fs::read(path).ok()?;
+    let found = bytes.split_off(usize::try_from(len).ok().filter(|len| *len <= bytes.len())?);
+    (found == hash(&bytes)).then(|| Bytes::from(bytes))
+}
+
+/// Whole or not at all; two runs that keep the same copy write the same bytes.
+fn write_copy(dir: &Path, path: &Path, bytes: &[u8]) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let new = path.with_extension(format!("{}.new", std::process::id()));
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    io::Write::write_all(&mut file, bytes)?;
+    io::Write::write_all(&mut file, &hash(bytes))?;
+    drop(file);
+    fs::rename(&new, path)
+}
+
+/// Removes copies of what the store has no more.
+fn sweep_copies(dir: &Path, start: &str, wanted: &HashSet<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+        let is_ours = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(start));
+        if is_ours && !wanted.contains(&path) {
+            // One that stays is swept by the next run.
+            let _removed = fs::remove_file(path);
+        }
+    }
+}
+
+#[async_trait]
+impl<B: Backend> Backend for KeepBackend<B> {
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+
+    async fn put(&self, key: ObjectKey, body: Vec<Bytes>) -> Result<Put, Error> {
+        self.inner.put(key, body).await
+    }
+
+    async fn get(&self, key: ObjectKey, max_len: u64) -> Result<Bytes, Error> {
+        let Some(path) = self.path(key).filter(|_| self.is_listed(key)) else {
+            return self.inner.get(key, max_len).await;
+        };
+        let copy = path.clone();
+        if let Ok(Some(bytes)) = spawn_blocking(move || read_copy(&copy, max_len)).await {
+            return Ok(bytes);
+        }
+        let bytes = self.inner.get(key, max_len).await?;
+        let (dir, copy) = (self.dir.clone(), bytes.clone());
+        // Best effort: without a copy it is fetched again.
+        let _kept = spawn_blocking(move || write_copy(&dir, &path, &copy)).await;
+        Ok(bytes)
+    }
+
+    async fn get_range(&self, key: ObjectKey, offset: u64, len: u64) -> Result<Bytes, Error> {
+        self.inner.get_range(key, offset, len).await
+    }
+
+    async fn stat(&self, key: ObjectKey) -> Result<Option<ObjectInfo>, Error> {
+        self.inner.stat(key).await
+    }
+
+    fn list(&self, prefix: ObjectPrefix) -> BoxStream<'_, Result<Listed, Error>> {
+        let ObjectPrefix::Snapshots(namespace) = prefix else { return self.inner.list(prefix) };
+        let start = (self.inner.list(prefix), HashSet::new());
+        stream::unfold(Some(start), move |state| async move {
+            let (mut listing, mut keys) = state?;
+            match listing.next().await {
+                Some(Ok(line)) => {
+                    if let Listed::Object(info) = &line
+                        && keys.len() < COPIES_MAX
+                    {
+                        keys.insert(info.key);
+                    }
+                    Some((Ok(line), Some((listing, keys))))
+                }
+                Some(Err(error)) => Some((Err(error), None)),
+                // Only a listing that came to its end says what there is.
+                None => {
+                    let wanted = keys.iter().filter_map(|key| self.path(*key)).collect();
+                    let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+                    listed.retain(|key| !matches!(key, ObjectKey::Snapshot(of, _) if *of == namespace));
+                    listed.extend(keys);
+                    drop(listed);
+                    sweep_copies(&self.dir, &format!("{namespace}-"), &wanted);
+                    None
+                }
+            }
+        })
+        .boxed()
+    }
+
+    async fn delete(&self, key: ObjectKey) -> Result<(), Error> {
+        // Before, so that nobody is given a copy of what is being removed.
+        self.listed.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.inner.delete(key).await
+    }
+
+    async fn lock(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        self.inner.lock(key, lock).await
+    }
+
+    async fn sweep(&self, before: SystemTime) -> Result<u64, Error> {
+        self.inner.sweep(before).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt as _;
+
+    use super::*;
+    use crate::backend::{Counted, FaultBackend, MemoryBackend};
+    use crate::format::id::SnapshotId;
+    use crate::format::object::Namespace;
+
+    fn snapshot(number: u8) -> ObjectKey {
+        ObjectKey::Snapshot(Namespace::Data, SnapshotId::from_bytes([number; 32]))
+    }
+
+    type Kept = KeepBackend<FaultBackend<MemoryBackend>>;
+
+    /// A run over this store with this directory.
+    fn run(memory: &MemoryBackend, dir: &Path) -> Kept {
+        KeepBackend::new(FaultBackend::counting(memory.clone(), Counted::All), dir.to_owned())
+    }
+
+    async fn list(backend: &Kept) -> usize {
+        backend.list(ObjectPrefix::Snapshots(Namespace::Data)).try_collect::<Vec<_>>().await.unwrap().len()
+    }
+
+    #[tokio::test]
+    async fn a_manifest_is_fetched_once_as_long_as_the_store_lists_it() {
+        let place = tempfile::tempdir().unwrap();
+        let dir = place.path().join("manifests");
+        let memory = MemoryBackend::new();
+        (1..=3).for_each(|number| memory.replace(snapshot(number), Bytes::from(vec![number; 100])));
+        for gets in [3, 0, 0] {
+            let backend = run(&memory, &dir);
+            assert_eq!(list(&backend).await, 3);
+            for number in 1..=3 {
+                assert_eq!(backend.get(snapshot(number), 100).await.unwrap(), vec![number; 100]);
+            }
+            assert_eq!(backend.inner.operations(), 1 + gets);
+        }
+        // What has gone is gone, and its copy too.
+        memory.remove(snapshot(2)).unwrap();
+        let backend = run(&memory, &dir);
+        assert!(backend.get(snapshot(2), 100).await.is_err());
+        assert_eq!(list(&backend).await, 2);
+        assert!(backend.get(snapshot(2), 100).await.is_err());
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
+        backend.delete(snapshot(1)).await.unwrap();
+        assert!(backend.get(snapshot(1), 100).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_copy_is_fetched_again() {
+        let place = tempfile::tempdir().unwrap();
+        let memory = MemoryBackend::new();
+        memory.replace(snapshot(1), Bytes::from_static(b"manifest"));
+        let copy = place.path().join(format!("data-{}", SnapshotId::from_bytes([1; 32])));
+        for bytes in [&b""[..], b"short", b"manifestXXXXXXXX", b"longer than anything that this store has"] {
+            fs::write(&copy, bytes).unwrap();
+            let backend = run(&memory, place.path());
+            list(&backend).await;
+            assert_eq!(backend.get(snapshot(1), 8).await.unwrap(), "manifest");
+            assert_eq!(backend.inner.operations(), 2);
+        }
+        // A directory that is none costs requests.
+        let backend = run(&memory, &copy.join("no"));
+        list(&backend).await;
+        assert_eq!(backend.get(snapshot(1), 8).await.unwrap(), "manifest");
+    }
+}

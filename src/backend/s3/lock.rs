@@ -1,0 +1,50 @@
+//! Locks of objects: nobody removes or replaces what is locked before its time.
+
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
+
+use super::client::{Refusal, S3Error};
+use super::list::time;
+use super::{LockMode, S3Backend};
+use crate::backend::{Error, Lock, Locked, Operation, Request};
+use crate::format::object::ObjectKey;
+
+impl S3Backend {
+    /// See [`crate::backend::Backend::lock`].
+    pub(super) async fn lock_object(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
+        let bucket = &self.bucket;
+        bucket.count(Request::Lock, 0);
+        let request = bucket.client.get_object_retention().bucket(&bucket.name).key(bucket.path(key));
+        match request.send().await.map_err(Refusal::from) {
+            Ok(answer) => {
+                let until = answer.retention().and_then(|retention| retention.retain_until_date()).and_then(time);
+                if until.is_some_and(|until| until >= lock.least) {
+                    return Ok(Locked::Before);
+                }
+            }
+            Err(refusal) if refusal.code == "NoSuchObjectLockConfiguration" => {}
+            Err(refusal)
+                if refusal.code == "InvalidRequest" || refusal.code == "ObjectLockConfigurationNotFoundError" =>
+            {
+                let name = bucket.name.clone();
+                return Err(bucket.error(Operation::Lock, Some(key), S3Error::NoLocks { bucket: name }));
+            }
+            Err(refusal) if refusal.code == "NoSuchKey" => {
+                return Err(Error::NotFound { key, location: bucket.location() });
+            }
+            Err(refusal) => return Err(bucket.failed(Operation::Lock, Some(key), refusal).await),
+        }
+        bucket.count(Request::Lock, 0);
+        let mode = match self.lock.map_or(LockMode::default(), |lock| lock.mode) {
+            LockMode::Compliance => ObjectLockRetentionMode::Compliance,
+            LockMode::Governance => ObjectLockRetentionMode::Governance,
+        };
+        let until = DateTime::from(lock.until);
+        let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(until).build();
+        let request = bucket.client.put_object_retention().bucket(&bucket.name).key(bucket.path(key));
+        match request.retention(retention).send().await {
+            Ok(_) => Ok(Locked::Now),
+            Err(error) => Err(bucket.failed(Operation::Lock, Some(key), Refusal::from(error)).await),
+        }
+    }
+}

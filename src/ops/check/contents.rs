@@ -1,0 +1,186 @@
+//! The deepest part of a check: every stream of every snapshot is put together and compared with the hash of what came
+//! in. Chunk ids alone do not tell that a recipe has the right ones in the right order.
+//!
+//! What several snapshots share is read as few times as can be: a stream or entry that did not change is proven once,
+//! and the nights of one stream are put together side by side, so that a segment that they share is decoded once.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use super::Check;
+use crate::format::entry::{EntryContent, EntryRow};
+use crate::format::id::SnapshotId;
+use crate::format::manifest::{ComponentRecord, ComponentStatus, StreamRecord, TableRecord};
+use crate::format::object::{Namespace, ObjectKey};
+use crate::ops::{Error, select};
+use crate::repo::{LoadedSnapshot, Reader, TableReader, ToVerify};
+
+/// Nights of one stream that are put together side by side: each takes memory for a page of its recipe.
+const NIGHTS_AT_ONCE: usize = 6;
+/// Entries that are put together side by side.
+const ENTRIES_AT_ONCE: usize = 32;
+
+/// A stream that one or more snapshots have.
+struct Shared {
+    record: StreamRecord,
+    /// Newest first.
+    snapshots: Vec<SnapshotId>,
+}
+
+impl Check<'_> {
+    /// Proves every stream and entry of every complete component. Returns the segments that were opened.
+    pub(super) async fn contents(&mut self, ids: &[SnapshotId]) -> Result<HashSet<i64>, Error> {
+        if !self.options.read_data || !self.repository.keyring().can_read(Namespace::Data) {
+            return Ok(HashSet::new());
+        }
+        let loaded = select::load_these(self.repository, ids).await;
+        // One that cannot be read is found when the snapshots are checked.
+        let mut snapshots: Vec<LoadedSnapshot> = loaded.into_iter().filter_map(|(_, loaded)| loaded.ok()).collect();
+        let newest_first = |snapshot: &LoadedSnapshot| {
+            std::cmp::Reverse((snapshot.manifest.created_at.clone(), snapshot.manifest.orkvault.writer.sequence))
+        };
+        snapshots.sort_by_key(newest_first);
+        let reader = Reader::new(self.repository)?;
+        for ((component, name), nights) in streams(&snapshots) {
+            self.nights(&reader, &component, &name, nights).await?;
+        }
+        for (component, tables) in tables(&snapshots) {
+            self.progress.step(&format!("reading the entries of {component}"), None);
+            let mut newer: Option<&TableRecord> = None;
+            for (snapshot, table) in tables {
+                if newer != Some(table) {
+                    self.entries(&reader, &component, snapshot, table, newer).await?;
+                }
+                newer = Some(table);
+            }
+        }
+        // Packs that proved damaged on the way are scanned like all others.
+        self.repository.index().set_gone(HashSet::new());
+        Ok(reader.opened_segments())
+    }
+
+    /// Puts the nights of one stream together.
+    async fn nights(
+        &mut self,
+        reader: &Arc<Reader>,
+        component: &str,
+        name: &str,
+        nights: Vec<Shared>,
+    ) -> Result<(), Error> {
+        let total = nights.iter().map(|night| night.record.length).sum();
+        self.progress.step(&format!("reading {component}/{name}"), Some(total));
+        for nights in nights.chunks(NIGHTS_AT_ONCE) {
+            let streams = nights.iter().map(|night| ToVerify::stream(&night.record)).collect();
+            let progress = self.progress;
+            let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await;
+            for (night, verdict) in nights.iter().zip(verdicts) {
+                let (Err(error), Some(newest)) = (verdict, night.snapshots.first()) else { continue };
+                let object = ObjectKey::Snapshot(Namespace::Data, *newest);
+                let affects = night.snapshots.iter().map(|id| format!("{id}/{component}")).collect();
+                self.find_error_affecting(format!("{object}: {component}/{name}"), error, affects)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts the entries of a table together, but for those that the next newer table has just so.
+    async fn entries(
+        &mut self,
+        reader: &Arc<Reader>,
+        component: &str,
+        snapshot: SnapshotId,
+        table: &TableRecord,
+        newer: Option<&TableRecord>,
+    ) -> Result<(), Error> {
+        let mut rows = TableReader::open(reader, table);
+        let mut known = newer.map(|newer| TableReader::open(reader, newer));
+        let mut last_known: Option<EntryRow> = None;
+        let mut waiting: Vec<EntryRow> = Vec::new();
+        loop {
+            // A table that cannot be read is found, with all that it affects, when the snapshots are checked.
+            let Ok(row) = rows.next_row().await else { break };
+            let Some(row) = row else { break };
+            if row.content == EntryContent::None {
+                continue;
+            }
+            while let Some(table) = &mut known
+                && last_known.as_ref().is_none_or(|last| last.key < row.key)
+            {
+                match table.next_row().await {
+                    Ok(Some(next)) => last_known = Some(next),
+                    Ok(None) | Err(_) => known = None,
+                }
+            }
+            let is_known = last_known
+                .as_ref()
+                .is_some_and(|last| last.key == row.key && last.len == row.len && last.content == row.content);
+            if !is_known {
+                waiting.push(row);
+            }
+            if waiting.len() >= ENTRIES_AT_ONCE {
+                self.prove_entries(reader, component, snapshot, &mut waiting).await?;
+            }
+        }
+        self.prove_entries(reader, component, snapshot, &mut waiting).await
+    }
+
+    async fn prove_entries(
+        &mut self,
+        reader: &Arc<Reader>,
+        component: &str,
+        snapshot: SnapshotId,
+        rows: &mut Vec<EntryRow>,
+    ) -> Result<(), Error> {
+        let streams = rows.iter().map(|row| ToVerify { content: row.content.clone(), len: row.len }).collect();
+        let progress = self.progress;
+        let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await;
+        for (row, verdict) in rows.drain(..).zip(verdicts) {
+            let Err(error) = verdict else { continue };
+            let object = ObjectKey::Snapshot(Namespace::Data, snapshot);
+            let name = String::from_utf8_lossy(&row.key).into_owned();
+            let affects = vec![format!("{snapshot}/{component}")];
+            self.find_error_affecting(format!("{object}: {component}/{name}"), error, affects)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the complete components of snapshots.
+fn complete(snapshots: &[LoadedSnapshot]) -> impl Iterator<Item = (SnapshotId, &String, &ComponentRecord)> {
+    let components = |snapshot: &'_ LoadedSnapshot| snapshot.id;
+    snapshots
+        .iter()
+        .flat_map(move |snapshot| {
+            let id = components(snapshot);
+            snapshot.manifest.orkvault.components.iter().map(move |(name, record)| (id, name, record))
+        })
+        .filter(|(_, _, record)| record.status == ComponentStatus::Complete)
+}
+
+/// Returns the named streams and catalogues by component and name, each content once, newest first as the snapshots are.
+fn streams(snapshots: &[LoadedSnapshot]) -> BTreeMap<(String, String), Vec<Shared>> {
+    let mut found: BTreeMap<(String, String), Vec<Shared>> = BTreeMap::new();
+    for (snapshot, component, record) in complete(snapshots) {
+        let named = record.streams.iter().map(|(name, stream)| (name.clone(), stream));
+        let catalogue = record.catalogue.iter().map(|table| ("the catalogue".to_owned(), &table.table));
+        for (name, stream) in named.chain(catalogue) {
+            let nights = found.entry((component.clone(), name)).or_default();
+            match nights.iter_mut().find(|night| night.record == *stream) {
+                Some(night) => night.snapshots.push(snapshot),
+                None => nights.push(Shared { record: stream.clone(), snapshots: vec![snapshot] }),
+            }
+        }
+    }
+    found
+}
+
+/// Returns the entry tables by component, newest first as the snapshots are.
+fn tables(snapshots: &[LoadedSnapshot]) -> BTreeMap<String, Vec<(SnapshotId, &TableRecord)>> {
+    let mut found: BTreeMap<String, Vec<(SnapshotId, &TableRecord)>> = BTreeMap::new();
+    for (snapshot, component, record) in complete(snapshots) {
+        if let Some(table) = &record.entries {
+            found.entry(component.clone()).or_default().push((snapshot, table));
+        }
+    }
+    found
+}
