@@ -21,9 +21,9 @@ class Generator:
         build = ["cargo", "build", "--quiet", "--release", "--locked", "--manifest-path", manifest]
         subprocess.run(build, env=env, check=True)
 
-    def nights(self, first, last, mib, seed):
-        """Writes nights `first` to `last`, below a folder of these options; returns their files."""
-        out = self.bench / f"dumps-{mib}-{seed}"
+    def nights(self, first, last, mib, seed, out=None):
+        """Writes nights `first` to `last` into `out`, else a folder of these options; returns their files."""
+        out = out or self.bench / f"dumps-{mib}-{seed}"
         generate = [self.bench / "generate-build/release/generate", "--out", out]
         which = ["--from", str(first), "--nights", str(last), "--mib", str(mib), "--seed", str(seed)]
         subprocess.run([*generate, *which], check=True, stdout=subprocess.DEVNULL)

@@ -40,6 +40,9 @@ pub struct Collection {
     pub habit: Habit,
     pub entries: Vec<Entry>,
     next_number: u32,
+    /// How many documents a night adds where any are added: 1 % of the first night's, so that a year of nights is
+    /// not mostly new documents.
+    appended_count: usize,
 }
 
 /// The whole database on one night.
@@ -71,7 +74,8 @@ impl Database {
         let mut add = |name: String, shape, habit, count: u64| {
             let next_number = u32::try_from(count).unwrap_or(u32::MAX);
             let entries = (0..next_number).map(|number| Entry { number, revision: 1 }).collect();
-            collections.push(Collection { name, shape, habit, entries, next_number });
+            let appended_count = (count / 100) as usize;
+            collections.push(Collection { name, shape, habit, entries, next_number, appended_count });
         };
         for (name, shape, habit, percent) in LARGE {
             let by_len = DOCUMENT_LEN_MEAN as f64 / shape.len_mean() as f64;
@@ -109,7 +113,7 @@ impl Collection {
                 }
             }
             Habit::Appended => {
-                for _ in 0..self.entries.len() / 100 {
+                for _ in 0..self.appended_count {
                     self.entries.push(Entry { number: self.next_number, revision: night });
                     self.next_number += 1;
                 }
