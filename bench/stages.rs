@@ -14,7 +14,7 @@ use orkvault::crypto::{self, Entropy, Passphrase};
 use orkvault::format::config::StreamKind;
 use orkvault::format::slot::KdfParams;
 use orkvault::repo::{
-    Access, InitOptions, InitSecrets, Marks, OpenOptions, Reader, Repository, StreamWritten, Writer, WriterOptions,
+    Access, Compression, InitOptions, InitSecrets, Marks, OpenOptions, Reader, Repository, StreamWritten, Writer, WriterOptions,
     init,
 };
 
@@ -81,7 +81,9 @@ async fn work(cache: PathBuf) -> Result<(), Failure> {
 }
 
 async fn store(repository: &Repository, night: &[u8]) -> Result<StreamWritten, Failure> {
-    let mut writer = Writer::new(repository, WriterOptions::default())?;
+    // One level for all: the count is of a long night.
+    let options = WriterOptions { compression: Compression::of_level(3), ..WriterOptions::default() };
+    let mut writer = Writer::new(repository, options)?;
     let stream = writer.begin(StreamKind::Dump).await?;
     for run in night.chunks(512 * 1024) {
         // Records end where lines do.

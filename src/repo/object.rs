@@ -3,7 +3,7 @@
 
 use super::Error;
 use super::keyring::Keyring;
-use super::segment::{self, Compression};
+use super::segment;
 use crate::crypto::seal::{self, Binding, ObjectSealer};
 use crate::format::envelope::{CHECKSUM_LEN, Codec, HEADER_LEN, PAYLOAD_HEADER_LEN, Payload, SealedKind, TAG_LEN};
 use crate::format::object::{Namespace, ObjectKey};
@@ -28,7 +28,7 @@ impl ObjectBytes {
 }
 
 /// Manifests are small and compress well; index parts are ids, which do not.
-const LEVEL: Compression = Compression { level: 9 };
+const LEVEL: i32 = 9;
 
 /// Returns the stored bytes of an object.
 pub(super) fn seal(keyring: &Keyring, object: ObjectBytes, body: &[u8]) -> Result<Vec<u8>, Error> {

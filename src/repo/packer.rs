@@ -60,13 +60,14 @@ pub(super) struct Packed {
 pub(super) struct PackJobs {
     coming: mpsc::SyncSender<Coming>,
     compression: Compression,
+    submitted: std::cell::Cell<u64>,
 }
 
 impl PackJobs {
     /// Makes the queue and its other end.
     pub(super) fn new(compression: Compression) -> (Self, mpsc::Receiver<Coming>) {
         let (coming, received) = mpsc::sync_channel(SEGMENTS_PER_CORE * rayon::current_num_threads());
-        (Self { coming, compression }, received)
+        (Self { coming, compression, submitted: std::cell::Cell::new(0) }, received)
     }
 
     /// Hands a segment over; waits while too many are in flight. The order of calls is the order in packs.
@@ -74,9 +75,11 @@ impl PackJobs {
         let (done, encoded) = mpsc::sync_channel(1);
         // The place in the queue first: compression may finish in any order.
         self.coming.send(Coming { kind: job.kind, shares: job.shares, encoded }).map_err(|_| Error::Stopped)?;
-        let compression = self.compression;
+        let number = self.submitted.get();
+        self.submitted.set(number + 1);
+        let level = self.compression.level_of(number);
         rayon::spawn(move || {
-            let (codec, bytes) = segment::encode(job.plain, compression);
+            let (codec, bytes) = segment::encode(job.plain, level);
             // The packer only stops listening when it has failed, and says so itself.
             let _ = done.send(EncodedSegment { codec, bytes, chunks: job.chunks });
         });

@@ -115,7 +115,7 @@ fn nothing_captured(error: Error) -> Error {
 pub(super) fn writer_options(settings: &Settings, level: Option<i32>, piece_cache_mib: Option<u32>) -> WriterOptions {
     let mut options = WriterOptions::default();
     if let Some(level) = level.or(settings.config.compression_level) {
-        options.compression = Compression { level };
+        options.compression = Compression::of_level(level);
     }
     if let Some(mib) = piece_cache_mib.or(settings.config.piece_cache_mib) {
         options.piece_cache_bytes_max = u64::from(mib) << 20;
