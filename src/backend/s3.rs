@@ -7,6 +7,7 @@
 //!
 //! Credentials are in the SDK's type, which wipes them, and in no message.
 
+mod checksum;
 mod client;
 mod container;
 mod list;

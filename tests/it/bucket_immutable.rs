@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::support::cli::{Vault, archive, write_mode};
 use crate::support::minio::Minio;
 use crate::support::repository::noise;
+use crate::support::s3_server::{Program, S3Server};
 
 /// May put, get and list, and nothing else: neither delete nor change a bucket's settings or an object's lock.
 const ADD_ONLY: &str = r#"{"Version": "2012-10-17", "Statement": [
@@ -47,12 +48,12 @@ async fn credentials_that_only_put_get_and_list_are_enough_for_every_night_and_e
 }
 
 /// Until when each object is locked, by name.
-async fn locks(server: &Minio) -> BTreeMap<String, SystemTime> {
+async fn locks(server: &S3Server) -> BTreeMap<String, SystemTime> {
     let mut found = BTreeMap::new();
     for name in server.keys("vault").await {
-        let answer = server.client.get_object_retention().bucket("vault").key(&name).send().await;
-        let until = answer.ok().and_then(|answer| Some(*answer.retention()?.retain_until_date()?));
-        let until = until.map_or(SystemTime::UNIX_EPOCH, |until| SystemTime::try_from(until).unwrap());
+        let answer = server.client.head_object().bucket("vault").key(&name).send().await.unwrap();
+        let until = answer.object_lock_retain_until_date();
+        let until = until.map_or(SystemTime::UNIX_EPOCH, |until| SystemTime::try_from(*until).unwrap());
         found.insert(name, until);
     }
     found
@@ -65,12 +66,25 @@ fn in_days(days: u64) -> SystemTime {
 #[tokio::test]
 async fn every_object_that_a_snapshot_needs_is_locked_also_those_that_it_reuses() {
     let Some(server) = Minio::start().await else { return };
-    server.client.create_bucket().bucket("vault").object_lock_enabled_for_bucket(true).send().await.unwrap();
     let keys = server.keys_that_may(ADD_AND_LOCK);
+    every_object_is_locked(&server, Some(keys)).await;
+}
+
+#[tokio::test]
+async fn a_second_kind_of_server_locks_every_object_that_a_snapshot_needs() {
+    let Some(server) = S3Server::start(Program::Versitygw).await else { return };
+    every_object_is_locked(&server, None).await;
+}
+
+/// With the keys that are given, else with those of who owns the server.
+async fn every_object_is_locked(server: &S3Server, keys: Option<[String; 3]>) {
+    server.client.create_bucket().bucket("vault").object_lock_enabled_for_bucket(true).send().await.unwrap();
     let mut vault = Vault::empty_in_bucket(&server.endpoint, "s3://vault");
-    vault.use_keys(&keys);
+    if let Some(keys) = keys {
+        vault.use_keys(&keys);
+    }
     vault.init().expect(0);
-    assert!(locks(&server).await.values().all(|until| *until == SystemTime::UNIX_EPOCH));
+    assert!(locks(server).await.values().all(|until| *until == SystemTime::UNIX_EPOCH));
 
     // A night of a directory, and one of a database with secrets: short locks.
     std::fs::create_dir(vault.path("spool")).unwrap();
@@ -89,7 +103,7 @@ async fn every_object_that_a_snapshot_needs_is_locked_also_those_that_it_reuses(
     let arguments = arguments.into_iter().chain(whole);
     let first = vault.run_fed(arguments, &archive()).expect(0);
     assert!(first.text().contains("objects are locked until"), "{}", first.text());
-    let short = locks(&server).await;
+    let short = locks(server).await;
     for (name, until) in &short {
         assert!(*until > in_days(2) && *until < in_days(4), "{name} {until:?}");
     }
@@ -98,7 +112,7 @@ async fn every_object_that_a_snapshot_needs_is_locked_also_those_that_it_reuses(
     let again = ["snapshot", "--json", "--from", "mongodb=-", "--lock-days", "20"].into_iter().chain(whole);
     let second = vault.run_fed(again.clone(), &archive());
     let second = second.expect(0).json();
-    let long = locks(&server).await;
+    let long = locks(server).await;
     let is_of_other = |name: &str| of_other.iter().any(|other| other == name) && !name.contains("/index/");
     let (mut needed, mut left) = (0, 0);
     for (name, until) in &long {
@@ -151,6 +165,10 @@ async fn what_an_attacker_deleted_and_replaced_is_read_as_it_was() {
     vault.init().expect(0);
     vault.run_fed(["snapshot", "--from", "mongodb=-"], &archive()).expect(0);
     let then = now();
+    // One of the servers tells times in whole seconds: what happens is in another second.
+    while jiff::Timestamp::now().as_second() == then.parse::<jiff::Timestamp>().unwrap().as_second() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     for (number, name) in server.keys("vault").await.into_iter().enumerate() {
         if number % 3 == 0 {
             server.put("vault", &name, b"canary: not what it was").await;

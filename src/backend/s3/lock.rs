@@ -13,23 +13,17 @@ impl S3Backend {
     /// See [`crate::backend::Backend::lock`].
     pub(super) async fn lock_object(&self, key: ObjectKey, lock: Lock) -> Result<Locked, Error> {
         let bucket = &self.bucket;
-        bucket.count(Request::Lock, 0);
-        let request = bucket.client.get_object_retention().bucket(&bucket.name).key(bucket.path(key));
+        bucket.count(Request::Head, 0);
+        // By HEAD: the answer of the operation that is made for this has another shape on some servers.
+        let request = bucket.client.head_object().bucket(&bucket.name).key(bucket.path(key));
         match request.send().await.map_err(Refusal::from) {
             Ok(answer) => {
-                let until = answer.retention().and_then(|retention| retention.retain_until_date()).and_then(time);
+                let until = answer.object_lock_retain_until_date().and_then(time);
                 if until.is_some_and(|until| until >= lock.least) {
                     return Ok(Locked::Before);
                 }
             }
-            Err(refusal) if refusal.code == "NoSuchObjectLockConfiguration" => {}
-            Err(refusal)
-                if refusal.code == "InvalidRequest" || refusal.code == "ObjectLockConfigurationNotFoundError" =>
-            {
-                let name = bucket.name.clone();
-                return Err(bucket.error(Operation::Lock, Some(key), S3Error::NoLocks { bucket: name }));
-            }
-            Err(refusal) if refusal.code == "NoSuchKey" => {
+            Err(refusal) if refusal.status == 404 => {
                 return Err(Error::NotFound { key, location: bucket.location() });
             }
             Err(refusal) => return Err(bucket.failed(Operation::Lock, Some(key), refusal).await),
@@ -42,9 +36,14 @@ impl S3Backend {
         let until = DateTime::from(lock.until);
         let retention = ObjectLockRetention::builder().mode(mode).retain_until_date(until).build();
         let request = bucket.client.put_object_retention().bucket(&bucket.name).key(bucket.path(key));
-        match request.retention(retention).send().await {
-            Ok(_) => Ok(Locked::Now),
-            Err(error) => Err(bucket.failed(Operation::Lock, Some(key), Refusal::from(error)).await),
+        let refusal = match request.retention(retention).send().await {
+            Ok(_) => return Ok(Locked::Now),
+            Err(error) => Refusal::from(error),
+        };
+        if refusal.code == "InvalidRequest" && self.has_no_locks().await {
+            let name = bucket.name.clone();
+            return Err(bucket.error(Operation::Lock, Some(key), S3Error::NoLocks { bucket: name }));
         }
+        Err(bucket.failed(Operation::Lock, Some(key), refusal).await)
     }
 }

@@ -6,6 +6,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
 use bytes::{Bytes, BytesMut};
 
+use super::checksum::crc32_text;
 use super::client::{Bucket, Refusal, S3Error};
 use super::read::{self, Which};
 use super::{Conditions, S3Backend};
@@ -33,8 +34,7 @@ impl S3Backend {
         // The one name that two hosts may choose is looked at before and after, whatever the server promises:
         // all others are hashes of what they name, or random.
         let is_named_alike = key == ObjectKey::Config;
-        let in_parts = len > self.part_bytes;
-        if (is_named_alike || in_parts || !self.has_conditions())
+        if (is_named_alike || !self.has_conditions())
             && let Some(found) = self.there(key, len).await?
         {
             return Ok(found);
@@ -77,8 +77,8 @@ impl S3Backend {
     }
 
     /// Puts that lock must carry a checksum; on others some servers stumble over one.
-    fn checksum(&self) -> Option<ChecksumAlgorithm> {
-        self.lock.is_some().then_some(ChecksumAlgorithm::Crc32)
+    fn checksum(&self, bytes: &[u8]) -> Option<String> {
+        self.lock.is_some().then(|| crc32_text(bytes))
     }
 
     /// Returns what a put finds where the name is taken.
@@ -112,23 +112,23 @@ impl S3Backend {
     }
 
     /// Returns whether the bucket says that it locks nothing.
-    async fn has_no_locks(&self) -> bool {
+    pub(super) async fn has_no_locks(&self) -> bool {
         self.bucket.count(Request::Lock, 0);
         let request = self.bucket.client.get_object_lock_configuration().bucket(&self.bucket.name);
         request.send().await.is_err_and(|error| Refusal::from(error).status == 404)
     }
 
     async fn try_whole(&self, key: ObjectKey, body: &[Bytes], len: u64) -> Result<(), Refusal> {
-        let bucket = &self.bucket;
+        let (bucket, body) = (&self.bucket, joined(body, len));
         bucket.count(Request::Put, len);
         let request = bucket.client.put_object().bucket(&bucket.name).key(bucket.path(key));
         let request = request
             .set_if_none_match(self.has_conditions().then(|| ABSENT.to_owned()))
             .set_object_lock_mode(self.lock.as_ref().map(|lock| lock.mode.sdk()))
             .set_object_lock_retain_until_date(self.lock.as_ref().map(|lock| lock.until_sdk()))
-            .set_checksum_algorithm(self.checksum())
+            .set_checksum_crc32(self.checksum(&body))
             // In memory and not streamed: the signature covers every byte, so that none changes on the way.
-            .body(ByteStream::from(joined(body, len)));
+            .body(ByteStream::from(body));
         request.customize().config_override(bucket.upload_limits(len)).send().await.map_err(Refusal::from)?;
         Ok(())
     }
@@ -141,7 +141,7 @@ impl S3Backend {
         let answer = request
             .set_object_lock_mode(self.lock.as_ref().map(|lock| lock.mode.sdk()))
             .set_object_lock_retain_until_date(self.lock.as_ref().map(|lock| lock.until_sdk()))
-            .set_checksum_algorithm(self.checksum())
+            .set_checksum_algorithm(self.lock.map(|_| ChecksumAlgorithm::Crc32))
             .send()
             .await
             .map_err(Refusal::from)?;
@@ -180,7 +180,7 @@ impl S3Backend {
             let part_bytes = part.len() as u64;
             bucket.count(Request::Put, part_bytes);
             let request = bucket.client.upload_part().bucket(&bucket.name).key(bucket.path(key)).upload_id(id);
-            let request = request.part_number(number).set_checksum_algorithm(self.checksum());
+            let request = request.part_number(number).set_checksum_crc32(self.checksum(&part));
             let request = request.body(ByteStream::from(part)).customize();
             let answer =
                 request.config_override(bucket.upload_limits(part_bytes)).send().await.map_err(Refusal::from)?;

@@ -84,7 +84,7 @@ fn judge(name: &str, probe: &Probe, findings: &mut Findings) {
         "conditional put in parts",
         flat(&probe.conditional_parts),
         "nothing is replaced".to_owned(),
-        "is ignored: long objects are hashes of their bytes, and it is looked whether they are there before",
+        "is ignored: long objects are named after their bytes, so that what replaces one is the same",
     );
     verdict(
         "delete",

@@ -59,7 +59,9 @@ impl Minio {
         let lines: Vec<String> = String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect();
         lines.try_into().expect("three lines")
     }
+}
 
+impl S3Server {
     pub(crate) async fn put(&self, bucket: &str, key: &str, bytes: &[u8]) {
         let body = ByteStream::from(bytes.to_vec());
         self.client.put_object().bucket(bucket).key(key).body(body).send().await.expect("the object is put");
