@@ -14,8 +14,8 @@ use orkvault::crypto::{self, Entropy, Passphrase};
 use orkvault::format::config::StreamKind;
 use orkvault::format::slot::KdfParams;
 use orkvault::repo::{
-    Access, Compression, InitOptions, InitSecrets, Marks, OpenOptions, Reader, Repository, StreamWritten, Writer, WriterOptions,
-    init,
+    Access, Compression, InitOptions, InitSecrets, Marks, OpenOptions, Reader, Repository, StreamWritten, Writer,
+    WriterOptions, init,
 };
 
 type Failure = Box<dyn std::error::Error>;

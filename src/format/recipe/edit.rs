@@ -30,7 +30,7 @@ enum Step {
 
 /// A page that says what differs from an earlier page, its parent.
 ///
-/// Its table is the parent's chunks in order of their first use there, then [`PageEdit::chunks`].
+/// Its table is the parent's chunks in order of their first use there, then those that it adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageEdit {
     /// The chunk that holds the parent.

@@ -53,7 +53,7 @@ impl Matched {
         self.stretches.iter().filter(|stretch| stretch.place.is_some()).map(|stretch| u64::from(stretch.pieces)).sum()
     }
 
-    /// Returns whether referring is better than storing the chunk: at least half of it is there, in extents that
+    /// Returns whether referring is better than storing the chunk: at least a quarter of it is there, in extents that
     /// are not too many.
     pub(in crate::repo) fn is_worth_it(&self) -> bool {
         let bytes = |known: bool| -> u64 {
@@ -64,7 +64,7 @@ impl Matched {
                 .sum()
         };
         let (known, new) = (bytes(true), bytes(false));
-        known >= new && self.stretches.len() as u64 <= EXTENTS_MOST * (known + new).div_ceil(EXTENTS_PER_BYTES)
+        known * 3 >= new && self.stretches.len() as u64 <= EXTENTS_MOST * (known + new).div_ceil(EXTENTS_PER_BYTES)
     }
 }
 
@@ -206,8 +206,8 @@ fn refused(window: &Window) -> HashSet<ChunkId> {
     let percent = trailer.referred.saturating_mul(100) / trailer.stream_len.max(1);
     // Poor chunks are those of which less than half is in use.
     let live_least = match percent {
-        0..=130 => 0,
-        131..=160 => 25,
+        0..=150 => 0,
+        151..=180 => 25,
         _ => 50,
     };
     let is_refused = |base: &Base, live: u32| u64::from(live) * 100 < u64::from(base.chunk_len) * live_least;

@@ -274,7 +274,7 @@ mod tests {
         const MIB: u32 = 1 << 20;
         let far = segment(1, 1, 20 * MIB, MIB);
         let [first, second, gap] =
-            [segment(2, 1, 16, MIB), segment(3, 1, 16 + MIB, MIB), segment(4, 1, 17 + 2 * MIB, 9)];
+            [segment(2, 1, 16, MIB / 2), segment(3, 1, 16 + MIB / 2, MIB / 2), segment(4, 1, 17 + MIB, 9)];
         let other = segment(5, 0, 16, MIB);
         let too_much = segment(6, 0, 16 + MIB, 2 * MIB);
         let wanted = [&gap, &far, &second, &other, &first, &too_much].map(Arc::clone).to_vec();
