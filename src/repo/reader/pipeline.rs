@@ -281,13 +281,16 @@ impl Pipeline {
 
     fn launch(&self, wanted: Vec<(Arc<Segment>, Wanted)>) {
         let mut segments = Vec::with_capacity(wanted.len());
-        let mut of_row = HashMap::with_capacity(wanted.len());
+        // A segment may be wanted twice in one round: by what comes soon, where there was no room for all of it, and by what
+        // comes later.
+        let mut of_row: HashMap<i64, VecDeque<Wanted>> = HashMap::with_capacity(wanted.len());
         for (segment, wanted) in wanted {
-            of_row.insert(segment.row, wanted);
+            of_row.entry(segment.row).or_default().push_back(wanted);
             segments.push(segment);
         }
         for request in requests(segments) {
-            let wanted = request.segments.iter().filter_map(|segment| of_row.remove(&segment.row)).collect();
+            let wanted =
+                request.segments.iter().filter_map(|segment| of_row.get_mut(&segment.row)?.pop_front()).collect();
             let (reader, under_way) = (Arc::clone(&self.reader), Arc::clone(&self.under_way));
             tokio::spawn(async move { reader.fetch(request, wanted, &under_way).await });
         }
