@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::fetch::{Decoded, Keep, Take, Taken, UNDER_WAY_KIB, Wanted};
-use super::plan::{Horizon, Item, Need, Piece, SlotNumber, StreamNumber, requests};
+use super::plan::{Horizon, Item, Need, Piece, SlotNumber, StreamNumber, requests_for};
 use super::{COPIES_TRIED, ExtentSource, Reader};
 use crate::format::recipe::Extent;
 use crate::repo::Error;
@@ -280,17 +280,7 @@ impl Pipeline {
     }
 
     fn launch(&self, wanted: Vec<(Arc<Segment>, Wanted)>) {
-        let mut segments = Vec::with_capacity(wanted.len());
-        // A segment may be wanted twice in one round: by what comes soon, where there was no room for all of it, and by what
-        // comes later.
-        let mut of_row: HashMap<i64, VecDeque<Wanted>> = HashMap::with_capacity(wanted.len());
-        for (segment, wanted) in wanted {
-            of_row.entry(segment.row).or_default().push_back(wanted);
-            segments.push(segment);
-        }
-        for request in requests(segments) {
-            let wanted =
-                request.segments.iter().filter_map(|segment| of_row.get_mut(&segment.row)?.pop_front()).collect();
+        for (request, wanted) in requests_for(wanted) {
             let (reader, under_way) = (Arc::clone(&self.reader), Arc::clone(&self.under_way));
             tokio::spawn(async move { reader.fetch(request, wanted, &under_way).await });
         }

@@ -179,7 +179,7 @@ const REQUEST_BYTES: u64 = 2 * 1024 * 1024;
 const GAP_BYTES: u64 = 64 * 1024;
 
 /// Gathers segments into requests, in the order in which the first segment of each was given.
-pub(super) fn requests(segments: Vec<Arc<Segment>>) -> Vec<Request> {
+fn requests(segments: Vec<Arc<Segment>>) -> Vec<Request> {
     let mut placed: Vec<(usize, Arc<Segment>)> = segments.into_iter().enumerate().collect();
     placed.sort_by_key(|(_, segment)| (segment.pack, segment.offset));
     let mut requests: Vec<(usize, Request)> = Vec::new();
@@ -200,6 +200,29 @@ pub(super) fn requests(segments: Vec<Arc<Segment>>) -> Vec<Request> {
     }
     requests.sort_by_key(|(first, _)| *first);
     requests.into_iter().map(|(_, request)| request).collect()
+}
+
+/// Returns the requests for segments, each with what is wanted of its segments, in their order.
+///
+/// A segment may be wanted twice in one round: by what comes soon, where there was no room for all of it, and by what
+/// comes later.
+pub(super) fn requests_for<W>(wanted: Vec<(Arc<Segment>, W)>) -> Vec<(Request, Vec<W>)> {
+    let mut segments = Vec::with_capacity(wanted.len());
+    let mut of_row: HashMap<i64, VecDeque<W>> = HashMap::with_capacity(wanted.len());
+    for (segment, wanted) in wanted {
+        of_row.entry(segment.row).or_default().push_back(wanted);
+        segments.push(segment);
+    }
+    let mut wanted_of = |request: &Request| -> Vec<W> {
+        request.segments.iter().filter_map(|segment| of_row.get_mut(&segment.row)?.pop_front()).collect()
+    };
+    requests(segments)
+        .into_iter()
+        .map(|request| {
+            let wanted = wanted_of(&request);
+            (request, wanted)
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -286,5 +309,18 @@ mod tests {
         let wanted =
             [(vec![2, 3, 4], 16, mib + 10), (vec![1], 20 * mib, mib), (vec![5], 16, mib), (vec![6], 16 + mib, 2 * mib)];
         assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn whoever_wants_a_segment_that_another_wants_too_gets_it_of_the_same_request() {
+        let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
+        let far = segment(3, 2, 0, 10);
+        let wanted = [(&two, 'a'), (&one, 'b'), (&two, 'c'), (&far, 'd'), (&two, 'e')];
+        let wanted = wanted.map(|(segment, name)| (Arc::clone(segment), name)).to_vec();
+        let found: Vec<(Vec<i64>, Vec<char>)> = requests_for(wanted)
+            .into_iter()
+            .map(|(request, wanted)| (request.segments.iter().map(|segment| segment.row).collect(), wanted))
+            .collect();
+        assert_eq!(found, [(vec![1, 2, 2, 2], vec!['b', 'a', 'c', 'e']), (vec![3], vec!['d'])]);
     }
 }
