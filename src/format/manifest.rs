@@ -139,6 +139,25 @@ pub struct ComponentRecord {
     pub warnings: Vec<String>,
 }
 
+impl ComponentRecord {
+    /// Returns the record of a complete component that nothing is said of yet.
+    #[must_use]
+    pub const fn new(started_at: String, finished_at: String) -> Self {
+        Self {
+            status: ComponentStatus::Complete,
+            reason: None,
+            started_at,
+            finished_at,
+            consistency: String::new(),
+            facts: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            entries: None,
+            catalogue: None,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// One stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]

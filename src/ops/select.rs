@@ -7,7 +7,7 @@ use super::{Error, Progress};
 use crate::format::config::Part;
 use crate::format::id::{ContentHash, SnapshotId};
 use crate::format::manifest::{
-    self, ComponentRecord, ComponentStatus, Details, Manifest, SecretsRef, SnapshotStatus, Stats, WriterRecord,
+    self, ComponentRecord, Details, Manifest, SecretsRef, SnapshotStatus, Stats, WriterRecord,
 };
 use crate::format::object::Namespace;
 use crate::repo::{self, LoadedSnapshot, Repository, SecretsSnapshot};
@@ -77,18 +77,7 @@ async fn load(repository: &Repository, id: SnapshotId) -> Result<LoadedSnapshot,
 /// that there is, everything that reads snapshots works on it.
 fn secrets_alone(secrets: SecretsSnapshot) -> LoadedSnapshot {
     let SecretsSnapshot { id, manifest } = secrets;
-    let record = ComponentRecord {
-        status: ComponentStatus::Complete,
-        reason: None,
-        started_at: manifest.created_at.clone(),
-        finished_at: manifest.created_at.clone(),
-        consistency: String::new(),
-        facts: BTreeMap::new(),
-        streams: BTreeMap::new(),
-        entries: None,
-        catalogue: None,
-        warnings: Vec::new(),
-    };
+    let record = ComponentRecord::new(manifest.created_at.clone(), manifest.created_at.clone());
     let details = Details {
         version: manifest::VERSION,
         tool: String::new(),

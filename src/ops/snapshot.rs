@@ -157,18 +157,7 @@ impl Run<'_> {
             Ok(()) if source.component() == SECRETS => self.secrets(source, options, run_started).await?,
             Ok(()) => self.data(writer, source).await?,
         };
-        let mut record = ComponentRecord {
-            status: ComponentStatus::Complete,
-            reason: None,
-            started_at,
-            finished_at: stamp(self.clock.now()),
-            consistency: String::new(),
-            facts: BTreeMap::new(),
-            streams: BTreeMap::new(),
-            entries: None,
-            catalogue: None,
-            warnings: Vec::new(),
-        };
+        let mut record = ComponentRecord::new(started_at, stamp(self.clock.now()));
         match captured {
             Ok((captured, streams, entries)) => {
                 for warning in &captured.warnings {
