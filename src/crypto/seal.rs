@@ -52,6 +52,13 @@ impl SealKey {
             .expect("objects are far below the cipher's limit of 256 GiB")
     }
 
+    /// As [`SealKey::encrypt`], of a buffer that then holds the sealed bytes.
+    pub(super) fn encrypt_in_place(&self, nonce: &[u8; 24], aad: &[u8], bytes: &mut Vec<u8>) {
+        self.cipher
+            .encrypt_in_place(&XNonce::from(*nonce), aad, bytes)
+            .expect("objects are far below the cipher's limit of 256 GiB");
+    }
+
     pub(super) fn decrypt(
         &self,
         what: &'static str,

@@ -17,7 +17,7 @@ use crate::format::pack::{
 };
 use crate::format::padme::padded_len;
 
-/// A pack is closed before it would grow beyond this.
+/// A pack is closed before it would grow beyond this, directory and all.
 pub(super) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
 /// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
 const SEGMENTS_TARGET: usize = 4096;
@@ -75,7 +75,7 @@ impl PackWriter {
     pub(super) fn add(&mut self, segment: EncodedSegment) -> Result<Option<Pack>, Error> {
         let full = match &self.open {
             Some(open) => {
-                open.len + segment.bytes.len() + TAG_LEN > PACK_BYTES_TARGET
+                open.len_with(&segment) > PACK_BYTES_TARGET
                     || open.directory.segments.len() >= SEGMENTS_TARGET
                     || open.chunks + segment.chunks.len() > CHUNKS_TARGET
             }
@@ -115,11 +115,19 @@ impl Open {
         })
     }
 
+    /// Returns the length, before padding, of the pack with this segment behind those that it has. Up to the
+    /// target that is padded to the target; one byte more would cost a thirty-second.
+    fn len_with(&self, segment: &EncodedSegment) -> usize {
+        let directory = Directory::len_most(self.directory.segments.len() + 1, self.chunks + segment.chunks.len());
+        let sealed = usize::try_from(padded_len(directory as u64)).expect("directories are at most 16 MiB") + TAG_LEN;
+        self.len + segment.bytes.len() + TAG_LEN + DIRECTORY_HEAD_LEN + sealed + DIRECTORY_TAIL_LEN
+    }
+
     fn add(&mut self, segment: EncodedSegment) {
         let plain_len = segment.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
         self.chunks += segment.chunks.len();
         let counter = self.directory.segments.len() as u64;
-        let (nonce, sealed) = self.sealer.seal_segment(counter, segment.codec.code(), plain_len, &segment.bytes);
+        let (nonce, sealed) = self.sealer.seal_segment(counter, segment.codec.code(), plain_len, segment.bytes);
         self.directory.segments.push(SegmentRecord {
             stored_len: u32::try_from(sealed.len()).expect("a segment is at most 8 MiB and a tag"),
             codec: segment.codec,
