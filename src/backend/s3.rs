@@ -15,6 +15,7 @@ mod lock;
 mod probe;
 mod put;
 mod read;
+mod states;
 mod view;
 
 use std::fmt;

@@ -122,6 +122,12 @@ pub enum S3Error {
         /// Its name.
         bucket: String,
     },
+    /// The server does not say, or not truly, when an object was what.
+    #[error("the server does not tell when each state of {name} was put")]
+    StateTimes {
+        /// The object's.
+        name: String,
+    },
     /// The bucket does not lock objects.
     #[error("bucket {bucket} was made without object lock")]
     NoLocks {
@@ -162,6 +168,7 @@ impl S3Error {
             | Self::Answer { .. }
             | Self::ListingRepeats { .. }
             | Self::NoOldStates { .. }
+            | Self::StateTimes { .. }
             | Self::NoLocks { .. }
             | Self::Status { .. } => ErrorKind::Other,
         }
