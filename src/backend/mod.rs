@@ -225,15 +225,6 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
     }
 }
 
-/// Fails with [`Error::NoRepository`] where a place has no config object. For backends that look at nothing
-/// when they are made.
-pub async fn expect_repository(backend: &dyn Backend) -> Result<(), Error> {
-    match backend.stat(ObjectKey::Config).await? {
-        Some(_) => Ok(()),
-        None => Err(Error::NoRepository { location: backend.location() }),
-    }
-}
-
 /// Fails with [`Error::NotEmpty`] where a place has anything in it but leftovers.
 pub async fn expect_empty(backend: &dyn Backend) -> Result<(), Error> {
     let mut listing = backend.list(ObjectPrefix::All);

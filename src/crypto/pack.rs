@@ -219,9 +219,10 @@ impl PackSealer {
         Ok((Self { data_key, nonces, index: SealKey::new(&keys.index()), hedge }, entry))
     }
 
-    /// Seals the `counter`-th segment: `encoded` bytes in `codec` that decode to `plain_len`.
+    /// Seals the `counter`-th segment, `encoded` bytes in `codec` that decode to `plain_len`, behind what is in `out`.
+    /// Returns its nonce.
     #[must_use]
-    pub fn seal_segment(&self, counter: u64, codec: u8, plain_len: u64, encoded: &[u8]) -> ([u8; 24], Vec<u8>) {
+    pub fn seal_segment(&self, counter: u64, codec: u8, plain_len: u64, encoded: &[u8], out: &mut Vec<u8>) -> [u8; 24] {
         let mut nonce = [0; 24];
         let aad = self.data_key.aad(codec, plain_len);
         // The aad too: under a key that repeats, the same bytes with another codec would share a nonce.
@@ -229,8 +230,8 @@ impl PackSealer {
         for (place, byte) in nonce.iter_mut().zip(content.as_bytes().iter().take(16).chain(&counter.to_le_bytes())) {
             *place = *byte;
         }
-        let sealed = self.data_key.key.encrypt(&nonce, &aad, encoded);
-        (nonce, sealed)
+        self.data_key.key.encrypt_onto(&nonce, &aad, encoded, out);
+        nonce
     }
 
     /// Seals the directory; returns nonce, commitment and sealed bytes, one behind the other.

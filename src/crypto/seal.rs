@@ -52,6 +52,18 @@ impl SealKey {
             .expect("objects are far below the cipher's limit of 256 GiB")
     }
 
+    /// As [`SealKey::encrypt`], behind what is in `out`.
+    pub(super) fn encrypt_onto(&self, nonce: &[u8; 24], aad: &[u8], plain: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(plain);
+        let place = out.get_mut(start..).unwrap_or_default();
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&XNonce::from(*nonce), aad, place.into())
+            .expect("objects are far below the cipher's limit of 256 GiB");
+        out.extend_from_slice(&tag);
+    }
+
     pub(super) fn decrypt(
         &self,
         what: &'static str,
