@@ -369,7 +369,7 @@ fn fresh_retrying() -> Fresh {
 fn fresh_limited() -> Fresh {
     let bandwidth = super::Bandwidth { upload: Some(1 << 20), download: Some(1 << 20) };
     let pace = std::sync::Arc::new(super::test_pace::TestPace::default());
-    let backend = super::LimitBackend::new(super::MemoryBackend::new(), bandwidth, pace);
+    let backend = super::LimitBackend::new(super::MemoryBackend::new(), super::Lines::new(bandwidth), pace);
     Fresh { backend: Box::new(backend), _place: None }
 }
 

@@ -25,6 +25,8 @@ use crate::format::object::{ObjectKey, ObjectPrefix};
 pub struct RetryPolicy {
     /// Attempts without any progress, the first included.
     pub attempts_max: u32,
+    /// Attempts of an operation whose answers cannot be read, however many others there were.
+    pub garbled_max: u32,
     /// Before the second attempt; it doubles.
     pub first_pause: Duration,
     /// It doubles no further.
@@ -41,6 +43,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts_max: 40,
+            garbled_max: 4,
             first_pause: Duration::from_millis(500),
             pause_max: Duration::from_secs(30),
             total: Duration::from_secs(900),
@@ -54,6 +57,7 @@ impl RetryPolicy {
     /// For a store that has not said anything yet: a wrong address is more likely than one that is away for a while.
     pub const FIRST_LOOK: Self = Self {
         attempts_max: 4,
+        garbled_max: 2,
         first_pause: Duration::from_millis(300),
         pause_max: Duration::from_secs(5),
         total: Duration::from_secs(90),
@@ -138,6 +142,7 @@ struct Attempts<'a> {
     /// Failed since something last came of one.
     failed: u32,
     all_failed: u32,
+    garbled: u32,
 }
 
 impl Attempts<'_> {
@@ -170,15 +175,18 @@ impl Attempts<'_> {
 
     /// Waits before the next attempt; fails where there is none.
     async fn pause(&mut self, error: Error) -> Result<(), Error> {
-        if error.kind() != ErrorKind::Transient {
-            return Err(error);
+        match error.kind() {
+            ErrorKind::Transient => {}
+            ErrorKind::Garbled => self.garbled += 1,
+            _ => return Err(error),
         }
         self.failed += 1;
         self.all_failed += 1;
         let policy = self.policies.now();
         let pause = pause(policy, self.failed, self.pace.chance());
         let passed = self.pace.now().saturating_sub(self.began);
-        if self.failed >= policy.attempts_max || passed.saturating_add(pause) > policy.total {
+        let is_last = self.failed >= policy.attempts_max || self.garbled >= policy.garbled_max;
+        if is_last || passed.saturating_add(pause) > policy.total {
             let (attempts, secs) = (self.all_failed, passed.as_secs());
             return Err(Error::GaveUp(Box::new(GaveUp { operation: self.operation, attempts, secs, source: error })));
         }
@@ -236,6 +244,7 @@ impl<B: Backend> RetryBackend<B> {
             began: self.pace.now(),
             failed: 0,
             all_failed: 0,
+            garbled: 0,
         }
     }
 

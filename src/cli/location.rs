@@ -159,7 +159,7 @@ fn retrying<B: Backend>(settings: &Settings, inner: B) -> RetryBackend<B> {
 
 /// Outside of repetitions: waiting for the line is no fault of the store.
 fn limited<B: Backend>(settings: &Settings, store: &StoreConfig, inner: B) -> LimitBackend<B> {
-    LimitBackend::new(inner, store::bandwidth(settings, store), Arc::clone(&settings.pace))
+    LimitBackend::new(inner, store::lines(settings, store), Arc::clone(&settings.pace))
 }
 
 #[cfg(test)]

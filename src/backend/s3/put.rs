@@ -129,8 +129,12 @@ impl S3Backend {
             .set_checksum_crc32(self.checksum(&body))
             // In memory and not streamed: the signature covers every byte, so that none changes on the way.
             .body(ByteStream::from(body));
-        request.customize().config_override(bucket.upload_limits(len)).send().await.map_err(Refusal::from)?;
-        Ok(())
+        let sent = request.customize().config_override(bucket.upload_limits(len)).send().await;
+        // Whatever says yes and names no state of an object is no store.
+        match sent.map_err(Refusal::from)?.e_tag() {
+            Some(_) => Ok(()),
+            None => Err(Refusal::lacks("etag")),
+        }
     }
 
     /// In parts, one after another; what fails is taken back, so that nothing stays that costs money.
