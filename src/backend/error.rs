@@ -149,6 +149,8 @@ pub enum ErrorKind {
     Full,
     /// The same call may succeed later: network, timeout, overload.
     Transient,
+    /// An answer that nobody can read: may be the next one is better, more often something else answers there.
+    Garbled,
     /// What is there is not what was put: too short, too long, not an object.
     Damaged,
     /// None of these: repeating does not help.

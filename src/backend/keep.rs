@@ -1,9 +1,9 @@
-//! Copies of manifests on this host, so that a night need not fetch those of every night before it.
+//! Copies of manifests and key slots on this host, so that a night need not fetch those of every night before it.
 //!
-//! A copy is bytes that the store gave once, of an object that never changes. It is given only for what the store
-//! has listed since this backend was made, so that what has gone is gone; what is no copy (cut, changed, of another
-//! time) is fetched again. Whoever reads a manifest authenticates it, wherever it comes from. `check` reads
-//! without copies.
+//! A copy is bytes that the store gave once, or took, of an object that never changes. It is given only for what the
+//! store has listed since this backend was made, so that what has gone is gone; what is no copy (cut, changed, of
+//! another time) is fetched again. Whoever reads a manifest or a slot authenticates it, wherever it comes from. `check`
+//! reads without copies.
 
 use std::collections::HashSet;
 use std::fs;
@@ -24,6 +24,8 @@ use crate::format::object::{ObjectKey, ObjectPrefix};
 
 /// Copies that are kept, of the newest listing; of more manifests the rest is fetched.
 const COPIES_MAX: usize = 100_000;
+/// What the names of copies of key slots begin with.
+const SLOT_START: &str = "slot-";
 /// What stands behind the bytes of a copy: their hash.
 const HASH_LEN: usize = 8;
 
@@ -32,7 +34,7 @@ const HASH_LEN: usize = 8;
 pub struct KeepBackend<B> {
     inner: B,
     dir: PathBuf,
-    /// Manifests that the store has listed.
+    /// What the store has listed.
     listed: Mutex<HashSet<ObjectKey>>,
 }
 
@@ -47,8 +49,28 @@ impl<B: Backend> KeepBackend<B> {
     fn path(&self, key: ObjectKey) -> Option<PathBuf> {
         match key {
             ObjectKey::Snapshot(namespace, id) => Some(self.dir.join(format!("{namespace}-{id}"))),
+            ObjectKey::Slot(id) => Some(self.dir.join(format!("{SLOT_START}{id}"))),
             _ => None,
         }
+    }
+
+    /// Keeps a copy. Best effort: without one the object is fetched again.
+    async fn keep(&self, path: PathBuf, bytes: Vec<Bytes>) {
+        let dir = self.dir.clone();
+        let _kept = spawn_blocking(move || write_copy(&dir, &path, &bytes.concat())).await;
+    }
+
+    /// Takes what a listing that came to its end did not have for gone.
+    fn ended(&self, prefix: ObjectPrefix, keys: HashSet<ObjectKey>) {
+        let start = match prefix {
+            ObjectPrefix::Slots => SLOT_START.to_owned(),
+            prefix => prefix.namespace().map_or_else(String::new, |namespace| format!("{namespace}-")),
+        };
+        let wanted = keys.iter().filter_map(|key| self.path(*key)).collect();
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        listed.retain(|key| keys.contains(key) || !key.to_string().starts_with(prefix.path()));
+        drop(listed);
+        sweep_copies(&self.dir, &start, &wanted);
     }
 
     fn is_listed(&self, key: ObjectKey) -> bool {
@@ -100,7 +122,13 @@ impl<B: Backend> Backend for KeepBackend<B> {
     }
 
     async fn put(&self, key: ObjectKey, body: Vec<Bytes>) -> Result<Put, Error> {
-        self.inner.put(key, body).await
+        let copy = self.path(key).map(|path| (path, body.clone()));
+        let put = self.inner.put(key, body).await?;
+        // What is there already may be something else.
+        if let (Put::Created, Some((path, body))) = (put, copy) {
+            self.keep(path, body).await;
+        }
+        Ok(put)
     }
 
     async fn get(&self, key: ObjectKey, max_len: u64) -> Result<Bytes, Error> {
@@ -112,9 +140,7 @@ impl<B: Backend> Backend for KeepBackend<B> {
             return Ok(bytes);
         }
         let bytes = self.inner.get(key, max_len).await?;
-        let (dir, copy) = (self.dir.clone(), bytes.clone());
-        // Best effort: without a copy it is fetched again.
-        let _kept = spawn_blocking(move || write_copy(&dir, &path, &copy)).await;
+        self.keep(path, vec![bytes.clone()]).await;
         Ok(bytes)
     }
 
@@ -127,7 +153,11 @@ impl<B: Backend> Backend for KeepBackend<B> {
     }
 
     fn list(&self, prefix: ObjectPrefix) -> BoxStream<'_, Result<Listed, Error>> {
-        let ObjectPrefix::Snapshots(namespace) = prefix else { return self.inner.list(prefix) };
+        let has_copies =
+            matches!(prefix, ObjectPrefix::Snapshots(_) | ObjectPrefix::Namespace(_) | ObjectPrefix::Slots);
+        if !has_copies {
+            return self.inner.list(prefix);
+        }
         let start = (self.inner.list(prefix), HashSet::new());
         stream::unfold(Some(start), move |state| async move {
             let (mut listing, mut keys) = state?;
@@ -135,7 +165,10 @@ impl<B: Backend> Backend for KeepBackend<B> {
                 Some(Ok(line)) => {
                     if let Listed::Object(info) = &line
                         && keys.len() < COPIES_MAX
+                        && self.path(info.key).is_some()
                     {
+                        // At once: it is there, whatever the rest of the listing says.
+                        self.listed.lock().unwrap_or_else(PoisonError::into_inner).insert(info.key);
                         keys.insert(info.key);
                     }
                     Some((Ok(line), Some((listing, keys))))
@@ -143,12 +176,7 @@ impl<B: Backend> Backend for KeepBackend<B> {
                 Some(Err(error)) => Some((Err(error), None)),
                 // Only a listing that came to its end says what there is.
                 None => {
-                    let wanted = keys.iter().filter_map(|key| self.path(*key)).collect();
-                    let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
-                    listed.retain(|key| !matches!(key, ObjectKey::Snapshot(of, _) if *of == namespace));
-                    listed.extend(keys);
-                    drop(listed);
-                    sweep_copies(&self.dir, &format!("{namespace}-"), &wanted);
+                    self.ended(prefix, keys);
                     None
                 }
             }

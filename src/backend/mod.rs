@@ -20,7 +20,7 @@
 //!   not be listed. A store that is away is an error, not an empty listing.
 //! - **The only clock is the store's.** [`ObjectInfo::modified`] may differ from the host's clock by any
 //!   amount; compare it only with other times of the same store.
-//! - **Errors have a kind.** Only [`ErrorKind::Transient`] may go away by itself. Nothing in this room
+//! - **Errors have a kind.** Only [`ErrorKind::Transient`] may go away by itself, [`ErrorKind::Garbled`] perhaps. Nothing in this room
 //!   repeats an operation but a decorator that says so. No message holds a credential.
 //!
 //! Implementations are cheap to call from many tasks at once and bound nothing: how many operations are in
@@ -59,7 +59,7 @@ use crate::format::object::{ObjectKey, ObjectPrefix};
 pub use error::{Cut, Error, ErrorKind, GaveUp, Operation};
 pub use fault::{Counted, Fault, FaultBackend};
 pub use keep::KeepBackend;
-pub use limit::{Bandwidth, LimitBackend};
+pub use limit::{Bandwidth, LimitBackend, Lines};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
 pub use pace::Pace;
@@ -222,15 +222,6 @@ impl<B: Backend + ?Sized> Backend for Arc<B> {
 
     async fn sweep(&self, before: SystemTime) -> Result<u64, Error> {
         (**self).sweep(before).await
-    }
-}
-
-/// Fails with [`Error::NoRepository`] where a place has no config object. For backends that look at nothing
-/// when they are made.
-pub async fn expect_repository(backend: &dyn Backend) -> Result<(), Error> {
-    match backend.stat(ObjectKey::Config).await? {
-        Some(_) => Ok(()),
-        None => Err(Error::NoRepository { location: backend.location() }),
     }
 }
 

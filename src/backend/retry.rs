@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ use crate::format::object::{ObjectKey, ObjectPrefix};
 pub struct RetryPolicy {
     /// Attempts without any progress, the first included.
     pub attempts_max: u32,
+    /// Attempts of an operation whose answers cannot be read, however many others there were.
+    pub garbled_max: u32,
     /// Before the second attempt; it doubles.
     pub first_pause: Duration,
     /// It doubles no further.
@@ -40,6 +43,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts_max: 40,
+            garbled_max: 4,
             first_pause: Duration::from_millis(500),
             pause_max: Duration::from_secs(30),
             total: Duration::from_secs(900),
@@ -47,6 +51,19 @@ impl Default for RetryPolicy {
             bytes_per_sec_min: 16 << 10,
         }
     }
+}
+
+impl RetryPolicy {
+    /// For a store that has not said anything yet: a wrong address is more likely than one that is away for a while.
+    pub const FIRST_LOOK: Self = Self {
+        attempts_max: 4,
+        garbled_max: 2,
+        first_pause: Duration::from_millis(300),
+        pause_max: Duration::from_secs(5),
+        total: Duration::from_secs(90),
+        attempt: Duration::from_secs(60),
+        bytes_per_sec_min: 16 << 10,
+    };
 }
 
 /// An operation that is about to be tried once more.
@@ -75,7 +92,7 @@ pub trait Notice: Send + Sync {
 /// The decorator. See the head of this file.
 pub struct RetryBackend<B> {
     inner: B,
-    policy: RetryPolicy,
+    policies: Policies,
     pace: Arc<dyn Pace>,
     notice: Arc<dyn Notice>,
     traffic: Arc<Traffic>,
@@ -83,7 +100,10 @@ pub struct RetryBackend<B> {
 
 impl<B: std::fmt::Debug> std::fmt::Debug for RetryBackend<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RetryBackend").field("inner", &self.inner).field("policy", &self.policy).finish_non_exhaustive()
+        f.debug_struct("RetryBackend")
+            .field("inner", &self.inner)
+            .field("policies", &self.policies)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,9 +114,24 @@ struct Stalled {
     secs: u64,
 }
 
+/// Which policy counts.
+#[derive(Debug)]
+struct Policies {
+    first_look: RetryPolicy,
+    patient: RetryPolicy,
+    /// Whether something came of any operation.
+    has_answered: AtomicBool,
+}
+
+impl Policies {
+    fn now(&self) -> &RetryPolicy {
+        if self.has_answered.load(Ordering::Relaxed) { &self.patient } else { &self.first_look }
+    }
+}
+
 /// The attempts of one operation.
 struct Attempts<'a> {
-    policy: &'a RetryPolicy,
+    policies: &'a Policies,
     pace: &'a dyn Pace,
     notice: &'a dyn Notice,
     traffic: &'a Traffic,
@@ -107,15 +142,22 @@ struct Attempts<'a> {
     /// Failed since something last came of one.
     failed: u32,
     all_failed: u32,
+    garbled: u32,
 }
 
 impl Attempts<'_> {
     /// Runs one attempt, which may move `len` bytes.
     async fn watch<T>(&self, len: u64, attempt: impl Future<Output = Result<T, Error>> + Send) -> Result<T, Error> {
-        let more = Duration::from_secs(len / self.policy.bytes_per_sec_min.max(1));
-        let limit = self.policy.attempt.saturating_add(more);
+        let policy = self.policies.now();
+        let more = Duration::from_secs(len / policy.bytes_per_sec_min.max(1));
+        let limit = policy.attempt.saturating_add(more);
         match future::select(Box::pin(attempt), self.pace.sleep(limit)).await {
-            Either::Left((result, _)) => result,
+            Either::Left((result, _)) => {
+                if result.is_ok() {
+                    self.policies.has_answered.store(true, Ordering::Relaxed);
+                }
+                result
+            }
             Either::Right(_) => Err(Error::Failed {
                 operation: self.operation,
                 key: self.key,
@@ -133,14 +175,18 @@ impl Attempts<'_> {
 
     /// Waits before the next attempt; fails where there is none.
     async fn pause(&mut self, error: Error) -> Result<(), Error> {
-        if error.kind() != ErrorKind::Transient {
-            return Err(error);
+        match error.kind() {
+            ErrorKind::Transient => {}
+            ErrorKind::Garbled => self.garbled += 1,
+            _ => return Err(error),
         }
         self.failed += 1;
         self.all_failed += 1;
-        let pause = pause(self.policy, self.failed, self.pace.chance());
+        let policy = self.policies.now();
+        let pause = pause(policy, self.failed, self.pace.chance());
         let passed = self.pace.now().saturating_sub(self.began);
-        if self.failed >= self.policy.attempts_max || passed.saturating_add(pause) > self.policy.total {
+        let is_last = self.failed >= policy.attempts_max || self.garbled >= policy.garbled_max;
+        if is_last || passed.saturating_add(pause) > policy.total {
             let (attempts, secs) = (self.all_failed, passed.as_secs());
             return Err(Error::GaveUp(Box::new(GaveUp { operation: self.operation, attempts, secs, source: error })));
         }
@@ -149,7 +195,7 @@ impl Attempts<'_> {
             operation: self.operation,
             key: self.key,
             failed: self.failed,
-            attempts_max: self.policy.attempts_max,
+            attempts_max: policy.attempts_max,
             pause,
             error: &error,
         });
@@ -175,12 +221,20 @@ impl<B: Backend> RetryBackend<B> {
         notice: Arc<dyn Notice>,
         traffic: Arc<Traffic>,
     ) -> Self {
-        Self { inner, policy, pace, notice, traffic }
+        let policies = Policies { first_look: policy, patient: policy, has_answered: AtomicBool::new(false) };
+        Self { inner, policies, pace, notice, traffic }
+    }
+
+    /// With another policy until something has come of any operation.
+    #[must_use]
+    pub fn with_first_look(mut self, policy: RetryPolicy) -> Self {
+        self.policies.first_look = policy;
+        self
     }
 
     fn begin(&self, operation: Operation, key: Option<ObjectKey>) -> Attempts<'_> {
         Attempts {
-            policy: &self.policy,
+            policies: &self.policies,
             pace: self.pace.as_ref(),
             notice: self.notice.as_ref(),
             traffic: &self.traffic,
@@ -190,6 +244,7 @@ impl<B: Backend> RetryBackend<B> {
             began: self.pace.now(),
             failed: 0,
             all_failed: 0,
+            garbled: 0,
         }
     }
 

@@ -16,7 +16,7 @@ struct Heard(Mutex<Vec<(Operation, u32, Duration)>>);
 
 impl Notice for Heard {
     fn retrying(&self, event: &Retrying<'_>) {
-        assert_eq!(event.error.kind(), ErrorKind::Transient);
+        assert!(matches!(event.error.kind(), ErrorKind::Transient | ErrorKind::Garbled));
         self.0.lock().unwrap().push((event.operation, event.failed, event.pause));
     }
 }
@@ -30,6 +30,7 @@ struct Scene<B> {
 
 const POLICY: RetryPolicy = RetryPolicy {
     attempts_max: 5,
+    garbled_max: 2,
     first_pause: Duration::from_secs(1),
     pause_max: Duration::from_secs(4),
     total: Duration::from_secs(60),
@@ -112,6 +113,7 @@ impl Backend for Broken {
 async fn a_failure_in_passing_is_repeated_and_everything_else_is_not() {
     for (kind, is_repeated) in [
         (ErrorKind::Transient, true),
+        (ErrorKind::Garbled, true),
         (ErrorKind::Denied, false),
         (ErrorKind::Full, false),
         (ErrorKind::Damaged, false),
@@ -138,6 +140,29 @@ async fn pauses_double_up_to_a_limit_and_attempts_end() {
     assert_eq!(*scene.pace.sleeps.lock().unwrap(), [1, 2, 4, 4].map(Duration::from_secs));
     let heard: Vec<u32> = scene.heard.0.lock().unwrap().iter().map(|(_, failed, _)| *failed).collect();
     assert_eq!(heard, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn answers_that_cannot_be_read_are_asked_for_again_once_or_twice() {
+    let broken = Broken { kind: Some(ErrorKind::Garbled), ..Broken::default() };
+    let scene = scene(broken, RetryPolicy { garbled_max: 3, ..POLICY });
+    let error = scene.backend.delete(pack(1)).await.unwrap_err();
+    assert!(matches!(&error, Error::GaveUp(gave_up) if gave_up.attempts == 3), "{error}");
+    assert_eq!(scene.backend.inner.seen.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test]
+async fn a_store_that_has_not_answered_anything_is_given_up_sooner() {
+    let first_look = RetryPolicy { attempts_max: 2, ..POLICY };
+    let scene = scene(Broken::default(), POLICY);
+    let backend = scene.backend.with_first_look(first_look);
+    let attempts = |error| if let Error::GaveUp(gave_up) = error { gave_up.attempts } else { 0 };
+    assert_eq!(attempts(backend.delete(pack(1)).await.unwrap_err()), 2);
+    // Also for what began before.
+    let begun = backend.begin(Operation::Get, None);
+    begun.watch(0, async { Ok(()) }).await.unwrap();
+    assert_eq!(begun.policies.now().attempts_max, POLICY.attempts_max);
+    assert_eq!(attempts(backend.delete(pack(1)).await.unwrap_err()), 5);
 }
 
 #[tokio::test]

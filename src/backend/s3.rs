@@ -15,6 +15,7 @@ mod lock;
 mod probe;
 mod put;
 mod read;
+mod states;
 mod view;
 
 use std::fmt;
@@ -42,7 +43,9 @@ pub use view::S3View;
 
 /// Where looks at a store's abilities leave what they cannot take away again.
 const PROBES: &str = "probe/";
-/// Longer objects are put in parts of this length: what is copied on the way out, per put.
+/// Longer objects are put in parts: so long a pack is that is meant for a bucket, and a segment more.
+const WHOLE_BYTES_MAX: u64 = 24 << 20;
+/// Of this length.
 const PART_BYTES: u64 = 8 << 20;
 
 /// How object URLs name the bucket.
@@ -187,6 +190,7 @@ pub struct S3Backend {
     bucket: Arc<Bucket>,
     conditions: Arc<AtomicU8>,
     lock: Option<NewLock>,
+    whole_bytes_max: u64,
     part_bytes: u64,
 }
 
@@ -209,13 +213,19 @@ impl S3Backend {
             source: Box::new(error),
         })?;
         let conditions = Arc::new(AtomicU8::new(conditions.code()));
-        Ok(Self { bucket: Arc::new(bucket), conditions, lock, part_bytes: PART_BYTES })
+        Ok(Self {
+            bucket: Arc::new(bucket),
+            conditions,
+            lock,
+            whole_bytes_max: WHOLE_BYTES_MAX,
+            part_bytes: PART_BYTES,
+        })
     }
 
     /// Puts objects in parts that are longer than this, in parts of this length. S3 takes parts from 5 MiB on.
     #[must_use]
     pub fn with_part_bytes(self, part_bytes: u64) -> Self {
-        Self { part_bytes: part_bytes.max(1), ..self }
+        Self { whole_bytes_max: part_bytes.max(1), part_bytes: part_bytes.max(1), ..self }
     }
 }
 

@@ -13,7 +13,7 @@ use super::resolve::Settings;
 use super::store::StoreConfig;
 use crate::crypto::{Passphrase, SystemEntropy};
 use crate::format::config::Part;
-use crate::repo::{self, Access, OpenOptions, Repository, SecretsStore};
+use crate::repo::{self, Access, Ahead, Closed, OpenOptions, Repository, SecretsStore};
 
 /// What a command does with the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,28 +62,32 @@ impl Drop for Opened {
 
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
-    // First: a missing repository is told before a passphrase is asked for.
+    let store = settings.repository();
     let want = if need == Need::Write { Want::Writable } else { Want::Existing };
-    let backend = location::backend(settings, &settings.repository(), want).await?;
-    // The store of the secrets alone opens with their passphrase alone.
-    let is_alone = need != Need::Write && repo::part_of(backend.as_ref()).await? == Part::Secrets;
-    // Named as both it is still only one: a host's configuration names the store of the secrets.
-    let apart =
-        settings.secrets_repository().filter(|apart| !is_alone || apart.location != settings.repository().location);
-    let secrets = secrets_store(settings, apart, want).await?;
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
     // An index of another time would be of no use tomorrow.
     let is_past = want == Want::Existing && settings.global.as_of.is_some();
     let cache = if is_check || is_past { None } else { settings.cache_dir() };
-    let backend = match &cache {
-        Some(dir) => location::keep_manifests(&settings.repository(), backend, dir),
-        None => backend,
+    let backend = location::keep_copies(&store, location::backend(settings, &store, want).await?, cache.as_deref());
+    let apart = settings.secrets_repository();
+    // Named as both it is still only one: a host's configuration names the store of the secrets.
+    let (apart, same) = match apart {
+        Some(apart) if apart.location == store.location => (None, Some(apart)),
+        apart => (apart, None),
     };
+    let secrets = secrets_store(settings, apart, want).await?;
+    let ahead = if need == Need::Write { Ahead::Survey } else { Ahead::Nothing };
+    // Before keys: a missing repository is told before a passphrase is asked for.
+    let mut closed = Closed::look(backend, secrets, ahead).await?;
+    // The store of the secrets alone opens with their passphrase alone.
+    let is_alone = need != Need::Write && closed.part() == Part::Secrets;
+    if same.is_some() && !is_alone {
+        closed = closed.with_secrets(secrets_store(settings, same, want).await?).await?;
+    }
     let access = if is_alone { vec![secrets_alone(settings)?] } else { access(settings, need)? };
     let derives = access.iter().any(|access| !matches!(access, Access::Writer(_)));
     let started = Instant::now();
-    let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
-    let repository = Repository::open_apart(backend, secrets, access, options).await?;
+    let repository = closed.open(access, OpenOptions { cache, entropy: Arc::new(SystemEntropy) }).await?;
     Ok(Opened { repository, key_derivation: derives.then(|| started.elapsed()) })
 }
 
@@ -108,6 +112,7 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     settings.stdin_once(reads_stdin.then_some("a passphrase of the source"))?;
     let backend = location::backend(settings, &store, Want::Existing).await?;
     let secrets = secrets_store(settings, secrets, Want::Existing).await?;
+    let closed = Closed::look(backend, secrets, Ahead::Nothing).await?;
     let passphrase = |input: Option<Input>, what, ways| match input {
         Some(input) => keys::passphrase(&input),
         None => ask(what, ways),
@@ -120,7 +125,7 @@ pub(crate) async fn open_source(settings: &Settings, args: &CopyArgs) -> Result<
     let cache = if settings.global.as_of.is_some() { None } else { settings.cache_dir() };
     let options = OpenOptions { cache, entropy: Arc::new(SystemEntropy) };
     let started = Instant::now();
-    match Repository::open_apart(backend, secrets, access, options).await {
+    match closed.open(access, options).await {
         Ok(repository) => Ok(Opened { repository, key_derivation: Some(started.elapsed()) }),
         // Of the source: the hint of every other command names the options of the repository itself.
         Err(repo::Error::SecretsApart { .. }) => {

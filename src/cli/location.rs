@@ -4,7 +4,7 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::error::Error;
 use super::resolve::Settings;
@@ -85,8 +85,8 @@ impl fmt::Display for Location {
 /// Returns the place that a store's settings name, with everything around it that they ask for.
 ///
 /// The only way from a location to a backend: the repository, and every second store that a command works
-/// with. [`Want::New`] makes a directory and fails where there is anything; [`Want::Existing`] fails where
-/// there is no repository.
+/// with. [`Want::New`] makes a directory and fails where there is anything; the others fail where a directory has no
+/// repository. Whether a bucket has one shows when it is opened: a look of its own would be a round trip.
 pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want) -> Result<Arc<dyn Backend>, Error> {
     let location = store.location()?;
     if let (Location::Directory(_), Some(moment)) = (&location, settings.global.as_of)
@@ -107,30 +107,26 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
         (Location::Bucket { bucket, prefix }, Want::Existing) if settings.global.as_of.is_some() => {
             let moment = settings.global.as_of.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
             let view = S3View::new(store::options(settings, store, bucket, prefix)?, moment)?;
-            let view = retrying(settings, view, RetryPolicy::default());
-            backend::expect_repository(&view).await?;
-            Ok(Arc::new(LimitBackend::new(view, store::bandwidth(settings, store), Arc::clone(&settings.pace))))
+            Ok(Arc::new(limited(settings, store, retrying(settings, view))))
         }
         (Location::Bucket { bucket, prefix }, want) => {
-            let bucket = store::bucket(settings, store, bucket, prefix)?;
-            // At first a wrong address is more likely than a store that is away for a while.
-            let first_look = retrying(settings, bucket.clone(), FIRST_LOOK);
-            match want {
-                Want::New => backend::expect_empty(&first_look).await?,
-                Want::Existing | Want::Writable => backend::expect_repository(&first_look).await?,
+            let bucket = limited(settings, store, retrying(settings, store::bucket(settings, store, bucket, prefix)?));
+            if want == Want::New {
+                backend::expect_empty(&bucket).await?;
             }
-            let patient = retrying(settings, bucket, RetryPolicy::default());
-            // Outside: waiting for the line is no fault of the store.
-            let bandwidth = store::bandwidth(settings, store);
-            Ok(Arc::new(LimitBackend::new(patient, bandwidth, Arc::clone(&settings.pace))))
+            Ok(Arc::new(bucket))
         }
     }
 }
 
-/// Keeps copies of a bucket's manifests below the cache directory.
-pub(crate) fn keep_manifests(store: &StoreConfig, backend: Arc<dyn Backend>, cache_dir: &Path) -> Arc<dyn Backend> {
-    match store.location() {
-        Ok(Location::Bucket { .. }) => {
+/// Keeps copies of a bucket's manifests and key slots below the cache directory.
+pub(crate) fn keep_copies(
+    store: &StoreConfig,
+    backend: Arc<dyn Backend>,
+    cache_dir: Option<&Path>,
+) -> Arc<dyn Backend> {
+    match (store.location(), cache_dir) {
+        (Ok(Location::Bucket { .. }), Some(cache_dir)) => {
             let mut hasher = DefaultHasher::new();
             (&store.location, &store.endpoint).hash(&mut hasher);
             let dir = cache_dir.join(format!("manifests-{:016x}", hasher.finish()));
@@ -154,19 +150,16 @@ pub(crate) fn nothing_is_changed(settings: &Settings) -> Error {
     }
 }
 
-/// How long the first look at a store may take.
-const FIRST_LOOK: RetryPolicy = RetryPolicy {
-    attempts_max: 4,
-    first_pause: Duration::from_millis(300),
-    pause_max: Duration::from_secs(5),
-    total: Duration::from_secs(90),
-    attempt: Duration::from_secs(60),
-    bytes_per_sec_min: 16 << 10,
-};
-
-fn retrying<B: Backend>(settings: &Settings, inner: B, policy: RetryPolicy) -> RetryBackend<B> {
+/// At first a wrong address is more likely than a store that is away for a while.
+fn retrying<B: Backend>(settings: &Settings, inner: B) -> RetryBackend<B> {
     let (pace, notice) = (Arc::clone(&settings.pace), Arc::clone(&settings.notice));
-    RetryBackend::new(inner, policy, pace, notice, Arc::clone(&settings.traffic))
+    let retrying = RetryBackend::new(inner, RetryPolicy::default(), pace, notice, Arc::clone(&settings.traffic));
+    retrying.with_first_look(RetryPolicy::FIRST_LOOK)
+}
+
+/// Outside of repetitions: waiting for the line is no fault of the store.
+fn limited<B: Backend>(settings: &Settings, store: &StoreConfig, inner: B) -> LimitBackend<B> {
+    LimitBackend::new(inner, store::lines(settings, store), Arc::clone(&settings.pace))
 }
 
 #[cfg(test)]

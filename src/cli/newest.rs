@@ -10,8 +10,9 @@ use super::output::error_line;
 use super::resolve::{Settings, make_private};
 use crate::format::config::Part;
 use crate::format::id::SnapshotId;
-use crate::format::object::Namespace;
+use crate::format::object::{Namespace, ObjectKey};
 use crate::ops::check::Finding;
+use crate::ops::snapshot::GONE;
 use crate::repo::Repository;
 
 /// One file a repository: another repository in the same place is another one.
@@ -38,21 +39,25 @@ pub(crate) fn remember(settings: &Settings, repository: &Repository, id: Snapsho
     }
 }
 
-/// Returns a finding where the snapshot that this host made last is not in the repository (any more).
-pub(crate) async fn lost(settings: &Settings, repository: &Repository) -> Result<Option<Finding>, Error> {
+/// Returns the snapshot that this host made last, where it remembers one.
+pub(crate) fn expected(settings: &Settings, repository: &Repository) -> Option<SnapshotId> {
     if repository.part() == Part::Secrets {
         // It has no snapshot of data at all.
-        return Ok(None);
+        return None;
     }
-    let Ok(text) = std::fs::read_to_string(path(settings, repository)) else { return Ok(None) };
-    // A file that does not hold an id says nothing.
-    let Ok(id) = text.trim_end().parse::<SnapshotId>() else { return Ok(None) };
+    // A file that is not there, or does not hold an id, says nothing.
+    std::fs::read_to_string(path(settings, repository)).ok()?.trim_end().parse().ok()
+}
+
+/// Returns a finding where the snapshot that this host made last is not in the repository (any more).
+pub(crate) async fn lost(settings: &Settings, repository: &Repository) -> Result<Option<Finding>, Error> {
+    let Some(id) = expected(settings, repository) else { return Ok(None) };
     if repository.snapshot_ids(Namespace::Data).await?.contains(&id) {
         return Ok(None);
     }
     Ok(Some(Finding {
-        object: crate::format::object::ObjectKey::Snapshot(Namespace::Data, id).to_string(),
-        problem: "is missing: this host made it last".to_owned(),
+        object: ObjectKey::Snapshot(Namespace::Data, id).to_string(),
+        problem: GONE.to_owned(),
         affects: Vec::new(),
     }))
 }

@@ -13,8 +13,8 @@ use super::keys::Input;
 use super::output::Format;
 use super::pace::{HostPace, SaidRetries};
 use super::progress::Show;
-use super::store::StoreConfig;
-use crate::backend::{Notice, Pace, Traffic};
+use super::store::{self, StoreConfig};
+use crate::backend::{Lines, Notice, Pace, Traffic};
 use crate::component::stack;
 
 /// What a run works with.
@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) show: Show,
     /// What is asked of stores that are not on this host.
     pub(crate) traffic: Arc<Traffic>,
+    /// The lines to all of them together, as far as options limit them.
+    pub(crate) lines: Lines,
     /// The time in which they are waited for.
     pub(crate) pace: Arc<dyn Pace>,
     /// Who hears that they are asked again.
@@ -64,6 +66,7 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
     let writer_key = global.writer_key.clone().or_else(|| named("ORKVAULT_WRITER_KEY_FILE"));
     let passphrase = global.passphrase_file.clone().or_else(|| named("ORKVAULT_PASSPHRASE_FILE"));
     let secrets = global.secrets_passphrase_file.clone().or_else(|| named("ORKVAULT_SECRETS_PASSPHRASE_FILE"));
+    let lines = Lines::new(store::bandwidth(global.limit_upload, global.limit_download));
     let settings = Settings {
         format: if global.json { Format::Json } else { Format::Text },
         show: match (global.quiet, std::io::IsTerminal::is_terminal(&std::io::stderr())) {
@@ -80,6 +83,7 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
         config_path,
         working_dir,
         traffic: Arc::default(),
+        lines,
         pace: Arc::new(HostPace::new()),
         notice: Arc::new(SaidRetries::default()),
     };

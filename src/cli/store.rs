@@ -17,7 +17,7 @@ use super::resolve::Settings;
 use crate::backend::s3::{
     Addressing, Conditions, ContainerToken, LockMode, NewLock, S3Backend, S3Credentials, S3Options, S3Patience,
 };
-use crate::backend::{Bandwidth, Lock};
+use crate::backend::{Bandwidth, Lines, Lock};
 use crate::component::secret::Secret;
 
 /// Where servers do not care about the region, any will do.
@@ -186,13 +186,15 @@ pub(crate) fn options(
     })
 }
 
-/// Returns how much a store may be sent and asked for: the options, else what its table says.
-pub(crate) fn bandwidth(settings: &Settings, store: &StoreConfig) -> Bandwidth {
-    let bytes = |option: Option<f64>, config: Option<f64>| option.or(config).map(bytes_per_sec);
-    Bandwidth {
-        upload: bytes(settings.global.limit_upload, store.limit_upload),
-        download: bytes(settings.global.limit_download, store.limit_download),
-    }
+/// Returns the lines that a store is reached over: those of the options, which all stores of a run share, else what its
+/// table says.
+pub(crate) fn lines(settings: &Settings, store: &StoreConfig) -> Lines {
+    settings.lines.or(bandwidth(store.limit_upload, store.limit_download))
+}
+
+/// Returns limits that are given in MiB a second.
+pub(crate) fn bandwidth(upload: Option<f64>, download: Option<f64>) -> Bandwidth {
+    Bandwidth { upload: upload.map(bytes_per_sec), download: download.map(bytes_per_sec) }
 }
 
 /// Returns bytes a second. Less than one, or no number at all, is one.

@@ -219,19 +219,19 @@ impl PackSealer {
         Ok((Self { data_key, nonces, index: SealKey::new(&keys.index()), hedge }, entry))
     }
 
-    /// Seals the `counter`-th segment where it lies: `encoded` bytes in `codec` that decode to `plain_len`. With room
-    /// for a tag nothing is copied.
+    /// Seals the `counter`-th segment, `encoded` bytes in `codec` that decode to `plain_len`, behind what is in `out`.
+    /// Returns its nonce.
     #[must_use]
-    pub fn seal_segment(&self, counter: u64, codec: u8, plain_len: u64, mut encoded: Vec<u8>) -> ([u8; 24], Vec<u8>) {
+    pub fn seal_segment(&self, counter: u64, codec: u8, plain_len: u64, encoded: &[u8], out: &mut Vec<u8>) -> [u8; 24] {
         let mut nonce = [0; 24];
         let aad = self.data_key.aad(codec, plain_len);
         // The aad too: under a key that repeats, the same bytes with another codec would share a nonce.
-        let content = blake3::Hasher::new_keyed(self.nonces.bytes()).update(&aad).update(&encoded).finalize();
+        let content = blake3::Hasher::new_keyed(self.nonces.bytes()).update(&aad).update(encoded).finalize();
         for (place, byte) in nonce.iter_mut().zip(content.as_bytes().iter().take(16).chain(&counter.to_le_bytes())) {
             *place = *byte;
         }
-        self.data_key.key.encrypt_in_place(&nonce, &aad, &mut encoded);
-        (nonce, encoded)
+        self.data_key.key.encrypt_onto(&nonce, &aad, encoded, out);
+        nonce
     }
 
     /// Seals the directory; returns nonce, commitment and sealed bytes, one behind the other.

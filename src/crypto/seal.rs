@@ -52,11 +52,16 @@ impl SealKey {
             .expect("objects are far below the cipher's limit of 256 GiB")
     }
 
-    /// As [`SealKey::encrypt`], of a buffer that then holds the sealed bytes.
-    pub(super) fn encrypt_in_place(&self, nonce: &[u8; 24], aad: &[u8], bytes: &mut Vec<u8>) {
-        self.cipher
-            .encrypt_in_place(&XNonce::from(*nonce), aad, bytes)
+    /// As [`SealKey::encrypt`], behind what is in `out`.
+    pub(super) fn encrypt_onto(&self, nonce: &[u8; 24], aad: &[u8], plain: &[u8], out: &mut Vec<u8>) {
+        let start = out.len();
+        out.extend_from_slice(plain);
+        let place = out.get_mut(start..).unwrap_or_default();
+        let tag = self
+            .cipher
+            .encrypt_inout_detached(&XNonce::from(*nonce), aad, place.into())
             .expect("objects are far below the cipher's limit of 256 GiB");
+        out.extend_from_slice(&tag);
     }
 
     pub(super) fn decrypt(

@@ -76,6 +76,8 @@ pub enum ObjectKey {
 pub enum ObjectPrefix {
     /// Everything.
     All,
+    /// `data/` or `secrets/`
+    Namespace(Namespace),
     /// `keys/`
     Slots,
     /// `data/packs/`
@@ -98,6 +100,8 @@ impl ObjectPrefix {
     pub const fn path(self) -> &'static str {
         match self {
             Self::All => "",
+            Self::Namespace(Namespace::Data) => "data/",
+            Self::Namespace(Namespace::Secrets) => "secrets/",
             Self::Slots => "keys/",
             Self::Packs => "data/packs/",
             Self::Indexes => "data/index/",
@@ -116,7 +120,7 @@ impl ObjectPrefix {
         match self {
             Self::All | Self::Slots => None,
             Self::Packs | Self::Indexes | Self::Verified => Some(Namespace::Data),
-            Self::Snapshots(namespace) | Self::Tombstones(namespace) => Some(namespace),
+            Self::Namespace(namespace) | Self::Snapshots(namespace) | Self::Tombstones(namespace) => Some(namespace),
             Self::Bundles => Some(Namespace::Secrets),
         }
     }

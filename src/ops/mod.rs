@@ -15,7 +15,9 @@ pub mod select;
 pub mod snapshot;
 pub mod stored;
 
-use crate::format::id::SnapshotId;
+use std::collections::HashSet;
+
+use crate::format::id::{IndexId, SnapshotId};
 use crate::{component, repo};
 
 /// Why a use case failed.
@@ -99,10 +101,24 @@ pub trait Progress: Send + Sync {
 /// Brings the index in line with the repository. Index parts that cannot be read are left out with a warning:
 /// what only they list counts as unknown, so a snapshot stores it again and a restore that needs it says so.
 pub(crate) async fn load_index(repository: &repo::Repository, progress: &dyn Progress) -> Result<(), Error> {
-    for (id, error) in repository.load_index_leniently().await? {
-        progress.warn(&format!("index part {id} cannot be read: {}", snapshot::reason(&error)));
-    }
+    say_unread(&repository.load_index_leniently().await?, progress);
     Ok(())
+}
+
+/// As [`load_index`], with parts that were listed before.
+pub(crate) async fn load_index_of(
+    repository: &repo::Repository,
+    there: &HashSet<IndexId>,
+    progress: &dyn Progress,
+) -> Result<(), Error> {
+    say_unread(&repository.load_index_of(there).await?, progress);
+    Ok(())
+}
+
+fn say_unread(parts: &[(IndexId, repo::Error)], progress: &dyn Progress) {
+    for (id, error) in parts {
+        progress.warn(&format!("index part {id} cannot be read: {}", snapshot::reason(error)));
+    }
 }
 
 /// Hears nothing.

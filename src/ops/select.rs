@@ -28,15 +28,24 @@ pub async fn load_all(repository: &Repository) -> Result<Vec<LoadedSnapshot>, Er
 /// Returns every data snapshot that can be read, oldest first; warns of the others. For work that one damaged
 /// manifest must not stop: tonight's snapshot.
 pub async fn load_readable(repository: &Repository, progress: &dyn Progress) -> Result<Vec<LoadedSnapshot>, Error> {
+    Ok(load_readable_of(repository, &ids(repository).await?, progress).await)
+}
+
+/// As [`load_readable`], of these.
+pub async fn load_readable_of(
+    repository: &Repository,
+    ids: &[SnapshotId],
+    progress: &dyn Progress,
+) -> Vec<LoadedSnapshot> {
     let mut snapshots = Vec::new();
-    for (id, loaded) in load_each(repository).await? {
+    for (id, loaded) in load_these(repository, ids).await {
         match loaded {
             Ok(snapshot) => snapshots.push(snapshot),
             Err(error) => progress.warn(&format!("snapshot {id} cannot be read: {}", reason(&error))),
         }
     }
     snapshots.sort_by(|left, right| order(left).cmp(&order(right)));
-    Ok(snapshots)
+    snapshots
 }
 
 /// Returns every data snapshot or why it cannot be read, in no order.

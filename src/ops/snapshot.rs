@@ -16,11 +16,13 @@ use crate::format::manifest::{
     self, CatalogueLine, ComponentRecord, ComponentStatus, Details, Manifest, SecretsManifest, SecretsRef,
     SnapshotStatus, TableRecord,
 };
-use crate::format::object::Namespace;
+use crate::format::object::{Namespace, ObjectKey};
 use crate::repo::{self, LoadedSnapshot, Marks, Reader, Repository, StreamReport, Writer, WriterOptions};
 
 /// The name of the component that goes into the secrets namespace.
 pub const SECRETS: &str = "secrets";
+/// What is said of the newest snapshot of this host where the repository does not have it (any more).
+pub const GONE: &str = "is missing: this host made it last";
 
 /// What a snapshot says about the run that made it.
 #[derive(Debug, Clone)]
@@ -33,6 +35,8 @@ pub struct SnapshotOptions {
     pub tool: String,
     /// Labels given by the operator.
     pub tags: Vec<String>,
+    /// The snapshot that this host made last, where it remembers: whether it is still there is said.
+    pub newest: Option<SnapshotId>,
     /// How the writer works.
     pub writer: WriterOptions,
 }
@@ -91,10 +95,19 @@ pub async fn snapshot(
     clock: &dyn Clock,
 ) -> Result<SnapshotOutcome, Error> {
     let started = clock.now();
-    // History before index: what a manifest refers to was listed before it was committed.
-    let history = select::load_readable(repository, progress).await?;
-    super::load_index(repository, progress).await?;
-    let packs_missing = repository.set_missing_packs_aside().await?;
+    // One listing for all. What a run beside this one commits meanwhile may be in it by half: what its snapshot refers to
+    // then counts as unknown and is stored again.
+    let survey = repository.survey().await?;
+    if let Some(newest) = options.newest.filter(|newest| !survey.snapshots.contains(newest)) {
+        let key = ObjectKey::Snapshot(Namespace::Data, newest);
+        progress.warn(&format!("{key} {GONE}; orkvault check says what else is missing"));
+    }
+    let history = select::load_readable_of(repository, &survey.snapshots, progress);
+    let index = super::load_index_of(repository, &survey.indexes, progress);
+    let (history, index) = futures::join!(history, index);
+    index?;
+    let packs_missing = repository.set_missing_packs_aside_of(&survey.packs).await?;
+    drop(survey);
     if packs_missing > 0 {
         progress.warn(&format!(
             "{packs_missing} packs are missing from the repository: what is still there is stored again"
@@ -125,7 +138,9 @@ pub async fn snapshot(
         run.records.insert(name, record);
     }
     progress.step("writing the snapshot", None);
-    let finished = writer.finish().await?;
+    // What there is of secrets is asked while the last packs go out.
+    let (finished, secrets) = futures::join!(writer.finish(), run.secrets_ref());
+    let (finished, secrets) = (finished?, secrets?);
     let facts = |(component, written): (String, Written)| {
         let Written { name: stream, read, report, stream: stored } = written;
         StreamFacts { component, stream, read, report, stored: finished.stored(&stored) }
@@ -134,7 +149,7 @@ pub async fn snapshot(
     let mut stats = finished.stats;
     stats.read_bytes += run.secrets_bytes;
     let id = repository.new_snapshot_id()?;
-    let manifest = run.manifest(options, started, stats).await?;
+    let manifest = run.manifest(options, started, stats, secrets)?;
     repository.commit(id, &manifest).await?;
     for warning in finished.pieces.keep(|stream| capture::is_of_complete(stream, &manifest)) {
         progress.warn(&warning);
@@ -269,18 +284,15 @@ impl Run<'_> {
         }
     }
 
-    async fn manifest(
+    fn manifest(
         &mut self,
         options: &SnapshotOptions,
         started: jiff::Timestamp,
         stats: manifest::Stats,
+        secrets: Option<SecretsRef>,
     ) -> Result<Manifest, Error> {
         let is_complete = self.records.values().all(|record| record.status == ComponentStatus::Complete);
         let writer = chain::follow(&self.history, self.repository.writer_id()?);
-        let secrets = match self.secrets.take() {
-            Some(secrets) => Some(secrets),
-            None => self.newest_secrets().await?,
-        };
         Ok(Manifest {
             schema: manifest::SCHEMA.to_owned(),
             created_at: stamp(started),
@@ -300,6 +312,14 @@ impl Run<'_> {
                 stats,
             },
         })
+    }
+
+    /// Returns the secrets that this data belongs to.
+    async fn secrets_ref(&self) -> Result<Option<SecretsRef>, Error> {
+        match &self.secrets {
+            Some(secrets) => Ok(Some(secrets.clone())),
+            None => self.newest_secrets().await,
+        }
     }
 
     /// The newest generation of secrets: what this data belongs to where this run captured none.

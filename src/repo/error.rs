@@ -197,7 +197,10 @@ impl Error {
             | Self::IndexDiffers { .. }
             | Self::NotItsSecrets { .. }
             | Self::Format(_) => true,
-            Self::SecretsStore { source } => source.is_damage(),
+            // Named for the secrets, a place without a repository is a wrong one.
+            Self::SecretsStore { source } => {
+                matches!(**source, Self::Backend(backend::Error::NoRepository { .. })) || source.is_damage()
+            }
             _ => false,
         }
     }

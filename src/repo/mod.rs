@@ -4,6 +4,7 @@
 //! Read order the reverse. A crash between any two steps leaves unreferenced objects only.
 
 mod buffers;
+mod closed;
 mod engine;
 mod error;
 mod index;
@@ -25,6 +26,7 @@ mod table;
 mod writer;
 
 pub use crate::backend::Lock;
+pub use closed::{Ahead, Closed, Survey};
 pub use error::{CacheError, Error};
 pub use index::{Index, Place, Segment};
 pub use init::{InitOptions, InitSecrets, Initialized, init, init_apart};
@@ -32,7 +34,7 @@ pub use keyring::Keyring;
 pub use locks::{LockCounts, keys_to_open, lock_objects};
 pub use open::{Access, Inventory, OpenOptions, Repository};
 pub use pieces::{KeptPieces, PieceUse};
-pub use place::{SecretsStore, part_of};
+pub use place::SecretsStore;
 pub use reader::{ContentStream, Reader, ToVerify};
 pub use scan::{PackScan, ScannedPack, check_without_keys};
 pub use segment::Compression;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::Error;
+use super::closed::{self, Ahead, Begun, Closed, Survey};
 use super::index::Index;
 use super::index::cache::IndexCache;
 use super::keyring::Keyring;
@@ -18,9 +19,9 @@ use crate::crypto::keys::KeySet;
 use crate::crypto::slot::{self, Opener};
 use crate::crypto::writer_key::WriterKey;
 use crate::crypto::{self, Entropy, Passphrase, hash};
-use crate::format::config::{Config, ConfigMacs, Part};
+use crate::format::config::{Config, Part};
 use crate::format::envelope::SealedKind;
-use crate::format::id::{IndexId, RepositoryId, SlotId};
+use crate::format::id::{IndexId, PackId, RepositoryId};
 use crate::format::index::IndexPart;
 use crate::format::limits;
 use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
@@ -107,6 +108,8 @@ pub struct Repository {
     index: Arc<Index>,
     /// Where this host keeps what it remembers.
     cache: Option<Arc<Path>>,
+    /// What was asked for before it was open.
+    begun: Arc<Begun>,
 }
 
 impl Repository {
@@ -124,31 +127,34 @@ impl Repository {
         access: Vec<Access>,
         options: OpenOptions,
     ) -> Result<Self, Error> {
-        let (config, macs) = read_config(backend.as_ref()).await?;
+        Closed::look(backend, secrets, Ahead::Nothing).await?.open(access, options).await
+    }
+
+    /// See [`Closed::open`].
+    pub(super) async fn open_closed(closed: Closed, access: Vec<Access>, options: OpenOptions) -> Result<Self, Error> {
+        let mut slots = closed.slots();
+        let Closed { backend, config, macs, secrets, secrets_config, begun, .. } = closed;
+        let location = backend.location();
+        let wants_secrets = access.iter().any(|access| matches!(access, Access::Secrets(_)));
         if config.part() == Part::Secrets && access.iter().any(|access| !matches!(access, Access::Secrets(_))) {
-            return Err(Error::OnlySecrets { location: backend.location() });
+            return Err(Error::OnlySecrets { location });
         }
-        let (secrets, secrets_config) = SecretsPlace::find(&config, &backend.location(), secrets).await?;
-        if access.iter().any(|access| matches!(access, Access::Secrets(_)))
-            && let Some(error) = secrets.reason(&backend.location())
-        {
+        if wants_secrets && let Some(error) = secrets.reason(&location) {
             return Err(error);
         }
         for access in &access {
             if let Access::Writer(key) = access
                 && key.repository != config.repository
             {
-                return Err(Error::OtherRepository { location: backend.location() });
+                return Err(Error::OtherRepository { location });
             }
         }
-        let mut slots = read_slots(backend.as_ref(), &config).await?;
         // Nobody else needs anything of that store to open: it may fail later without failing the data.
         if let Some(apart) = secrets.apart()
-            && access.iter().any(|access| matches!(access, Access::Secrets(_)))
+            && wants_secrets
         {
-            slots.extend(read_slots(apart.as_ref(), &config).await?);
+            slots.extend(closed::usable(&closed::read_slots(apart.as_ref()).await?, &config));
         }
-        let location = backend.location();
         let repository = config.repository;
         // Key derivation takes a second and hundreds of MiB: not on the runtime's threads.
         let (config, secrets, sets) = tokio::task::spawn_blocking(move || {
@@ -171,6 +177,7 @@ impl Repository {
             config: Arc::new(config),
             index: Arc::new(index),
             cache: options.cache.map(Arc::from),
+            begun: Arc::new(begun),
         })
     }
 
@@ -194,26 +201,27 @@ impl Repository {
     ///
     /// A cache that fails (its disk is full) is replaced by a temporary one: see [`Index::cache_error`].
     pub async fn load_index_leniently(&self) -> Result<Vec<(IndexId, Error)>, Error> {
-        match self.sync_index().await {
+        self.load_index_of(&self.index_ids().await?).await
+    }
+
+    /// As [`Repository::load_index_leniently`], with parts that were listed before.
+    pub async fn load_index_of(&self, there: &HashSet<IndexId>) -> Result<Vec<(IndexId, Error)>, Error> {
+        match self.sync_index(there).await {
             Err(error @ Error::Cache { .. }) => {
                 let temporary = IndexCache::open(None, &self.config.repository, &self.backend.location())?;
-                if self.index.fall_back(temporary, &error) { self.sync_index().await } else { Err(error) }
+                if self.index.fall_back(temporary, &error) { self.sync_index(there).await } else { Err(error) }
             }
             result => result,
         }
     }
 
-    async fn sync_index(&self) -> Result<Vec<(IndexId, Error)>, Error> {
-        // The cache first: a part is put before it is cached, so one that is cached and not listed has gone.
+    async fn sync_index(&self, there: &HashSet<IndexId>) -> Result<Vec<(IndexId, Error)>, Error> {
         let cached = self.index.parts()?;
-        let there: HashSet<IndexId> = self
-            .list(ObjectPrefix::Indexes)
-            .await?
-            .into_iter()
-            .filter_map(|(key, _)| if let ObjectKey::Index(id) = key { Some(id) } else { None })
-            .collect();
-        let gone: Vec<IndexId> = cached.difference(&there).copied().collect();
-        self.index.remove_parts(&gone)?;
+        let gone = |there: &HashSet<IndexId>| -> Vec<IndexId> { cached.difference(there).copied().collect() };
+        if !gone(there).is_empty() {
+            // A part is put before it is cached: one that is cached now and still not listed has gone.
+            self.index.remove_parts(&gone(&self.index_ids().await?))?;
+        }
         let missing: Vec<IndexId> = there.difference(&cached).copied().collect();
         let staged = self.stage_parts(missing).await;
         // Also after a failure: what was read so far is of use to the next run, and the cache is free for others.
@@ -221,6 +229,23 @@ impl Repository {
         let failed = staged?;
         settled?;
         Ok(failed)
+    }
+
+    async fn index_ids(&self) -> Result<HashSet<IndexId>, Error> {
+        let objects = self.list(ObjectPrefix::Indexes).await?;
+        Ok(objects
+            .into_iter()
+            .filter_map(|(key, _)| if let ObjectKey::Index(id) = key { Some(id) } else { None })
+            .collect())
+    }
+
+    /// Lists the data namespace, or returns what was listed while the repository was opened: see [`Ahead::Survey`].
+    /// What was put meanwhile may not be in it; what seems to be missing is looked for again by whoever minds.
+    pub async fn survey(&self) -> Result<Survey, Error> {
+        match self.begun.wait().await {
+            Some(survey) => survey,
+            None => Ok(Survey::take(self.backend.as_ref()).await?),
+        }
     }
 
     async fn stage_parts(&self, missing: Vec<IndexId>) -> Result<Vec<(IndexId, Error)>, Error> {
@@ -270,12 +295,25 @@ impl Repository {
     pub async fn set_missing_packs_aside(&self) -> Result<usize, Error> {
         // The index first: what it lists was put before.
         let listed = self.index.packs()?;
-        let there: HashSet<(ObjectKey, u64)> = self.list(ObjectPrefix::Packs).await?.into_iter().collect();
-        let is_gone = |(id, len): &(_, u64)| !there.contains(&(ObjectKey::Pack(*id), *len));
-        let gone: HashSet<_> = listed.into_iter().filter(is_gone).map(|(id, _)| id).collect();
+        let there = self.list(ObjectPrefix::Packs).await?;
+        let there = there.into_iter().filter_map(|(key, len)| match key {
+            ObjectKey::Pack(id) => Some((id, len)),
+            _ => None,
+        });
+        let gone = missing(listed, &there.collect());
         let count = gone.len();
         self.index.set_gone(gone);
         Ok(count)
+    }
+
+    /// As [`Repository::set_missing_packs_aside`], with packs that were listed before: only where one seems to be
+    /// missing they are listed again, because a run beside this one may have put it since.
+    pub async fn set_missing_packs_aside_of(&self, there: &HashSet<(PackId, u64)>) -> Result<usize, Error> {
+        if missing(self.index.packs()?, there).is_empty() {
+            self.index.set_gone(HashSet::new());
+            return Ok(0);
+        }
+        self.set_missing_packs_aside().await
     }
 
     /// Lists objects with their lengths; strangers are left out.
@@ -338,6 +376,11 @@ impl Repository {
     }
 }
 
+/// Returns those packs that are not there whole.
+fn missing(listed: Vec<(PackId, u64)>, there: &HashSet<(PackId, u64)>) -> HashSet<PackId> {
+    listed.into_iter().filter(|pack| !there.contains(pack)).map(|(id, _)| id).collect()
+}
+
 /// Opens the index. A cache that cannot be used keeps nobody from the repository.
 fn open_index(cache: Option<&Path>, repository: &RepositoryId, location: &str) -> Result<Index, Error> {
     let opened = IndexCache::open(cache, repository, location);
@@ -351,44 +394,6 @@ fn open_index(cache: Option<&Path>, repository: &RepositoryId, location: &str) -
         }
         Err(error) => Err(error),
     }
-}
-
-/// Reads the config and checks its checksum. Its codes need keys.
-pub(super) async fn read_config(backend: &dyn Backend) -> Result<(Config, ConfigMacs), Error> {
-    let object = ObjectKey::Config.to_string();
-    let stored = backend.get(ObjectKey::Config, limits::CONFIG_BYTES_MAX).await?;
-    let (config, macs, _) =
-        Config::decode(&stored).map_err(|source| Error::Damaged { object: object.clone(), source })?;
-    if hash::ends_in_checksum(&stored) {
-        Ok((config, macs))
-    } else {
-        Err(Error::Object { object, source: crypto::Error::Checksum { what: "the config" } })
-    }
-}
-
-/// Reads one slot and checks all that needs no key.
-pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config) -> Result<Slot, Error> {
-    let key = ObjectKey::Slot(id);
-    let stored = backend.get(key, limits::SLOT_BYTES_MAX).await?;
-    slot::read(&stored, &config.repository).map_err(|source| Error::Object { object: key.to_string(), source })
-}
-
-/// Reads every slot that can be read: a damaged one must not keep the others from opening.
-async fn read_slots(backend: &dyn Backend, config: &Config) -> Result<Vec<Slot>, Error> {
-    let mut slots = Vec::new();
-    let mut listing = backend.list(ObjectPrefix::Slots);
-    let mut seen = 0;
-    while let Some(listed) = listing.try_next().await? {
-        let Listed::Object(info) = listed else { continue };
-        seen += 1;
-        limits::check("key slots", seen, limits::SLOTS_MAX)?;
-        if let ObjectKey::Slot(id) = info.key
-            && let Ok(slot) = read_slot(backend, id, config).await
-        {
-            slots.push(slot);
-        }
-    }
-    Ok(slots)
 }
 
 fn open_slots(slots: &[Slot], access: &[Access], location: &str) -> Result<Vec<KeySet>, Error> {

@@ -17,14 +17,17 @@ use crate::format::pack::{
 };
 use crate::format::padme::padded_len;
 
-/// A pack is closed before it would grow beyond this, directory and all.
-pub(super) const PACK_BYTES_TARGET: usize = 32 * 1024 * 1024;
+/// A pack is closed before it would grow beyond this, directory and all, where nothing else is asked for.
+pub(super) const PACK_BYTES_TARGET: u32 = 32 * 1024 * 1024;
+/// Room for a pack of any length: address space, of which only what is written is memory, and never moved.
+const PACK_ROOM_BYTES: usize = 64 * 1024 * 1024;
 /// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
 const SEGMENTS_TARGET: usize = 4096;
 /// Chunks after which a pack is closed: bounds the directory of packs full of tiny chunks to about 4 MiB.
 const CHUNKS_TARGET: usize = 128 * 1024;
 
 const _: () = assert!(PACK_BYTES_TARGET as u64 + limits::SEGMENT_STORED_BYTES_MAX < limits::PACK_BYTES_MAX);
+const _: () = assert!(PACK_ROOM_BYTES as u64 == limits::PACK_BYTES_MAX);
 
 /// A segment, encoded and not yet sealed.
 #[derive(Debug)]
@@ -42,8 +45,8 @@ pub(super) struct EncodedSegment {
 pub(super) struct Pack {
     /// What the index says of it.
     pub(super) record: PackRecord,
-    /// Its bytes, in parts.
-    pub(super) body: Vec<Bytes>,
+    /// Its bytes, in one piece: whoever puts them need not copy them together.
+    pub(super) body: Bytes,
 }
 
 struct Open {
@@ -52,8 +55,7 @@ struct Open {
     directory: Directory,
     /// Chunks in the directory.
     chunks: usize,
-    body: Vec<Bytes>,
-    len: usize,
+    body: Vec<u8>,
     hasher: hash::StreamHasher,
 }
 
@@ -62,20 +64,23 @@ struct Open {
 pub(super) struct PackWriter {
     keyring: Arc<Keyring>,
     kind: PackKind,
+    bytes_target: usize,
     open: Option<Open>,
 }
 
 impl PackWriter {
-    /// Starts without a pack.
-    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind) -> Self {
-        Self { keyring, kind, open: None }
+    /// Starts without a pack. Packs are closed before they would grow beyond `bytes_target`, of which more than
+    /// [`PACK_BYTES_TARGET`] counts as that.
+    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind, bytes_target: u32) -> Self {
+        let bytes_target = usize::try_from(bytes_target.min(PACK_BYTES_TARGET)).expect("it is at most 32 MiB");
+        Self { keyring, kind, bytes_target, open: None }
     }
 
     /// Adds a segment; returns the pack that is full now.
     pub(super) fn add(&mut self, segment: EncodedSegment) -> Result<Option<Pack>, Error> {
         let full = match &self.open {
             Some(open) => {
-                open.len_with(&segment) > PACK_BYTES_TARGET
+                open.len_with(&segment) > self.bytes_target
                     || open.directory.segments.len() >= SEGMENTS_TARGET
                     || open.chunks + segment.chunks.len() > CHUNKS_TARGET
             }
@@ -104,15 +109,9 @@ impl Open {
         let header = PackHeader { kind, namespace: keys.namespace(), keys: vec![entry] }.encode();
         let mut hasher = hash::StreamHasher::default();
         hasher.update(&header);
-        Ok(Self {
-            sealer,
-            len: header.len(),
-            body: vec![Bytes::from(header.clone())],
-            header,
-            directory: Directory::default(),
-            chunks: 0,
-            hasher,
-        })
+        let mut body = Vec::with_capacity(PACK_ROOM_BYTES);
+        body.extend_from_slice(&header);
+        Ok(Self { sealer, body, header, directory: Directory::default(), chunks: 0, hasher })
     }
 
     /// Returns the length, before padding, of the pack with this segment behind those that it has. Up to the
@@ -120,14 +119,18 @@ impl Open {
     fn len_with(&self, segment: &EncodedSegment) -> usize {
         let directory = Directory::len_most(self.directory.segments.len() + 1, self.chunks + segment.chunks.len());
         let sealed = usize::try_from(padded_len(directory as u64)).expect("directories are at most 16 MiB") + TAG_LEN;
-        self.len + segment.bytes.len() + TAG_LEN + DIRECTORY_HEAD_LEN + sealed + DIRECTORY_TAIL_LEN
+        self.body.len() + segment.bytes.len() + TAG_LEN + DIRECTORY_HEAD_LEN + sealed + DIRECTORY_TAIL_LEN
     }
 
     fn add(&mut self, segment: EncodedSegment) {
         let plain_len = segment.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
         self.chunks += segment.chunks.len();
         let counter = self.directory.segments.len() as u64;
-        let (nonce, sealed) = self.sealer.seal_segment(counter, segment.codec.code(), plain_len, segment.bytes);
+        let start = self.body.len();
+        let codec = segment.codec.code();
+        let nonce = self.sealer.seal_segment(counter, codec, plain_len, &segment.bytes, &mut self.body);
+        let sealed = self.body.get(start..).unwrap_or_default();
+        self.hasher.update(sealed);
         self.directory.segments.push(SegmentRecord {
             stored_len: u32::try_from(sealed.len()).expect("a segment is at most 8 MiB and a tag"),
             codec: segment.codec,
@@ -135,13 +138,11 @@ impl Open {
             nonce,
             chunks: segment.chunks,
         });
-        self.append(sealed);
     }
 
-    fn append(&mut self, bytes: Vec<u8>) {
-        self.hasher.update(&bytes);
-        self.len += bytes.len();
-        self.body.push(Bytes::from(bytes));
+    fn append(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.body.extend_from_slice(bytes);
     }
 
     fn finish(mut self, keyring: &Keyring, kind: PackKind) -> Result<Pack, Error> {
@@ -149,20 +150,20 @@ impl Open {
         let entropy = keyring.entropy.as_ref();
         let sealed = self.sealer.seal_directory(&self.header, &plain, entropy)?;
         debug_assert_eq!(sealed.len(), DIRECTORY_HEAD_LEN + plain.len() + TAG_LEN);
-        let without_padding = self.len + sealed.len() + DIRECTORY_TAIL_LEN;
+        let without_padding = self.body.len() + sealed.len() + DIRECTORY_TAIL_LEN;
         let whole = usize::try_from(padded_len(without_padding as u64)).expect("packs are at most 64 MiB");
         let padding = self.sealer.padding(whole - without_padding, entropy)?;
-        self.append(padding);
+        self.append(&padding);
         let sealed_len = u32::try_from(sealed.len()).expect("directories are at most 16 MiB");
-        self.append(sealed);
-        self.append(sealed_len.to_le_bytes().to_vec());
+        self.append(&sealed);
+        self.append(&sealed_len.to_le_bytes());
         let record = PackRecord {
             id: PackId::from_bytes(*self.hasher.finish().as_bytes()),
             kind,
-            stored_len: u32::try_from(self.len).expect("packs are at most 64 MiB"),
+            stored_len: u32::try_from(self.body.len()).expect("packs are at most 64 MiB"),
             header_len: u32::try_from(self.header.len()).expect("headers are at most 20 KiB"),
             directory: self.directory,
         };
-        Ok(Pack { record, body: self.body })
+        Ok(Pack { record, body: Bytes::from(self.body) })
     }
 }

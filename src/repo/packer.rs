@@ -125,9 +125,10 @@ impl Packer {
         index: Arc<Index>,
         pending: Pending,
         runtime: Handle,
+        pack_bytes_target: u32,
     ) -> Self {
-        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content);
-        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta);
+        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content, pack_bytes_target);
+        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta, pack_bytes_target);
         Self {
             backend,
             keyring,
@@ -173,7 +174,7 @@ impl Packer {
         let backend = Arc::clone(&self.backend);
         self.uploads.push_back(self.runtime.spawn(async move {
             // Already there means the same bytes: the name is their hash.
-            let _ = backend.put(ObjectKey::Pack(pack.record.id), pack.body).await?;
+            let _ = backend.put(ObjectKey::Pack(pack.record.id), vec![pack.body]).await?;
             Ok(pack.record)
         }));
         Ok(())

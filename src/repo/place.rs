@@ -7,7 +7,8 @@
 use std::sync::Arc;
 
 use super::Error;
-use super::open::{self, Repository};
+use super::closed::read_config;
+use super::open::Repository;
 use crate::backend::{self, Backend};
 use crate::crypto::keys::KeySet;
 use crate::format::config::{Config, ConfigMacs, Part};
@@ -23,6 +24,16 @@ pub enum SecretsStore {
     At(Arc<dyn Backend>),
     /// In a store that cannot be reached.
     Unreachable(backend::Error),
+}
+
+impl SecretsStore {
+    /// Reads the config of the store that was named, `None` where none can be asked.
+    pub(super) async fn read(&self) -> Option<Result<SecretsConfig, Error>> {
+        match self {
+            Self::At(backend) => Some(read_config(backend.as_ref()).await),
+            Self::Unnamed | Self::Unreachable(_) => None,
+        }
+    }
 }
 
 /// Where the secrets are, as far as it was proven.
@@ -44,10 +55,12 @@ pub(super) type SecretsConfig = (Config, ConfigMacs);
 impl SecretsPlace {
     /// Finds out where the secrets are. Fails where what was named cannot be meant; a store of secrets that cannot be
     /// used is remembered as such: the data is not to suffer from it.
-    pub(super) async fn find(
+    /// `found` is what [`SecretsStore::read`] gave.
+    pub(super) fn find(
         config: &Config,
         location: &str,
         store: SecretsStore,
+        found: Option<Result<SecretsConfig, Error>>,
     ) -> Result<(Self, Option<SecretsConfig>), Error> {
         match (config.part(), store) {
             (Part::Whole | Part::Secrets, SecretsStore::Unnamed) => Ok((Self::Here, None)),
@@ -55,10 +68,12 @@ impl SecretsPlace {
             (Part::Secrets, _) => Err(Error::OnlySecrets { location: location.to_owned() }),
             (Part::Data, SecretsStore::Unnamed) => Ok((Self::Unnamed, None)),
             (Part::Data, SecretsStore::Unreachable(error)) => Ok((Self::Unusable(Arc::new(error.into())), None)),
-            (Part::Data, SecretsStore::At(backend)) => match read_own(config, backend.as_ref()).await {
-                Ok(found) => Ok((Self::There(backend), Some(found))),
-                Err(error) => Ok((Self::Unusable(Arc::new(error)), None)),
-            },
+            (Part::Data, SecretsStore::At(backend)) => {
+                match found.unwrap_or(Err(Error::Stopped)).and_then(|found| own(config, backend.as_ref(), found)) {
+                    Ok(found) => Ok((Self::There(backend), Some(found))),
+                    Err(error) => Ok((Self::Unusable(Arc::new(error)), None)),
+                }
+            }
         }
     }
 
@@ -86,9 +101,8 @@ impl SecretsPlace {
     }
 }
 
-/// Reads the config of the secrets' own store and compares it with what belongs to the data's.
-async fn read_own(config: &Config, backend: &dyn Backend) -> Result<SecretsConfig, Error> {
-    let (found, macs) = open::read_config(backend).await?;
+/// Compares the config of the secrets' own store with what belongs to the data's.
+fn own(config: &Config, backend: &dyn Backend, (found, macs): SecretsConfig) -> Result<SecretsConfig, Error> {
     let expected = config.of_part(Part::Secrets);
     if found == expected {
         return Ok((found, macs));
@@ -100,11 +114,6 @@ async fn read_own(config: &Config, backend: &dyn Backend) -> Result<SecretsConfi
         Part::Secrets => "those of another repository",
     };
     Err(Error::NotItsSecrets { location: backend.location(), found })
-}
-
-/// Returns which part of a repository lies in a backend, as its config says. Without a key that is not proven.
-pub async fn part_of(backend: &dyn Backend) -> Result<Part, Error> {
-    Ok(open::read_config(backend).await?.0.part())
 }
 
 impl Repository {

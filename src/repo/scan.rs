@@ -47,7 +47,7 @@ pub struct ScannedPack {
 /// key: checksums and structure. Returns what is wrong with which.
 pub async fn check_without_keys(backend: &dyn crate::backend::Backend) -> Result<Vec<(ObjectKey, Error)>, Error> {
     use futures::TryStreamExt as _;
-    let config = match super::open::read_config(backend).await {
+    let config = match super::closed::read_config(backend).await {
         Ok((config, _)) => config,
         Err(error) => return Ok(vec![(ObjectKey::Config, error)]),
     };
@@ -59,7 +59,7 @@ pub async fn check_without_keys(backend: &dyn crate::backend::Backend) -> Result
         seen += 1;
         limits::check("key slots", seen, limits::SLOTS_MAX)?;
         if let ObjectKey::Slot(id) = info.key
-            && let Err(error) = super::open::read_slot(backend, id, &config).await
+            && let Err(error) = super::closed::read_slot(backend, id, &config).await
         {
             wrong.push((info.key, error));
         }
@@ -257,8 +257,8 @@ impl Repository {
         let mut wrong = Vec::new();
         for key in objects {
             let checked = match key {
-                ObjectKey::Slot(id) => super::open::read_slot(backend, id, expected).await.map(|_| ()),
-                ObjectKey::Config => super::open::read_config(backend).await.and_then(|(config, _)| {
+                ObjectKey::Slot(id) => super::closed::read_slot(backend, id, expected).await.map(|_| ()),
+                ObjectKey::Config => super::closed::read_config(backend).await.and_then(|(config, _)| {
                     let is_same = config == *expected;
                     is_same.then_some(()).ok_or_else(|| Error::WrongContent { object: key.to_string() })
                 }),

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use zstd::zstd_safe::{CCtx, CParameter, Strategy, compress_bound};
 
-use crate::format::envelope::{Codec, TAG_LEN};
+use crate::format::envelope::Codec;
 use crate::format::limits;
 
 /// How hard to compress.
@@ -109,17 +109,13 @@ pub(super) struct Encoders {
 impl Encoders {
     /// Encodes a body; `None` for what does not shrink: it is stored. Behind a body that did not shrink,
     /// incompressible input is told by compressing a part of it from the middle fast, so that a stream of it costs
-    /// a hundredth. The result has room for the tag of its seal.
+    /// a hundredth.
     #[must_use]
     pub(super) fn encode(&self, plain: &[u8], effort: Effort) -> Option<Vec<u8>> {
         let idle = self.lock().pop();
         // What an encoder for something else holds, tables of level 9 for one, is given back.
         let mut encoder = idle.filter(|idle| idle.effort == effort).unwrap_or_else(|| Encoder::new(effort));
-        let encoded = encoder.encode(plain, self.is_doubtful.load(Ordering::Relaxed)).map(|encoded| {
-            let mut own = Vec::with_capacity(encoded.len() + TAG_LEN);
-            own.extend_from_slice(encoded);
-            own
-        });
+        let encoded = encoder.encode(plain, self.is_doubtful.load(Ordering::Relaxed)).map(<[u8]>::to_vec);
         self.is_doubtful.store(encoded.is_none(), Ordering::Relaxed);
         let mut idle = self.lock();
         if idle.len() < IDLE_MOST {

@@ -245,6 +245,25 @@ async fn a_server_that_does_not_answer_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn an_answer_that_cannot_be_read_is_asked_for_again_a_few_times_and_one_that_broke_off_for_long() {
+    let scene = Scene::new(Faults::default()).await;
+    create(&scene.plain, pack(1), &content(9)).await;
+    scene.faults(|faults| faults.garbled = 2);
+    assert_eq!(listed(&scene.retrying).await.unwrap(), BTreeSet::from([pack(1)]));
+    assert_eq!(scene.traffic.retries(), 2);
+    // A page for people is no receipt of a put either.
+    scene.faults(|faults| faults.garbled = 1);
+    assert!(scene.plain.put(pack(2), vec![content(9)]).await.is_err());
+    assert_eq!(scene.stored(pack(2)), None);
+    scene.faults(|faults| faults.garbled = u32::MAX);
+    let error = listed(&scene.retrying).await.unwrap_err();
+    assert!(causes(&error).contains("given up after 4 attempts"), "{}", causes(&error));
+    assert!(causes(&error).contains("that cannot be read"), "{}", causes(&error));
+    scene.faults(|faults| (faults.garbled, faults.cut_listings) = (0, 20));
+    assert_eq!(listed(&scene.retrying).await.unwrap(), BTreeSet::from([pack(1)]));
+}
+
+#[tokio::test]
 async fn a_server_that_knows_no_ranges_is_found_out() {
     let scene = Scene::new(Faults { ignore_range: true, ..Faults::default() }).await;
     create(&scene.plain, pack(1), &content(90)).await;

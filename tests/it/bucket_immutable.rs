@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::Value;
 
-use crate::support::cli::{Vault, archive, write_mode};
+use crate::support::cli::{Ran, Vault, archive, write_mode};
 use crate::support::minio::Minio;
 use crate::support::repository::noise;
 use crate::support::s3_server::{Program, S3Server};
@@ -49,9 +49,13 @@ async fn credentials_that_only_put_get_and_list_are_enough_for_every_night_and_e
 
 /// Until when each object is locked, by name.
 async fn locks(server: &S3Server) -> BTreeMap<String, SystemTime> {
+    locks_in(server, "vault").await
+}
+
+async fn locks_in(server: &S3Server, bucket: &str) -> BTreeMap<String, SystemTime> {
     let mut found = BTreeMap::new();
-    for name in server.keys("vault").await {
-        let answer = server.client.head_object().bucket("vault").key(&name).send().await.unwrap();
+    for name in server.keys(bucket).await {
+        let answer = server.client.head_object().bucket(bucket).key(&name).send().await.unwrap();
         let until = answer.object_lock_retain_until_date();
         let until = until.map_or(SystemTime::UNIX_EPOCH, |until| SystemTime::try_from(*until).unwrap());
         found.insert(name, until);
@@ -155,20 +159,40 @@ async fn a_bucket_without_locks_says_so_and_the_snapshot_is_reported() {
 #[tokio::test]
 async fn what_an_attacker_deleted_and_replaced_is_read_as_it_was() {
     let Some(server) = Minio::start().await else { return };
-    server.bucket("vault").await;
+    everything_is_read_as_it_was(&server).await;
+}
+
+/// This one tells wrong times of old states: their ids tell the right ones.
+#[tokio::test]
+async fn a_second_kind_of_server_gives_what_was_deleted_and_replaced_as_it_was() {
+    let Some(server) = S3Server::start(Program::Versitygw).await else { return };
+    everything_is_read_as_it_was(&server).await;
+}
+
+/// Makes a bucket that keeps what is deleted or replaced.
+async fn keep_old_states(server: &S3Server, bucket: &str) {
+    server.bucket(bucket).await;
     let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
-    let request = server.client.put_bucket_versioning().bucket("vault");
-    request.versioning_configuration(enabled).send().await.unwrap();
+    server.client.put_bucket_versioning().bucket(bucket).versioning_configuration(enabled).send().await.unwrap();
+}
+
+/// Returns the time. One of the servers tells times in whole seconds: what happens next is in another second.
+async fn moment() -> String {
+    let then = jiff::Timestamp::now();
+    while jiff::Timestamp::now().as_second() == then.as_second() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    then.to_string()
+}
+
+async fn everything_is_read_as_it_was(server: &S3Server) {
+    keep_old_states(server, "vault").await;
     let vault = Vault::empty_in_bucket(&server.endpoint, "s3://vault/p");
     let now = || jiff::Timestamp::now().to_string();
     let before = now();
     vault.init().expect(0);
     vault.run_fed(["snapshot", "--from", "mongodb=-"], &archive()).expect(0);
-    let then = now();
-    // One of the servers tells times in whole seconds: what happens is in another second.
-    while jiff::Timestamp::now().as_second() == then.parse::<jiff::Timestamp>().unwrap().as_second() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let then = moment().await;
     for (number, name) in server.keys("vault").await.into_iter().enumerate() {
         if number % 3 == 0 {
             server.put("vault", &name, b"canary: not what it was").await;
@@ -198,4 +222,46 @@ async fn what_an_attacker_deleted_and_replaced_is_read_as_it_was() {
     let output = plain.env("ORKVAULT_REPOSITORY", "s3://plain").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("keeps no old states"), "{said}");
+}
+
+#[tokio::test]
+async fn a_copy_takes_a_bucket_as_it_was_and_locks_what_it_has_taken() {
+    let Some(server) = Minio::start().await else { return };
+    keep_old_states(&server, "vault").await;
+    server.client.create_bucket().bucket("offsite").object_lock_enabled_for_bucket(true).send().await.unwrap();
+    let from = Vault::empty_in_bucket(&server.endpoint, "s3://vault/p");
+    let to = Vault::empty_in_bucket(&server.endpoint, "s3://offsite");
+    from.init().expect(0);
+    to.init().expect(0);
+    let stack = from.stack("staging");
+    let night = ["snapshot", "--from", "mongodb=-", "-c", "secrets", "--yes", "--json"];
+    let night = night.into_iter().chain(["--stack-dir", stack.to_str().unwrap()]);
+    let first = from.run_fed(night.clone(), &archive()).expect(0).json();
+    let then = moment().await;
+    // A newer night, and then everything that is needed to read either goes.
+    from.run_fed(night, &archive()).expect(0);
+    for name in server.keys("vault").await {
+        server.client.delete_object().bucket("vault").key(&name).send().await.unwrap();
+    }
+    let copy = |more: &[&str]| {
+        let mut command = to.command(["copy", "--from", "s3://vault/p", "--all", "--json"]);
+        command.args(more).env("ORKVAULT_FROM_PASSPHRASE_FILE", from.path("data.pass"));
+        command.env("ORKVAULT_FROM_SECRETS_PASSPHRASE_FILE", from.path("secrets.pass"));
+        Ran::new(command.output().unwrap())
+    };
+    copy(&["--lock-days", "3"]).expect(10);
+    let ran = copy(&["--as-of", &then, "--lock-days", "3"]).expect(0).json();
+    let copied = ran["copied"].as_array().unwrap();
+    assert_eq!((copied.len(), &copied[0]["from"]), (1, &first["snapshot"]), "{ran}");
+    let found = locks_in(&server, "offsite").await;
+    for (name, until) in &found {
+        assert!(*until > in_days(3) && *until < in_days(5), "{name} {until:?}");
+    }
+    assert_eq!(ran["lock"]["objects"], found.len());
+    assert!(to.run_all(["dump", "latest", "mongodb/mongo.archive"]).expect(0).stdout == archive());
+    assert!(to.run_all(["dump", "latest", "secrets/.env"]).expect(0).text().contains("canary-mongo"));
+    to.run_all(["check", "--read-data"]).expect(0);
+    // Once more, and it is there.
+    let again = copy(&["--as-of", &then]).expect(0).json();
+    assert_eq!(again["copied"].as_array().unwrap().len(), 0);
 }

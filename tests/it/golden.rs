@@ -251,10 +251,10 @@ fn pack(keys: &KeySet, entropy: &Fixed, kind: PackKind) -> (PackRecord, Value) {
     let mut directory = Directory::default();
     for (counter, (codec, encoded, chunks)) in (0..).zip(&segments) {
         let plain_len = chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
-        let (nonce, sealed) = sealer.seal_segment(counter, codec.code(), plain_len, encoded.to_vec());
-        let stored_len = u32::try_from(sealed.len()).unwrap();
+        let start = stored.len();
+        let nonce = sealer.seal_segment(counter, codec.code(), plain_len, encoded, &mut stored);
+        let stored_len = u32::try_from(stored.len() - start).unwrap();
         directory.segments.push(SegmentRecord { stored_len, codec: *codec, key: 0, nonce, chunks: chunks.clone() });
-        stored.extend_from_slice(&sealed);
     }
     let plain = directory.encode_padded();
     let sealed = sealer.seal_directory(&header, &plain, entropy).unwrap();

@@ -90,6 +90,14 @@ pub enum S3Error {
         /// The last of the causes.
         reason: String,
     },
+    /// An answer that is whole and makes no sense: perhaps not of a store at all.
+    #[error("an answer from {endpoint} that cannot be read: {reason}")]
+    Garbled {
+        /// The server's address.
+        endpoint: String,
+        /// The last of the causes.
+        reason: String,
+    },
     /// The server does not know how.
     #[error("the server cannot do this (status {status}, {code})")]
     NotSupported {
@@ -122,6 +130,12 @@ pub enum S3Error {
         /// Its name.
         bucket: String,
     },
+    /// The server does not say, or not truly, when an object was what.
+    #[error("the server does not tell when each state of {name} was put")]
+    StateTimes {
+        /// The object's.
+        name: String,
+    },
     /// The bucket does not lock objects.
     #[error("bucket {bucket} was made without object lock")]
     NoLocks {
@@ -152,6 +166,7 @@ impl S3Error {
             }
             Self::NoSuchBucket { .. } => ErrorKind::NotFound,
             Self::Full { .. } => ErrorKind::Full,
+            Self::Garbled { .. } => ErrorKind::Garbled,
             Self::BucketDenied { .. } | Self::Busy { .. } | Self::Unreachable { .. } | Self::Body { .. } => {
                 ErrorKind::Transient
             }
@@ -162,6 +177,7 @@ impl S3Error {
             | Self::Answer { .. }
             | Self::ListingRepeats { .. }
             | Self::NoOldStates { .. }
+            | Self::StateTimes { .. }
             | Self::NoLocks { .. }
             | Self::Status { .. } => ErrorKind::Other,
         }
@@ -178,6 +194,16 @@ pub(super) struct Refusal {
     reason: String,
     /// Whether the request could not even be made.
     is_unsent: bool,
+    /// Whether the whole answer came.
+    is_whole: bool,
+}
+
+impl Refusal {
+    /// Of an answer that says that all is well and lacks what that would mean.
+    pub(super) fn lacks(what: &str) -> Self {
+        let reason = format!("it has no {what}");
+        Self { status: 200, code: String::new(), message: String::new(), reason, is_unsent: false, is_whole: true }
+    }
 }
 
 impl<E> From<SdkError<E>> for Refusal
@@ -191,6 +217,8 @@ where
             message: error.message().unwrap_or_default().chars().take(MESSAGE_CHARS_MAX).collect(),
             reason: innermost(&error),
             is_unsent: matches!(error, SdkError::ConstructionFailure(_)),
+            // In memory is what was read to its end.
+            is_whole: error.raw_response().is_some_and(|response| response.body().bytes().is_some()),
         }
     }
 }
@@ -298,7 +326,7 @@ impl Bucket {
 
     /// Returns what a refused request means.
     pub(super) fn classify(&self, refusal: Refusal) -> S3Error {
-        let Refusal { status, code, message, reason, is_unsent } = refusal;
+        let Refusal { status, code, message, reason, is_unsent, is_whole } = refusal;
         match (code.as_str(), status) {
             ("RequestTimeTooSkewed" | "RequestExpired", _) => S3Error::ClockSkew { code },
             ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired", _) => S3Error::Expired { code },
@@ -332,6 +360,7 @@ impl Bucket {
             (_, 401) => S3Error::Credentials { code: "401".to_owned() },
             (_, 403) => S3Error::AccessDenied { code },
             (_, 0) if is_unsent => S3Error::Status { status, code: "not sent".to_owned(), message: reason },
+            (_, 200..=299) if is_whole => S3Error::Garbled { endpoint: self.endpoint.clone(), reason },
             (_, 0) | (_, 200..=299) => S3Error::Unreachable { endpoint: self.endpoint.clone(), reason },
             _ => S3Error::Status { status, code, message },
         }

@@ -91,7 +91,7 @@ impl S3Backend {
     }
 
     async fn try_put(&self, key: ObjectKey, body: &[Bytes], len: u64) -> Result<Tried, Error> {
-        let tried = if len > self.part_bytes {
+        let tried = if len > self.whole_bytes_max {
             self.try_parts(key, body, len).await
         } else {
             self.try_whole(key, body, len).await
@@ -129,8 +129,12 @@ impl S3Backend {
             .set_checksum_crc32(self.checksum(&body))
             // In memory and not streamed: the signature covers every byte, so that none changes on the way.
             .body(ByteStream::from(body));
-        request.customize().config_override(bucket.upload_limits(len)).send().await.map_err(Refusal::from)?;
-        Ok(())
+        let sent = request.customize().config_override(bucket.upload_limits(len)).send().await;
+        // Whatever says yes and names no state of an object is no store.
+        match sent.map_err(Refusal::from)?.e_tag() {
+            Some(_) => Ok(()),
+            None => Err(Refusal::lacks("etag")),
+        }
     }
 
     /// In parts, one after another; what fails is taken back, so that nothing stays that costs money.
@@ -172,7 +176,7 @@ impl S3Backend {
         let mut parts = Vec::new();
         let mut number = 1;
         loop {
-            // One part in memory besides the object itself.
+            // Of an object in one piece, a slice; else one part in memory besides the object itself.
             let part = pieces.take(part_len);
             if part.is_empty() {
                 return Ok(parts);
@@ -263,6 +267,12 @@ struct Pieces<'a> {
 impl Pieces<'_> {
     /// Returns the next `len` bytes, fewer at the end, none behind it.
     fn take(&mut self, len: usize) -> Bytes {
+        if let [whole] = self.body {
+            let end = self.at.saturating_add(len).min(whole.len());
+            let part = whole.slice(self.at..end);
+            self.at = end;
+            return part;
+        }
         let mut part = BytesMut::new();
         while part.len() < len {
             let Some(piece) = self.body.get(self.piece) else { break };
@@ -292,5 +302,12 @@ mod tests {
         let parts: Vec<Bytes> = (0..4).map(|_| pieces.take(3)).collect();
         assert_eq!(parts, ["abc", "def", "gh", ""]);
         assert_eq!(joined(&body, 8), "abcdefgh");
+        // One piece is not copied.
+        let body = [Bytes::from_static(b"abcdefgh")];
+        let mut pieces = Pieces { body: &body, piece: 0, at: 0 };
+        let parts: Vec<Bytes> = (0..4).map(|_| pieces.take(3)).collect();
+        assert_eq!(parts, ["abc", "def", "gh", ""]);
+        assert_eq!(parts[1].as_ptr(), body[0][3..].as_ptr());
+        assert_eq!(joined(&body, 8).as_ptr(), body[0].as_ptr());
     }
 }

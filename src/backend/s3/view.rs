@@ -19,21 +19,13 @@ use super::client::{Bucket, Refusal, S3Error};
 use super::list::{PAGE_NAMES, decode};
 use super::probe::Versioning;
 use super::read::{self, Which};
+use super::states::{Said, State, States};
 use super::{S3Backend, S3Options};
 use crate::backend::{Backend, Error, Listed, ObjectInfo, Operation, Put, Request};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 /// Pages of the list of states: at 1000 states each.
 const PAGES_MAX: u32 = 1_000_000;
-
-/// The state of an object that counts.
-#[derive(Debug, Clone)]
-struct State {
-    /// When it was put, or removed.
-    since: SystemTime,
-    /// `None` where it was removed.
-    content: Option<(String, u64)>,
-}
 
 /// A backend that shows a bucket as it was. See the head of this file.
 pub struct S3View {
@@ -67,7 +59,7 @@ impl S3View {
         {
             return Err(bucket.error(Operation::List, None, S3Error::NoOldStates { bucket: bucket.name.clone() }));
         }
-        let mut states = BTreeMap::new();
+        let mut states = States::new(self.as_of);
         let (mut name_marker, mut id_marker): (Option<String>, Option<String>) = (None, None);
         for _ in 0..PAGES_MAX {
             bucket.count(Request::List, 0);
@@ -81,15 +73,17 @@ impl S3View {
             let is_encoded = answer.encoding_type() == Some(&EncodingType::Url);
             for version in answer.versions() {
                 let len = version.size().and_then(|len| u64::try_from(len).ok());
-                let content = version.version_id().map(str::to_owned).zip(len);
-                let content = content.ok_or_else(|| self.wrong(S3Error::Answer { field: "version" }))?;
-                self.take(&mut states, version.key(), is_encoded, version.last_modified(), Some(content));
+                let len = len.ok_or_else(|| self.wrong(S3Error::Answer { field: "version" }))?;
+                let (id, is_latest) = (version.version_id(), version.is_latest());
+                let said = self.said(id, version.last_modified(), is_latest, Some(len))?;
+                self.take(&mut states, version.key(), is_encoded, &said)?;
             }
             for removed in answer.delete_markers() {
-                self.take(&mut states, removed.key(), is_encoded, removed.last_modified(), None);
+                let said = self.said(removed.version_id(), removed.last_modified(), removed.is_latest(), None)?;
+                self.take(&mut states, removed.key(), is_encoded, &said)?;
             }
             if !answer.is_truncated().unwrap_or(false) {
-                return Ok(states);
+                return states.finish().map_err(|error| self.wrong(error));
             }
             let next = answer.next_key_marker().filter(|name| !name.is_empty()).map(str::to_owned);
             let next_id = answer.next_version_id_marker().map(str::to_owned);
@@ -105,31 +99,25 @@ impl S3View {
         self.bucket.error(Operation::List, None, error)
     }
 
-    /// Keeps the newest state that was there at the moment. Names that are no objects of ours are left out.
-    fn take(
+    fn said<'a>(
         &self,
-        states: &mut BTreeMap<ObjectKey, State>,
-        name: Option<&str>,
-        is_encoded: bool,
-        since: Option<&DateTime>,
-        content: Option<(String, u64)>,
-    ) {
-        let (Some(name), Some(since)) = (name, since.and_then(exact)) else { return };
+        id: Option<&'a str>,
+        time: Option<&DateTime>,
+        is_latest: Option<bool>,
+        len: Option<u64>,
+    ) -> Result<Said<'a>, Error> {
+        let missing = || self.wrong(S3Error::Answer { field: "version" });
+        let (id, time) = (id.ok_or_else(missing)?, time.and_then(exact).ok_or_else(missing)?);
+        Ok(Said { id, time, is_latest: is_latest.unwrap_or(false), len })
+    }
+
+    /// Takes one state. Names that are no objects of ours are left out.
+    fn take(&self, states: &mut States, name: Option<&str>, is_encoded: bool, said: &Said<'_>) -> Result<(), Error> {
+        let Some(name) = name else { return Ok(()) };
         let name = if is_encoded { decode(name) } else { Some(name.to_owned()) };
         let inside = name.as_deref().and_then(|name| name.strip_prefix(&self.bucket.prefix));
-        let Some(Ok(key)) = inside.map(str::parse::<ObjectKey>) else { return };
-        if since > self.as_of {
-            return;
-        }
-        // Of one moment, what was put counts, and of two the one that the server names first: the newer.
-        let is_newer = states.get(&key).is_none_or(|state| match since.cmp(&state.since) {
-            std::cmp::Ordering::Greater => true,
-            std::cmp::Ordering::Equal => state.content.is_none() && content.is_some(),
-            std::cmp::Ordering::Less => false,
-        });
-        if is_newer {
-            states.insert(key, State { since, content });
-        }
+        let Some(Ok(key)) = inside.map(str::parse::<ObjectKey>) else { return Ok(()) };
+        states.take(key, said).map_err(|error| self.wrong(error))
     }
 
     async fn version(&self, key: ObjectKey) -> Result<(String, u64), Error> {

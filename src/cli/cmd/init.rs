@@ -38,6 +38,8 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
         Some(apart) => Some(location::backend(settings, apart, Want::New).await?),
         None => None,
     };
+    // The first night need not ask for the key slots again.
+    let backend = location::keep_copies(&store, backend, settings.cache_dir().as_deref());
     let now_secs = u64::try_from(jiff::Timestamp::now().as_second()).unwrap_or(0);
     let mut options = InitOptions::new(now_secs);
     if args.kdf_low_memory {

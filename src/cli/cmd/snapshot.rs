@@ -13,6 +13,7 @@ use crate::cli::args::SnapshotArgs;
 use crate::cli::components::{self, CaptureOptions};
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
+use crate::cli::location::Location;
 use crate::cli::output::{Report, error_line, raw_stdin};
 use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
@@ -26,6 +27,10 @@ use crate::repo::{Compression, WriterOptions};
 
 /// What names this program in manifests.
 const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
+
+/// Packs that go into a bucket: shorter, so that each is one request, and so that what is under way is not more memory
+/// than a directory takes, where hardly more than one is.
+const BUCKET_PACK_BYTES: u32 = 16 << 20;
 
 /// Captures and commits. Incomplete is an exit code of its own.
 pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Report, Error> {
@@ -57,11 +62,9 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         host: settings.host(),
         tool: TOOL.to_owned(),
         tags: args.tag.clone(),
+        newest: newest::expected(settings, &opened.repository),
         writer: writer_options(settings, args.compression_level, args.piece_cache_mib),
     };
-    if let Some(lost) = newest::lost(settings, &opened.repository).await? {
-        error_line(&format!("warning: {} {}; orkvault check says what else is missing", lost.object, lost.problem));
-    }
     let progress = TerminalProgress::new(settings.show);
     let outcome = snapshot(&opened.repository, sources, &options, &progress, &HostClock).await;
     let outcome = match outcome {
@@ -114,6 +117,9 @@ fn nothing_captured(error: Error) -> Error {
 
 pub(super) fn writer_options(settings: &Settings, level: Option<i32>, piece_cache_mib: Option<u32>) -> WriterOptions {
     let mut options = WriterOptions::default();
+    if matches!(settings.repository().location(), Ok(Location::Bucket { .. })) {
+        options.pack_bytes_target = BUCKET_PACK_BYTES;
+    }
     if let Some(level) = level.or(settings.config.compression_level) {
         options.compression = Compression::of_level(level);
     }

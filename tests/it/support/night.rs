@@ -24,6 +24,7 @@ pub fn options() -> SnapshotOptions {
         host: "host".to_owned(),
         tool: "orkvault test".to_owned(),
         tags: Vec::new(),
+        newest: None,
         writer: WriterOptions::default(),
     }
 }

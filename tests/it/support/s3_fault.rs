@@ -85,6 +85,10 @@ pub(crate) struct Faults {
     pub(crate) refuse_parts: Option<(u32, u16, &'static str)>,
     /// Bodies of objects come so many bytes at a time, with a pause behind each.
     pub(crate) drip: Option<(usize, Duration)>,
+    /// Requests that are answered with a page for people, before one is right.
+    pub(crate) garbled: u32,
+    /// Answers with half of what was announced, of so many listings.
+    pub(crate) cut_listings: u32,
     /// Every answer comes so much later.
     pub(crate) latency: Duration,
 }
@@ -214,6 +218,11 @@ impl Response {
         Self::new(200, body.into_bytes())
     }
 
+    /// The same, broken off in the middle.
+    fn cut(self) -> Self {
+        Self { sent: self.sent / 2, end: End::Cut, ..self }
+    }
+
     /// No answer.
     pub(super) fn silence(end: End) -> Self {
         Self { is_silent: true, end, ..Self::new(0, Vec::new()) }
@@ -339,6 +348,10 @@ fn answer(world: &mut World, request: &Request) -> Response {
         world.faults.silent -= 1;
         return Response::silence(End::Stalled);
     }
+    if world.faults.garbled > 0 {
+        world.faults.garbled -= 1;
+        return Response::xml("<html><body>Please log in".to_owned());
+    }
     if world.faults.busy > 0 {
         world.faults.busy -= 1;
         return Response::error(503, "SlowDown");
@@ -372,6 +385,10 @@ fn answer(world: &mut World, request: &Request) -> Response {
         "HeadBucket" if world.faults.refuse_bucket_heads => Response::new(403, Vec::new()),
         "HeadBucket" if world.buckets.contains_key(bucket) => Response::new(200, Vec::new()),
         "HeadBucket" => Response::new(404, Vec::new()),
+        "ListObjectsV2" if world.faults.cut_listings > 0 => {
+            world.faults.cut_listings -= 1;
+            list_objects(world, bucket, request).cut()
+        }
         "ListObjectsV2" => list_objects(world, bucket, request),
         "GetBucketSetting" => Response::error(501, "NotImplemented"),
         "HeadObject" => head_object(world, bucket, key),

@@ -1,0 +1,186 @@
+//! A repository before a key: what is read of its stores at once, so that opening it takes two round trips and not ten.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use tokio::task::JoinSet;
+
+use super::Error;
+use super::open::{Access, OpenOptions, Repository};
+use super::place::{SecretsConfig, SecretsPlace, SecretsStore};
+use crate::backend::{self, Backend, Listed};
+use crate::crypto::slot;
+use crate::crypto::{self, hash};
+use crate::format::config::{Config, ConfigMacs, Part};
+use crate::format::id::{IndexId, PackId, SlotId, SnapshotId};
+use crate::format::limits;
+use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
+use crate::format::slot::Slot;
+
+/// Key slots that are read at the same time.
+const SLOTS_AT_ONCE: usize = 8;
+
+/// What a run will need besides the keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ahead {
+    /// Nothing that is asked for before it is needed.
+    Nothing,
+    /// What is in the data namespace: see [`Repository::survey`].
+    Survey,
+}
+
+/// A repository that no key has opened yet. Nothing in it is proven but checksums.
+pub struct Closed {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) config: Config,
+    pub(super) macs: ConfigMacs,
+    slots: Vec<(SlotId, Bytes)>,
+    pub(super) secrets: SecretsPlace,
+    pub(super) secrets_config: Option<SecretsConfig>,
+    pub(super) begun: Begun,
+}
+
+impl Closed {
+    /// Reads config and key slots, and begins what is asked for ahead. Fails with [`backend::Error::NoRepository`] where
+    /// there is no config.
+    pub async fn look(backend: Arc<dyn Backend>, secrets: SecretsStore, ahead: Ahead) -> Result<Self, Error> {
+        let begun = match ahead {
+            Ahead::Nothing => Begun::default(),
+            Ahead::Survey => Begun::begin(&backend),
+        };
+        let (config, slots, apart) =
+            futures::join!(read_config(backend.as_ref()), read_slots(backend.as_ref()), secrets.read());
+        // The config's own error first: without one there is no repository.
+        let (config, macs) = config?;
+        let (secrets, secrets_config) = SecretsPlace::find(&config, &backend.location(), secrets, apart)?;
+        Ok(Self { backend, config, macs, slots: slots?, secrets, secrets_config, begun })
+    }
+
+    /// Returns which part of a repository lies there, as its config says.
+    #[must_use]
+    pub fn part(&self) -> Part {
+        self.config.part()
+    }
+
+    /// Names the store of the secrets, where [`Closed::look`] was not told of one.
+    pub async fn with_secrets(self, secrets: SecretsStore) -> Result<Self, Error> {
+        let apart = secrets.read().await;
+        let (secrets, secrets_config) = SecretsPlace::find(&self.config, &self.backend.location(), secrets, apart)?;
+        Ok(Self { secrets, secrets_config, ..self })
+    }
+
+    /// Opens it with everything in `access`; each must open a slot. Does not read the index yet.
+    pub async fn open(self, access: Vec<Access>, options: OpenOptions) -> Result<Repository, Error> {
+        Repository::open_closed(self, access, options).await
+    }
+
+    /// Returns every slot that can be used: a damaged one must not keep the others from opening.
+    pub(super) fn slots(&self) -> Vec<Slot> {
+        usable(&self.slots, &self.config)
+    }
+}
+
+/// What the data namespace had when it was listed, or a little later.
+#[derive(Debug, Clone, Default)]
+pub struct Survey {
+    /// Snapshots.
+    pub snapshots: Vec<SnapshotId>,
+    /// Index parts.
+    pub indexes: HashSet<IndexId>,
+    /// Packs, with their lengths.
+    pub packs: HashSet<(PackId, u64)>,
+}
+
+impl Survey {
+    pub(super) async fn take(backend: &dyn Backend) -> Result<Self, backend::Error> {
+        let mut survey = Self::default();
+        let mut listing = backend.list(ObjectPrefix::Namespace(Namespace::Data));
+        while let Some(listed) = listing.try_next().await? {
+            let Listed::Object(info) = listed else { continue };
+            match info.key {
+                ObjectKey::Snapshot(Namespace::Data, id) => survey.snapshots.push(id),
+                ObjectKey::Index(id) => drop(survey.indexes.insert(id)),
+                ObjectKey::Pack(id) => drop(survey.packs.insert((id, info.len))),
+                _ => {}
+            }
+        }
+        Ok(survey)
+    }
+}
+
+/// A survey that was begun and is waited for by one. Dropped, it ends.
+#[derive(Default)]
+pub(super) struct Begun(Mutex<Option<JoinSet<Result<Survey, backend::Error>>>>);
+
+impl Begun {
+    fn begin(backend: &Arc<dyn Backend>) -> Self {
+        let backend = Arc::clone(backend);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move { Survey::take(backend.as_ref()).await });
+        Self(Mutex::new(Some(tasks)))
+    }
+
+    /// Returns what was begun, once.
+    pub(super) async fn wait(&self) -> Option<Result<Survey, Error>> {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let done = tasks.join_next().await?;
+        Some(done.map_err(|_| Error::Stopped).and_then(|survey| Ok(survey?)))
+    }
+}
+
+/// Reads the config and checks its checksum. Its codes need keys.
+pub(super) async fn read_config(backend: &dyn Backend) -> Result<(Config, ConfigMacs), Error> {
+    let object = ObjectKey::Config.to_string();
+    let stored = match backend.get(ObjectKey::Config, limits::CONFIG_BYTES_MAX).await {
+        Err(backend::Error::NotFound { .. }) => {
+            return Err(backend::Error::NoRepository { location: backend.location() }.into());
+        }
+        stored => stored?,
+    };
+    let (config, macs, _) =
+        Config::decode(&stored).map_err(|source| Error::Damaged { object: object.clone(), source })?;
+    if hash::ends_in_checksum(&stored) {
+        Ok((config, macs))
+    } else {
+        Err(Error::Object { object, source: crypto::Error::Checksum { what: "the config" } })
+    }
+}
+
+/// Reads one slot and checks all that needs no key.
+pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config) -> Result<Slot, Error> {
+    let key = ObjectKey::Slot(id);
+    let stored = backend.get(key, limits::SLOT_BYTES_MAX).await?;
+    slot::read(&stored, &config.repository).map_err(|source| Error::Object { object: key.to_string(), source })
+}
+
+/// Reads every slot that can be read: each as soon as it is listed.
+pub(super) async fn read_slots(backend: &dyn Backend) -> Result<Vec<(SlotId, Bytes)>, Error> {
+    let ids = backend.list(ObjectPrefix::Slots).try_filter_map(|listed| async move {
+        match listed {
+            Listed::Object(backend::ObjectInfo { key: ObjectKey::Slot(id), .. }) => Ok(Some(id)),
+            _ => Ok(None),
+        }
+    });
+    let read = |id: Result<SlotId, backend::Error>| async move {
+        let id = id?;
+        Ok::<_, Error>((id, backend.get(ObjectKey::Slot(id), limits::SLOT_BYTES_MAX).await.ok()))
+    };
+    let mut slots = Vec::new();
+    let mut seen = 0;
+    let mut reads = std::pin::pin!(ids.map(read).buffer_unordered(SLOTS_AT_ONCE));
+    while let Some(slot) = reads.next().await {
+        seen += 1;
+        limits::check("key slots", seen, limits::SLOTS_MAX)?;
+        if let (id, Some(stored)) = slot? {
+            slots.push((id, stored));
+        }
+    }
+    Ok(slots)
+}
+
+/// Returns those slots that are whole and of this repository.
+pub(super) fn usable(slots: &[(SlotId, Bytes)], config: &Config) -> Vec<Slot> {
+    slots.iter().filter_map(|(_, stored)| slot::read(stored, &config.repository).ok()).collect()
+}
