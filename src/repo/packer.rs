@@ -125,10 +125,9 @@ impl Packer {
         index: Arc<Index>,
         pending: Pending,
         runtime: Handle,
-        pack_bytes_target: u32,
     ) -> Self {
-        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content, pack_bytes_target);
-        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta, pack_bytes_target);
+        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content);
+        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta);
         Self {
             backend,
             keyring,
