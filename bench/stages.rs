@@ -84,7 +84,7 @@ async fn store(repository: &Repository, night: &[u8]) -> Result<StreamWritten, F
     // One level for all: the count is of a long night.
     let options = WriterOptions { compression: Compression::of_level(3), ..WriterOptions::default() };
     let mut writer = Writer::new(repository, options)?;
-    let stream = writer.begin(StreamKind::Dump).await?;
+    let stream = writer.begin_named(StreamKind::Dump, "dump").await?;
     for run in night.chunks(512 * 1024) {
         // Records end where lines do.
         let ends = run.iter().zip(1_u32..).filter(|(byte, _)| **byte == b'\n').map(|(_, end)| end);
@@ -92,7 +92,10 @@ async fn store(repository: &Repository, night: &[u8]) -> Result<StreamWritten, F
         writer.push(&stream, Bytes::copy_from_slice(run), marks).await?;
     }
     let written = writer.end(stream, 0).await?;
-    writer.finish().await?;
+    let warnings = writer.finish().await?.pieces.keep(|_| true);
+    if let Some(warning) = warnings.first() {
+        return Err(warning.clone().into());
+    }
     Ok(written)
 }
 

@@ -238,6 +238,14 @@ impl Directory {
         Ok(Self { segments })
     }
 
+    /// Returns the bytes that a directory of so many segments with so many chunks has before padding, at most.
+    #[must_use]
+    pub const fn len_most(segments: usize, chunks: usize) -> usize {
+        // Two counts; stored length, codec, key, nonce and count of chunks; id and length.
+        let (counts, segment, chunk) = (10 + 5, 5 + 1 + 1 + 24 + 5, 32 + 5);
+        counts + segments * segment + chunks * chunk
+    }
+
     /// Returns the plain bytes that are sealed: the directory's length, itself, and zeros up to a padded length,
     /// because the length of what is sealed is in the clear at the end of the pack.
     #[must_use]

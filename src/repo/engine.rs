@@ -78,6 +78,25 @@ struct OpenStream {
     report: StreamReport,
 }
 
+/// A chunk that was cut off.
+struct NextChunk<'a> {
+    bytes: &'a [u8],
+    /// The places in the stream, behind the chunk's front, after which records end.
+    records: &'a [u64],
+    /// Its name, where that is known already.
+    id: Option<ChunkId>,
+}
+
+/// What lies where yesterday's next chunk would lie.
+#[derive(Clone, Copy)]
+struct Ahead {
+    id: ChunkId,
+    /// Bytes.
+    len: usize,
+    /// Whether it is that chunk.
+    is_known: bool,
+}
+
 /// The chunks of one kind of pack: how they are named, and those waiting to fill a segment.
 struct Lane {
     kind: PackKind,
@@ -226,7 +245,7 @@ impl Engine {
             if is_last && !open.window.is_empty() {
                 let window = std::mem::take(&mut open.window);
                 let records = std::mem::take(&mut open.records);
-                self.chunk(open, &window, &records)?;
+                self.chunk(open, NextChunk { bytes: &window, records: &records, id: None })?;
             }
             return Ok(());
         }
@@ -240,9 +259,17 @@ impl Engine {
             block += open.blocks.get(block..).unwrap_or_default().partition_point(|end| *end <= open.front);
             let records = ends.get(record..).unwrap_or_default();
             let near = Ends { front: open.front, records, block: open.blocks.get(block).copied() };
-            let Some(len) = cutter.cut(rest, near, is_last) else { break };
-            let (chunk, tail) = rest.split_at(len);
-            self.chunk(open, chunk, records)?;
+            let ahead = self.chunk_ahead(open, rest, near);
+            let len = match ahead {
+                Some(Ahead { len, is_known: true, .. }) => len,
+                _ => match cutter.cut(rest, near, is_last) {
+                    Some(len) => len,
+                    None => break,
+                },
+            };
+            let (bytes, tail) = rest.split_at(len);
+            let id = ahead.filter(|ahead| ahead.len == len).map(|ahead| ahead.id);
+            self.chunk(open, NextChunk { bytes, records, id })?;
             rest = tail;
         }
         open.records = ends;
@@ -254,11 +281,25 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes one chunk of a stream. `records` are the places in the stream, behind its front, after which records
-    /// end.
-    fn chunk(&mut self, open: &mut OpenStream, bytes: &[u8], records: &[u64]) -> Result<(), Error> {
+    /// Looks whether `rest` begins with the chunk that followed yesterday. What is there need not be cut: the same
+    /// bytes with the same ends of records are cut where they were.
+    fn chunk_ahead(&self, open: &OpenStream, rest: &[u8], near: Ends<'_>) -> Option<Ahead> {
+        let (expected, len) = open.compared.as_ref()?.matcher.cut_ahead()?;
+        let bytes = rest.get(..len).filter(|bytes| !bytes.is_empty())?;
+        let end = near.front + len as u64;
+        let may_end = near.records.is_empty() || near.records.binary_search(&end).is_ok();
+        if !may_end || near.block.is_some_and(|block| block < end) {
+            return None;
+        }
+        let id = self.lane(open.pack_kind()).ids.id(bytes);
+        Some(Ahead { id, len, is_known: id == expected })
+    }
+
+    /// Takes one chunk of a stream.
+    fn chunk(&mut self, open: &mut OpenStream, chunk: NextChunk<'_>) -> Result<(), Error> {
+        let bytes = chunk.bytes;
         if let Some(mut compared) = open.compared.take() {
-            let done = self.compare(open, &mut compared, bytes, records);
+            let done = self.compare(open, &mut compared, chunk);
             open.compared = Some(compared);
             done?;
         } else {
@@ -367,7 +408,7 @@ impl Lane {
             self.flush(jobs)?;
         }
         if self.segment.capacity() == 0 {
-            self.segment.reserve(SEGMENT_BYTES_TARGET.max(bytes.len()));
+            self.segment = jobs.buffer(SEGMENT_BYTES_TARGET.max(bytes.len()));
         }
         self.segment.extend_from_slice(bytes);
         match self.shares.last_mut() {

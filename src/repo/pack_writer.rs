@@ -17,17 +17,15 @@ use crate::format::pack::{
 };
 use crate::format::padme::padded_len;
 
-/// A pack is closed before it would grow beyond this, where nothing else is asked for.
-pub(super) const PACK_BYTES_TARGET: u32 = 32 * 1024 * 1024;
-/// Room for a pack of any length: address space, of which only what is written is memory, and never moved.
-const PACK_ROOM_BYTES: usize = 64 * 1024 * 1024;
+/// A pack is closed before it would grow beyond this, directory and all. The one that is being filled and those that
+/// are being put are in memory, however slow the store is; into a bucket each is one request.
+const PACK_BYTES_TARGET: usize = 16 * 1024 * 1024;
 /// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
 const SEGMENTS_TARGET: usize = 4096;
 /// Chunks after which a pack is closed: bounds the directory of packs full of tiny chunks to about 4 MiB.
 const CHUNKS_TARGET: usize = 128 * 1024;
 
 const _: () = assert!(PACK_BYTES_TARGET as u64 + limits::SEGMENT_STORED_BYTES_MAX < limits::PACK_BYTES_MAX);
-const _: () = assert!(PACK_ROOM_BYTES as u64 == limits::PACK_BYTES_MAX);
 
 /// A segment, encoded and not yet sealed.
 #[derive(Debug)]
@@ -64,23 +62,20 @@ struct Open {
 pub(super) struct PackWriter {
     keyring: Arc<Keyring>,
     kind: PackKind,
-    bytes_target: usize,
     open: Option<Open>,
 }
 
 impl PackWriter {
-    /// Starts without a pack. Packs are closed before they would grow beyond `bytes_target`, of which more than
-    /// [`PACK_BYTES_TARGET`] counts as that.
-    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind, bytes_target: u32) -> Self {
-        let bytes_target = usize::try_from(bytes_target.min(PACK_BYTES_TARGET)).expect("it is at most 32 MiB");
-        Self { keyring, kind, bytes_target, open: None }
+    /// Starts without a pack.
+    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind) -> Self {
+        Self { keyring, kind, open: None }
     }
 
     /// Adds a segment; returns the pack that is full now.
     pub(super) fn add(&mut self, segment: EncodedSegment) -> Result<Option<Pack>, Error> {
         let full = match &self.open {
             Some(open) => {
-                open.body.len() + segment.bytes.len() + TAG_LEN > self.bytes_target
+                open.len_with(&segment) > PACK_BYTES_TARGET
                     || open.directory.segments.len() >= SEGMENTS_TARGET
                     || open.chunks + segment.chunks.len() > CHUNKS_TARGET
             }
@@ -109,9 +104,18 @@ impl Open {
         let header = PackHeader { kind, namespace: keys.namespace(), keys: vec![entry] }.encode();
         let mut hasher = hash::StreamHasher::default();
         hasher.update(&header);
-        let mut body = Vec::with_capacity(PACK_ROOM_BYTES);
+        // Address space, of which only what is written is memory. No pack outgrows it, so none is moved.
+        let mut body = Vec::with_capacity(PACK_BYTES_TARGET);
         body.extend_from_slice(&header);
         Ok(Self { sealer, body, header, directory: Directory::default(), chunks: 0, hasher })
+    }
+
+    /// Returns the length, before padding, of the pack with this segment behind those that it has. Up to the
+    /// target that is padded to the target; one byte more would cost a thirty-second.
+    fn len_with(&self, segment: &EncodedSegment) -> usize {
+        let directory = Directory::len_most(self.directory.segments.len() + 1, self.chunks + segment.chunks.len());
+        let sealed = usize::try_from(padded_len(directory as u64)).expect("directories are at most 16 MiB") + TAG_LEN;
+        self.body.len() + segment.bytes.len() + TAG_LEN + DIRECTORY_HEAD_LEN + sealed + DIRECTORY_TAIL_LEN
     }
 
     fn add(&mut self, segment: EncodedSegment) {

@@ -11,14 +11,15 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::Error;
+use super::buffers::Buffers;
 use super::engine::{Account, Pending};
 use super::index::Index;
 use super::keyring::Keyring;
 use super::object::{self, ObjectBytes};
 use super::pack_writer::{EncodedSegment, Pack, PackWriter};
-use super::segment::{self, Compression};
+use super::segment::{Compression, Encoders};
 use crate::backend::Backend;
-use crate::format::envelope::SealedKind;
+use crate::format::envelope::{Codec, SealedKind};
 use crate::format::id::IndexId;
 use crate::format::index::{IndexPart, PackRecord};
 use crate::format::object::ObjectKey;
@@ -60,6 +61,8 @@ pub(super) struct Packed {
 pub(super) struct PackJobs {
     coming: mpsc::SyncSender<Coming>,
     compression: Compression,
+    encoders: Arc<Encoders>,
+    buffers: Arc<Buffers>,
     submitted: std::cell::Cell<u64>,
 }
 
@@ -67,21 +70,35 @@ impl PackJobs {
     /// Makes the queue and its other end.
     pub(super) fn new(compression: Compression) -> (Self, mpsc::Receiver<Coming>) {
         let (coming, received) = mpsc::sync_channel(SEGMENTS_PER_CORE * rayon::current_num_threads());
-        (Self { coming, compression, submitted: std::cell::Cell::new(0) }, received)
+        let (encoders, buffers) = (Arc::default(), Arc::default());
+        (Self { coming, compression, encoders, buffers, submitted: std::cell::Cell::new(0) }, received)
+    }
+
+    /// Returns an empty buffer for a segment of `len` bytes.
+    pub(super) fn buffer(&self, len: usize) -> Vec<u8> {
+        self.buffers.take(len)
     }
 
     /// Hands a segment over; waits while too many are in flight. The order of calls is the order in packs.
     pub(super) fn submit(&self, job: PackJob) -> Result<(), Error> {
         let (done, encoded) = mpsc::sync_channel(1);
         // The place in the queue first: compression may finish in any order.
-        self.coming.send(Coming { kind: job.kind, shares: job.shares, encoded }).map_err(|_| Error::Stopped)?;
+        let PackJob { kind, plain, chunks, shares } = job;
+        self.coming.send(Coming { kind, shares, encoded }).map_err(|_| Error::Stopped)?;
         let number = self.submitted.get();
         self.submitted.set(number + 1);
-        let level = self.compression.level_of(number);
+        let effort = self.compression.effort(number);
+        let (encoders, buffers) = (Arc::clone(&self.encoders), Arc::clone(&self.buffers));
         rayon::spawn(move || {
-            let (codec, bytes) = segment::encode(job.plain, level);
+            let (codec, bytes) = match encoders.encode(&plain, effort) {
+                Some(encoded) => {
+                    buffers.give(plain);
+                    (Codec::Zstd, encoded)
+                }
+                None => (Codec::Stored, plain),
+            };
             // The packer only stops listening when it has failed, and says so itself.
-            let _ = done.send(EncodedSegment { codec, bytes, chunks: job.chunks });
+            let _ = done.send(EncodedSegment { codec, bytes, chunks });
         });
         Ok(())
     }
@@ -108,10 +125,9 @@ impl Packer {
         index: Arc<Index>,
         pending: Pending,
         runtime: Handle,
-        pack_bytes_target: u32,
     ) -> Self {
-        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content, pack_bytes_target);
-        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta, pack_bytes_target);
+        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content);
+        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta);
         Self {
             backend,
             keyring,

@@ -1,70 +1,182 @@
 //! Segments: chunks compressed together (`docs/FORMAT.md`, section 7).
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use zstd::zstd_safe::{CCtx, CParameter, Strategy, compress_bound};
+
 use crate::format::envelope::Codec;
 use crate::format::limits;
 
 /// How hard to compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression {
-    /// The zstd level of the first few segments of a run, 1 to 19: all that a small night has.
-    pub first_level: i32,
-    /// The zstd level of the others, 1 to 19.
-    pub level: i32,
+    first: Effort,
+    then: Effort,
+    bulk: Effort,
 }
 
-/// Segments that a run can afford to compress harder: some hundredths of a second.
-const FIRST_SEGMENTS: u64 = 4;
+/// How hard one body is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effort {
+    /// A zstd level, 1 to 19.
+    Level(i32),
+    /// Level 3 with tables that fit a core's own cache: a quarter faster, and 5 % larger at most
+    /// (`docs/PERFORMANCE.md`, "Compression level").
+    Bulk,
+}
+
+/// Segments that a run can afford to compress harder: some hundredths of a second. A small night has no more.
+const FIRST_SEGMENTS: u64 = 2;
+/// Segments of a run from which on time counts more than the last twentieth of the bytes: it is a first night.
+const BULK_SEGMENTS: u64 = 32;
 
 impl Compression {
-    /// One level for everything.
+    /// One zstd level for everything, 1 to 19.
     #[must_use]
     pub const fn of_level(level: i32) -> Self {
-        Self { first_level: level, level }
+        Self { first: Effort::Level(level), then: Effort::Level(level), bulk: Effort::Level(level) }
     }
 
-    /// Returns the level of the `number`th segment of a run, from 0.
-    pub(super) const fn level_of(&self, number: u64) -> i32 {
-        if number < FIRST_SEGMENTS { self.first_level } else { self.level }
+    /// Returns how hard the `number`th segment of a run is compressed, from 0.
+    pub(super) const fn effort(&self, number: u64) -> Effort {
+        match number {
+            0..FIRST_SEGMENTS => self.first,
+            FIRST_SEGMENTS..BULK_SEGMENTS => self.then,
+            _ => self.bulk,
+        }
     }
 }
 
 impl Default for Compression {
-    /// Level 3: zstd's own default, and the peers' (`docs/PERFORMANCE.md`). A night of a few segments costs 4 % less
-    /// with level 9.
+    /// By how much there is to compress: level 9 for what a small night has, then level 3, zstd's own default and the
+    /// peers', then [`Effort::Bulk`].
     fn default() -> Self {
-        Self { first_level: 9, level: 3 }
+        Self { first: Effort::Level(9), then: Effort::Level(3), bulk: Effort::Bulk }
+    }
+}
+
+impl Effort {
+    /// Returns zstd's parameters, the last of which win.
+    fn parameters(self) -> Vec<CParameter> {
+        match self {
+            Self::Level(level) => vec![CParameter::CompressionLevel(level)],
+            // Chosen by measurement: `docs/PERFORMANCE.md`.
+            Self::Bulk => vec![
+                CParameter::CompressionLevel(3),
+                CParameter::WindowLog(20),
+                CParameter::Strategy(Strategy::ZSTD_dfast),
+                CParameter::HashLog(15),
+                CParameter::ChainLog(16),
+                CParameter::MinMatch(7),
+            ],
+        }
     }
 }
 
 /// How much of a body is tried before the rest of an incompressible one is stored.
-const PROBE_BYTES: usize = 64 * 1024;
+const PROBE_BYTES: usize = 16 * 1024;
+/// Bodies below this are not tried in part.
+const PROBED_BYTES_LEAST: usize = 256 * 1024;
 /// Gain below which a body is stored: 1/32.
 const GAIN_SHIFT: usize = 5;
+/// Encoders that wait to be used again, at most: about 2 MiB each.
+const IDLE_MOST: usize = 16;
 
 fn is_worth_it(encoded: usize, plain: usize) -> bool {
     encoded < plain - (plain >> GAIN_SHIFT)
 }
 
-/// Encodes a body; what does not shrink is stored. Incompressible input is told by compressing a part of it
-/// from the middle fast, so that it costs a tenth.
-#[must_use]
-pub(super) fn encode(plain: Vec<u8>, level: i32) -> (Codec, Vec<u8>) {
-    if plain.len() > 4 * PROBE_BYTES {
-        let middle = plain.len() / 2;
-        let probe = plain.get(middle..middle + PROBE_BYTES).unwrap_or_default();
-        if let Ok(tried) = zstd::bulk::compress(probe, 1)
-            && !is_worth_it(tried.len(), probe.len())
-        {
-            // Halves of a segment may differ: a body is only stored where its start does not shrink either.
-            let start = plain.get(..PROBE_BYTES).unwrap_or_default();
-            if zstd::bulk::compress(start, 1).is_ok_and(|tried| !is_worth_it(tried.len(), start.len())) {
-                return (Codec::Stored, plain);
+/// Compressors and what they have written last.
+struct Encoder {
+    context: CCtx<'static>,
+    /// What the context is set to.
+    effort: Effort,
+    /// Tells what is incompressible.
+    probe: CCtx<'static>,
+    encoded: Vec<u8>,
+}
+
+/// Encodes bodies on any number of threads. Compressors are used again: their tables are dearer to get from the system
+/// than to fill.
+#[derive(Default)]
+pub(super) struct Encoders {
+    idle: Mutex<Vec<Encoder>>,
+    /// Whether the body that was encoded last did not shrink: the next one is tried in part first.
+    is_doubtful: AtomicBool,
+}
+
+impl Encoders {
+    /// Encodes a body; `None` for what does not shrink: it is stored. Behind a body that did not shrink,
+    /// incompressible input is told by compressing a part of it from the middle fast, so that a stream of it costs
+    /// a hundredth.
+    #[must_use]
+    pub(super) fn encode(&self, plain: &[u8], effort: Effort) -> Option<Vec<u8>> {
+        let idle = self.lock().pop();
+        // What an encoder for something else holds, tables of level 9 for one, is given back.
+        let mut encoder = idle.filter(|idle| idle.effort == effort).unwrap_or_else(|| Encoder::new(effort));
+        let encoded = encoder.encode(plain, self.is_doubtful.load(Ordering::Relaxed)).map(<[u8]>::to_vec);
+        self.is_doubtful.store(encoded.is_none(), Ordering::Relaxed);
+        let mut idle = self.lock();
+        if idle.len() < IDLE_MOST {
+            idle.push(encoder);
+        }
+        encoded
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Encoder>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Encoder {
+    fn new(effort: Effort) -> Self {
+        let with = |parameters: &[CParameter]| {
+            let mut context = CCtx::create();
+            for parameter in parameters {
+                context.set_parameter(*parameter).expect("levels are 1 to 19, and the rest is what zstd knows");
             }
+            context
+        };
+        Self {
+            context: with(&effort.parameters()),
+            effort,
+            probe: with(&[CParameter::CompressionLevel(1)]),
+            encoded: Vec::new(),
         }
     }
-    match zstd::bulk::compress(&plain, level) {
-        Ok(encoded) if is_worth_it(encoded.len(), plain.len()) => (Codec::Zstd, encoded),
-        _ => (Codec::Stored, plain),
+
+    /// Returns the encoded body, `None` where it does not shrink or zstd fails.
+    fn encode(&mut self, plain: &[u8], is_doubtful: bool) -> Option<&[u8]> {
+        if is_doubtful && plain.len() >= PROBED_BYTES_LEAST {
+            // Halves of a segment may differ: a body is only stored where its start does not shrink either.
+            let from_middle = plain.get(plain.len() / 2..).unwrap_or_default();
+            if !self.probe(from_middle)? && !self.probe(plain)? {
+                return None;
+            }
+        }
+        self.encoded.clear();
+        self.encoded.reserve(compress_bound(plain.len()));
+        let len = self.context.compress2(&mut self.encoded, plain).ok()?;
+        is_worth_it(len, plain.len()).then_some(self.encoded.as_slice())
+    }
+
+    /// Returns whether the first bytes of `plain` shrink.
+    fn probe(&mut self, plain: &[u8]) -> Option<bool> {
+        let tried = plain.get(..PROBE_BYTES).unwrap_or(plain);
+        self.encoded.clear();
+        self.encoded.reserve(compress_bound(tried.len()));
+        let len = self.probe.compress2(&mut self.encoded, tried).ok()?;
+        Some(is_worth_it(len, tried.len()))
+    }
+}
+
+/// Encodes one body, with a compressor of its own.
+#[must_use]
+pub(super) fn encode(plain: Vec<u8>, level: i32) -> (Codec, Vec<u8>) {
+    match Encoders::default().encode(&plain, Effort::Level(level)) {
+        Some(encoded) => (Codec::Zstd, encoded),
+        None => (Codec::Stored, plain),
     }
 }
 
@@ -106,6 +218,40 @@ mod tests {
             let (found, encoded) = encode(plain.clone(), 3);
             assert_eq!(found, codec);
             assert_eq!(decode(found, encoded, plain.len() as u64), Some(plain));
+        }
+    }
+
+    #[test]
+    fn every_effort_gives_what_decodes_and_compressors_are_used_again() {
+        let encoders = Encoders::default();
+        let words = ["customer ", "invoice ", "shipped ", "pending "];
+        let text: Vec<u8> = noise(200_000).iter().flat_map(|byte| words[usize::from(byte % 4)].bytes()).collect();
+        let default = Compression::default();
+        for number in [0, 1, 2, 31, 32, 500] {
+            let effort = default.effort(number);
+            let encoded = encoders.encode(&text, effort).unwrap();
+            assert!(encoded.len() < text.len() / 4, "{effort:?}: {} bytes", encoded.len());
+            assert_eq!(decode(Codec::Zstd, encoded, text.len() as u64).as_ref(), Some(&text));
+        }
+        assert_eq!(encoders.lock().len(), 1);
+        assert_eq!(default.effort(0), Effort::Level(9));
+        assert_eq!(default.effort(500), Effort::Bulk);
+        assert_eq!(Compression::of_level(7).effort(500), Effort::Level(7));
+    }
+
+    #[test]
+    fn behind_noise_noise_is_told_by_a_part_and_text_is_still_compressed() {
+        let encoders = Encoders::default();
+        let mut half = noise(1 << 20);
+        half[(1 << 19)..].fill(b'a');
+        for (plain, shrinks) in [
+            (noise(1 << 20), false),
+            (noise(1 << 20), false),
+            (vec![b'a'; 1 << 20], true),
+            (noise(1 << 20), false),
+            (half, true),
+        ] {
+            assert_eq!(encoders.encode(&plain, Effort::Level(3)).is_some(), shrinks);
         }
     }
 

@@ -12,7 +12,6 @@ use tokio::task::JoinHandle;
 
 use super::engine::{Account, Command, Done, Engine, Parts, StreamNumber};
 use super::open::Repository;
-use super::pack_writer::PACK_BYTES_TARGET;
 use super::packer::{PackJobs, Packed, Packer};
 use super::pieces::KeptPieces;
 use super::segment::Compression;
@@ -37,17 +36,11 @@ pub struct WriterOptions {
     /// Bytes that the piece cache of this repository may take on this host; 0 for none: then whole chunks are
     /// compared. It needs about 4 % of the streams.
     pub piece_cache_bytes_max: u64,
-    /// A pack is closed before it would grow beyond this. At most 32 MiB.
-    pub pack_bytes_target: u32,
 }
 
 impl Default for WriterOptions {
     fn default() -> Self {
-        Self {
-            compression: Compression::default(),
-            piece_cache_bytes_max: PIECE_CACHE_BYTES,
-            pack_bytes_target: PACK_BYTES_TARGET,
-        }
+        Self { compression: Compression::default(), piece_cache_bytes_max: PIECE_CACHE_BYTES }
     }
 }
 
@@ -191,7 +184,7 @@ impl Writer {
         };
         let engine = Engine::new(repository.keyring().data()?, parts);
         let packer =
-            Packer::new(repository.backend(), repository.keyring(), index, pending, runtime, options.pack_bytes_target);
+            Packer::new(repository.backend(), repository.keyring(), index, pending, runtime);
         Ok(Self {
             commands,
             next: 0,

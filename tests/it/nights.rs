@@ -265,7 +265,9 @@ async fn a_damaged_page_of_yesterday_leaves_nothing_complete_that_cannot_be_read
         let content = Content::of(&records);
         let _ = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
     }
-    for (key, len) in made.open_writer().await.list(ObjectPrefix::Packs).await.unwrap() {
+    // What the first night stored: tonight's edit is made of pages behind it, so the damage is met.
+    let packs = made.open_writer().await.list(ObjectPrefix::Packs).await.unwrap();
+    for (key, len) in packs.into_iter().filter(|(_, len)| *len > 20_000) {
         let mut bytes = made.backend.remove(key).unwrap().to_vec();
         // In the middle of what is sealed: found when it is opened, and not before.
         bytes[usize::try_from(len / 3).unwrap()] ^= 1;
@@ -532,5 +534,27 @@ proptest::proptest! {
                 restores(&made, &written, &content).await;
             }
         });
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_night_that_remembers_cuts_where_one_that_does_not_would() {
+    let made = repository::make_with(small_chunks()).await;
+    let (cache, lost) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut records = documents(5, 3_000);
+    let first = write(&made, cache.path(), StreamKind::Dump, &Content::of(&records), End::Committed).await.unwrap();
+    // Inserted at the front and in the middle, changed, and appended behind where the stream ended.
+    records.insert(1_500, noise(1, 400));
+    records.insert(0, noise(2, 400));
+    records[700] = noise(3, 400);
+    records.extend(documents(6, 20));
+    let content = Content::of(&records);
+    let second = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    assert!(second.report.whole > first.len * 9 / 10, "{:?}", second.report);
+    let third = write(&made, lost.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+    // The chunks around four places, and what was appended.
+    assert!(third.report.new < 4 * 2 * 8192 + 20 * 1_000, "{:?}", third.report);
+    for written in [&second, &third] {
+        restores(&made, written, &content.bytes).await;
     }
 }

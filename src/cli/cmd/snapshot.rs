@@ -13,7 +13,6 @@ use crate::cli::args::SnapshotArgs;
 use crate::cli::components::{self, CaptureOptions};
 use crate::cli::error::Error;
 use crate::cli::exit::Exit;
-use crate::cli::location::Location;
 use crate::cli::output::{Report, error_line, raw_stdin};
 use crate::cli::progress::{HostClock, Show, TerminalProgress, size};
 use crate::cli::resolve::Settings;
@@ -27,10 +26,6 @@ use crate::repo::{Compression, WriterOptions};
 
 /// What names this program in manifests.
 const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
-
-/// Packs that go into a bucket: shorter, so that each is one request, and so that what is under way is not more memory
-/// than a directory takes, where hardly more than one is.
-const BUCKET_PACK_BYTES: u32 = 16 << 20;
 
 /// Captures and commits. Incomplete is an exit code of its own.
 pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Report, Error> {
@@ -117,9 +112,6 @@ fn nothing_captured(error: Error) -> Error {
 
 pub(super) fn writer_options(settings: &Settings, level: Option<i32>, piece_cache_mib: Option<u32>) -> WriterOptions {
     let mut options = WriterOptions::default();
-    if matches!(settings.repository().location(), Ok(Location::Bucket { .. })) {
-        options.pack_bytes_target = BUCKET_PACK_BYTES;
-    }
     if let Some(level) = level.or(settings.config.compression_level) {
         options.compression = Compression::of_level(level);
     }

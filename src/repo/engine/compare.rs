@@ -5,7 +5,7 @@ use super::super::Error;
 use super::super::pieces::{
     Base, Cut, Growing, Grown, IsLive, Matched, Matcher, Piece, PieceStore, PieceWriter, Span, StreamPieces,
 };
-use super::{Engine, Known, OpenStream};
+use super::{Engine, Known, NextChunk, OpenStream};
 use crate::format::id::ChunkId;
 use crate::format::pack::PackKind;
 use crate::format::recipe::Extent;
@@ -93,10 +93,10 @@ impl Engine {
         &mut self,
         open: &mut OpenStream,
         compared: &mut Compared,
-        bytes: &[u8],
-        records: &[u64],
+        chunk: NextChunk<'_>,
     ) -> Result<(), Error> {
-        let id = self.lane(open.pack_kind()).ids.id(bytes);
+        let NextChunk { bytes, records, id } = chunk;
+        let id = id.unwrap_or_else(|| self.lane(open.pack_kind()).ids.id(bytes));
         let live = Live { known: self.known(), kind: open.pack_kind() };
         if let Some((cut, from)) = compared.matcher.cut(&id, bytes.len(), &live)? {
             self.stats.known_chunks += 1;

@@ -82,6 +82,13 @@ impl Block {
         })
     }
 
+    /// Returns name and length, in bytes, of a cut.
+    pub(super) fn id_and_len(&self, number: usize) -> Option<(ChunkId, usize)> {
+        let cut = self.cuts.get(number)?;
+        let end = self.cuts.get(number + 1).map_or_else(|| self.stream_len(), |next| next.offset);
+        Some((cut.id, usize::try_from(end.checked_sub(cut.offset)?).ok()?))
+    }
+
     /// Returns the block's bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bases: Vec<Base> = Vec::new();

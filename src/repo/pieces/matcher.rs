@@ -131,6 +131,11 @@ impl Matcher {
         Ok(Some((cut, from)))
     }
 
+    /// Returns name and length, in bytes, of the cut that is likely to come next: the one that followed yesterday.
+    pub(in crate::repo) fn cut_ahead(&self) -> Option<(ChunkId, usize)> {
+        self.window.as_ref()?.cut_behind(self.last?)
+    }
+
     /// Brings at hand what yesterday's stream had around these pieces. Returns whether that is more than before.
     pub(in crate::repo) fn seek(&mut self, pieces: &[Piece]) -> bool {
         let Some(window) = &mut self.window else { return false };

@@ -1,5 +1,6 @@
 //! The part of yesterday's pieces that is at hand: a few blocks around the places that tonight's stream is at.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -116,6 +117,17 @@ impl Window {
         Some((cut, from, last))
     }
 
+    /// Returns name and length, in bytes, of yesterday's cut behind the one that holds `position`, if it is at hand
+    /// and not the last: that one was cut because the stream ended.
+    pub(super) fn cut_behind(&self, position: Position) -> Option<(ChunkId, usize)> {
+        let block = self.blocks.get(&position.block)?;
+        let next = block.cuts.partition_point(|cut| cut.first_piece <= position.piece);
+        let (number, next) = if next < block.cuts.len() { (position.block, next) } else { (position.block + 1, 0) };
+        let block = self.blocks.get(&number)?;
+        let is_last = number as usize + 1 == self.file.blocks() && next + 1 == block.cuts.len();
+        if is_last { None } else { block.id_and_len(next) }
+    }
+
     /// Returns the piece behind `position`, if it is this one.
     pub(super) fn next(&mut self, position: Position, piece: &Piece) -> Option<Found> {
         let mut next = Position { piece: position.piece + 1, ..position };
@@ -214,8 +226,10 @@ impl Window {
     fn unload(&mut self, number: u32) {
         let Some(block) = self.blocks.remove(&number) else { return };
         for piece in &block.pieces {
-            if self.pieces.get(&piece.fingerprint).is_some_and(|position| position.block == number) {
-                self.pieces.remove(&piece.fingerprint);
+            if let Entry::Occupied(place) = self.pieces.entry(piece.fingerprint)
+                && place.get().block == number
+            {
+                place.remove();
             }
         }
         for cut in &block.cuts {

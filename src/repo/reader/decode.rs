@@ -1,5 +1,5 @@
 //! Sealed segments become plain ones: opened, decompressed, every chunk's id recomputed. Buffers and decompressors are
-//! used again: a megabyte that is fresh from the system costs more than it takes to fill it.
+//! used again.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,10 +12,9 @@ use crate::format::envelope::Codec;
 use crate::format::limits;
 use crate::format::object::ObjectKey;
 use crate::repo::Error;
+use crate::repo::buffers::Buffers;
 use crate::repo::index::Segment;
 
-/// Bytes of buffers that wait to be used again, at most.
-const IDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// First bytes of every zstd frame that is not skippable.
 const ZSTD_MAGIC: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 
@@ -32,11 +31,6 @@ pub(in crate::repo) struct Decoders {
     buffers: Arc<Buffers>,
 }
 
-#[derive(Default)]
-struct Buffers {
-    idle: Mutex<Vec<Vec<u8>>>,
-}
-
 /// A buffer that goes back to where it came from.
 struct Lent {
     bytes: Vec<u8>,
@@ -51,26 +45,7 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        let mut idle = self.home.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let held: usize = idle.iter().map(Vec::capacity).sum();
-        if held + self.bytes.capacity() <= IDLE_BYTES_MAX {
-            idle.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
-impl Buffers {
-    /// Returns an empty buffer for `len` bytes.
-    fn take(&self, len: usize) -> Vec<u8> {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        // The one that was given back last: it is the likeliest to lie in a core's cache.
-        let fitting = idle.iter().rposition(|buffer| buffer.capacity() >= len);
-        let mut buffer = fitting.map(|place| idle.remove(place)).unwrap_or_default();
-        drop(idle);
-        buffer.clear();
-        // Segments are about of one length: a whole step more makes the buffer fit for the next one.
-        buffer.reserve_exact(len.next_multiple_of(64 * 1024));
-        buffer
+        self.home.give(std::mem::take(&mut self.bytes));
     }
 }
 
