@@ -205,7 +205,7 @@ mod tests {
 
     use super::*;
     use crate::backend::{Counted, FaultBackend, MemoryBackend};
-    use crate::format::id::SnapshotId;
+    use crate::format::id::{SlotId, SnapshotId};
     use crate::format::object::Namespace;
 
     fn snapshot(number: u8) -> ObjectKey {
@@ -246,6 +246,33 @@ mod tests {
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 2);
         backend.delete(snapshot(1)).await.unwrap();
         assert!(backend.get(snapshot(1), 100).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_this_host_has_put_is_not_fetched_either_once_the_store_lists_it() {
+        let (place, memory) = (tempfile::tempdir().unwrap(), MemoryBackend::new());
+        let slot = ObjectKey::Slot(SlotId::from_bytes([9; 32]));
+        let body = || vec![Bytes::from_static(b"abc"), Bytes::from_static(b"def")];
+        let backend = run(&memory, place.path());
+        for key in [snapshot(1), slot] {
+            assert_eq!(backend.put(key, body()).await.unwrap(), Put::Created);
+        }
+        // Somebody else's under the same name is not what we put.
+        memory.replace(snapshot(2), Bytes::from_static(b"theirs"));
+        assert_eq!(backend.put(snapshot(2), body()).await.unwrap(), Put::AlreadyThere);
+        let backend = run(&memory, place.path());
+        assert_eq!(backend.get(slot, 6).await.unwrap(), "abcdef");
+        assert_eq!(backend.inner.operations(), 1, "not listed yet");
+        for prefix in [ObjectPrefix::Slots, ObjectPrefix::Namespace(Namespace::Data)] {
+            backend.list(prefix).try_collect::<Vec<_>>().await.unwrap();
+        }
+        for key in [snapshot(1), slot] {
+            assert_eq!(backend.get(key, 6).await.unwrap(), "abcdef");
+        }
+        assert_eq!(backend.inner.operations(), 3);
+        assert_eq!(backend.get(snapshot(2), 6).await.unwrap(), "theirs");
+        // Neither listing takes the copies of what only the other one shows for gone.
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 3);
     }
 
     #[tokio::test]

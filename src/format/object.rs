@@ -181,6 +181,26 @@ impl FromStr for ObjectKey {
     }
 }
 
+/// Returns the bytes of a name as listings of buckets give it (`encoding-type=url`): `%XX` is a byte and `+` a space.
+/// `None` where an escape is malformed.
+#[must_use]
+pub fn decode_listed(encoded: &str) -> Option<Vec<u8>> {
+    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let mut decoded = Vec::with_capacity(encoded.len());
+    let mut bytes = encoded.bytes();
+    while let Some(byte) = bytes.next() {
+        decoded.push(match byte {
+            b'+' => b' ',
+            b'%' => {
+                let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
+                high << 4 | low
+            }
+            other => other,
+        });
+    }
+    Some(decoded)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

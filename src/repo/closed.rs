@@ -1,10 +1,12 @@
-//! A repository before a key: what is read of its stores at once, so that opening it takes two round trips and not ten.
+//! A repository before a key: what is read of its stores at once, so that opening it takes one round trip or two and
+//! not ten.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::Error;
@@ -36,26 +38,25 @@ pub struct Closed {
     pub(super) backend: Arc<dyn Backend>,
     pub(super) config: Config,
     pub(super) macs: ConfigMacs,
-    slots: Vec<(SlotId, Bytes)>,
+    pub(super) slots: Slots,
     pub(super) secrets: SecretsPlace,
     pub(super) secrets_config: Option<SecretsConfig>,
     pub(super) begun: Begun,
 }
 
 impl Closed {
-    /// Reads config and key slots, and begins what is asked for ahead. Fails with [`backend::Error::NoRepository`] where
-    /// there is no config.
+    /// Reads the config, and begins to read the key slots and what is asked for ahead. Fails with
+    /// [`backend::Error::NoRepository`] where there is no config. Needs a runtime.
     pub async fn look(backend: Arc<dyn Backend>, secrets: SecretsStore, ahead: Ahead) -> Result<Self, Error> {
         let begun = match ahead {
             Ahead::Nothing => Begun::default(),
             Ahead::Survey => Begun::begin(&backend),
         };
-        let (config, slots, apart) =
-            futures::join!(read_config(backend.as_ref()), read_slots(backend.as_ref()), secrets.read());
-        // The config's own error first: without one there is no repository.
+        let slots = Slots::begin(&backend);
+        let (config, apart) = futures::join!(read_config(backend.as_ref()), secrets.read());
         let (config, macs) = config?;
         let (secrets, secrets_config) = SecretsPlace::find(&config, &backend.location(), secrets, apart)?;
-        Ok(Self { backend, config, macs, slots: slots?, secrets, secrets_config, begun })
+        Ok(Self { backend, config, macs, slots, secrets, secrets_config, begun })
     }
 
     /// Returns which part of a repository lies there, as its config says.
@@ -75,10 +76,45 @@ impl Closed {
     pub async fn open(self, access: Vec<Access>, options: OpenOptions) -> Result<Repository, Error> {
         Repository::open_closed(self, access, options).await
     }
+}
 
-    /// Returns every slot that can be used: a damaged one must not keep the others from opening.
-    pub(super) fn slots(&self) -> Vec<Slot> {
-        usable(&self.slots, &self.config)
+/// Key slots on their way: each as soon as it is there.
+pub(super) struct Slots(mpsc::Receiver<Result<Bytes, Error>>);
+
+impl Slots {
+    /// Begins to list and to read them, in a task that ends by itself: a request that is dropped costs its connection.
+    pub(super) fn begin(backend: &Arc<dyn Backend>) -> Self {
+        let backend = Arc::clone(backend);
+        let (sender, receiver) = mpsc::channel(SLOTS_AT_ONCE);
+        tokio::spawn(async move {
+            let mut slots = std::pin::pin!(read_slots(backend.as_ref()));
+            while let Some(slot) = slots.next().await {
+                // Nobody may wait any more: what came was enough.
+                if sender.send(slot).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Self(receiver)
+    }
+
+    /// Returns those that can be used, as soon as they are `enough`: the look behind the end of the listing then need
+    /// not be waited for. A damaged one, or one that cannot be read, must not keep the others from opening.
+    pub(super) async fn usable(
+        &mut self,
+        config: &Config,
+        enough: impl Fn(&[Slot]) -> bool,
+    ) -> Result<Vec<Slot>, Error> {
+        let mut slots = Vec::new();
+        while let Some(stored) = self.0.recv().await {
+            if let Ok(slot) = slot::read(&stored?, &config.repository) {
+                slots.push(slot);
+                if enough(&slots) {
+                    break;
+                }
+            }
+        }
+        Ok(slots)
     }
 }
 
@@ -156,31 +192,22 @@ pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config
 }
 
 /// Reads every slot that can be read: each as soon as it is listed.
-pub(super) async fn read_slots(backend: &dyn Backend) -> Result<Vec<(SlotId, Bytes)>, Error> {
+fn read_slots(backend: &dyn Backend) -> impl Stream<Item = Result<Bytes, Error>> + Send {
     let ids = backend.list(ObjectPrefix::Slots).try_filter_map(|listed| async move {
         match listed {
             Listed::Object(backend::ObjectInfo { key: ObjectKey::Slot(id), .. }) => Ok(Some(id)),
             _ => Ok(None),
         }
     });
-    let read = |id: Result<SlotId, backend::Error>| async move {
-        let id = id?;
-        Ok::<_, Error>((id, backend.get(ObjectKey::Slot(id), limits::SLOT_BYTES_MAX).await.ok()))
-    };
-    let mut slots = Vec::new();
-    let mut seen = 0;
-    let mut reads = std::pin::pin!(ids.map(read).buffer_unordered(SLOTS_AT_ONCE));
-    while let Some(slot) = reads.next().await {
-        seen += 1;
-        limits::check("key slots", seen, limits::SLOTS_MAX)?;
-        if let (id, Some(stored)) = slot? {
-            slots.push((id, stored));
+    let limited = ids.enumerate().map(|(before, id)| {
+        limits::check("key slots", before as u64 + 1, limits::SLOTS_MAX)?;
+        Ok::<_, Error>(id?)
+    });
+    let read = move |id: Result<SlotId, Error>| async move {
+        match id {
+            Ok(id) => backend.get(ObjectKey::Slot(id), limits::SLOT_BYTES_MAX).await.ok().map(Ok),
+            Err(error) => Some(Err(error)),
         }
-    }
-    Ok(slots)
-}
-
-/// Returns those slots that are whole and of this repository.
-pub(super) fn usable(slots: &[(SlotId, Bytes)], config: &Config) -> Vec<Slot> {
-    slots.iter().filter_map(|(_, stored)| slot::read(stored, &config.repository).ok()).collect()
+    };
+    limited.map(read).buffer_unordered(SLOTS_AT_ONCE).filter_map(futures::future::ready)
 }

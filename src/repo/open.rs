@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, TryStreamExt as _};
 
 use super::Error;
-use super::closed::{self, Ahead, Begun, Closed, Survey};
+use super::closed::{Ahead, Begun, Closed, Slots, Survey};
 use super::index::Index;
 use super::index::cache::IndexCache;
 use super::keyring::Keyring;
@@ -132,8 +132,7 @@ impl Repository {
 
     /// See [`Closed::open`].
     pub(super) async fn open_closed(closed: Closed, access: Vec<Access>, options: OpenOptions) -> Result<Self, Error> {
-        let mut slots = closed.slots();
-        let Closed { backend, config, macs, secrets, secrets_config, begun, .. } = closed;
+        let Closed { backend, config, macs, slots: mut coming, secrets, secrets_config, begun } = closed;
         let location = backend.location();
         let wants_secrets = access.iter().any(|access| matches!(access, Access::Secrets(_)));
         if config.part() == Part::Secrets && access.iter().any(|access| !matches!(access, Access::Secrets(_))) {
@@ -149,11 +148,15 @@ impl Repository {
                 return Err(Error::OtherRepository { location });
             }
         }
+        // A key opens its slot or not, at once; what a passphrase opens is tried once, when all are there.
+        let is_key_alone = access.iter().all(|access| matches!(access, Access::Writer(_)));
+        let opens = |slots: &[Slot]| is_key_alone && open_slots(slots, &access, &location).is_ok();
+        let mut slots = coming.usable(&config, opens).await?;
         // Nobody else needs anything of that store to open: it may fail later without failing the data.
         if let Some(apart) = secrets.apart()
             && wants_secrets
         {
-            slots.extend(closed::usable(&closed::read_slots(apart.as_ref()).await?, &config));
+            slots.extend(Slots::begin(apart).usable(&config, |_| false).await?);
         }
         let repository = config.repository;
         // Key derivation takes a second and hundreds of MiB: not on the runtime's threads.

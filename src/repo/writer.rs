@@ -183,8 +183,7 @@ impl Writer {
             runtime: runtime.clone(),
         };
         let engine = Engine::new(repository.keyring().data()?, parts);
-        let packer =
-            Packer::new(repository.backend(), repository.keyring(), index, pending, runtime);
+        let packer = Packer::new(repository.backend(), repository.keyring(), index, pending, runtime);
         Ok(Self {
             commands,
             next: 0,

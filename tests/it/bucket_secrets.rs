@@ -1,9 +1,15 @@
 //! The repository in a bucket, its secrets in a bucket of another server with other credentials; copies between buckets
 //! and directories.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use orkvault::component::Source as _;
+use orkvault::component::mongodb::MongoSource;
 use serde_json::Value;
 
 use crate::support::cli::{Ran, Vault, archive, write_mode};
+use crate::support::mongodb::{Memory, Stack, contents, database};
 use crate::support::s3_server::{PASSWORD, Program, S3Server, USER};
 
 const SECRETS_USER: &str = "secrets-keeper";
@@ -45,6 +51,7 @@ fn run(vault: &Vault, arguments: &[&str], input: &[u8]) -> Ran {
     let mut command = vault.command(arguments);
     let config = vault.path("work/orkvault.toml");
     command.env_remove("ORKVAULT_REPOSITORY").env("ORKVAULT_CONFIG", config);
+    command.envs(std::env::vars().filter(|(name, _)| name.starts_with("DOCKER_")));
     command.env("ORKVAULT_PASSPHRASE_FILE", vault.path("data.pass"));
     command.env("ORKVAULT_SECRETS_PASSPHRASE_FILE", vault.path("secrets.pass"));
     let ran = Vault::fed(command, input);
@@ -199,4 +206,90 @@ async fn each_of_two_stores_locks_for_a_time_of_its_own_what_a_snapshot_or_a_cop
             assert!(days.contains(&left), "{name} is locked for {left} days");
         }
     }
+}
+
+/// Everything below a directory: files with their bytes, by name.
+fn tree(dir: &std::path::Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let (mut found, mut left) = (BTreeMap::new(), vec![dir.to_owned()]);
+    while let Some(next) = left.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                left.push(path);
+            } else {
+                found.insert(path.strip_prefix(dir).unwrap().to_owned(), std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+/// The round trip of the main job: two nights of the real stack, checked, given back as files, and its database under
+/// another name into the server. Returns what came back.
+fn there_and_back(vault: &Vault, database: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let stack_dir = std::env::var("ORKVAULT_TEST_STACK_DIR").unwrap();
+    let of_stack = ["--yes", "--stack-dir", &stack_dir];
+    run(vault, &["init", "--kdf-low-memory"], b"").expect(0);
+    let night = [&["snapshot", "all", "--json"][..], &of_stack].concat();
+    let first = run(vault, &night, b"").expect(0).json();
+    assert_eq!((&first["status"], first["components"].as_object().unwrap().len()), (&"complete".into(), 4));
+    let second = run(vault, &night, b"").expect(0).json();
+    let [first, second] = [first, second].map(|night| night["bytes_new"].as_u64().unwrap());
+    // What a server saves anew has its moment in it; nothing of the objects and documents is new.
+    assert!(second < first / 20, "{second} of {first}");
+    let checked = run(vault, &["check", "--read-data", "--json"], b"").expect(0).json();
+    assert_eq!(checked["findings"], Value::Array(Vec::new()));
+    let target = vault.path("target");
+    run(vault, &["restore", "-y", "--target-dir", target.to_str().unwrap()], b"").expect(0);
+    let config = std::fs::read_to_string(vault.path("work/orkvault.toml")).unwrap();
+    let named = format!("{config}\n[mongodb]\ndatabase = \"{database}\"\n");
+    write_mode(&vault.path("work/orkvault.toml"), named.as_bytes(), 0o600);
+    run(vault, &[&["restore", "-c", "mongodb"][..], &of_stack].concat(), b"").expect(0);
+    tree(&target)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stack_goes_there_and_back_by_a_directory_and_by_buckets_with_credentials_of_their_own() {
+    let Some(stack) = Stack::find() else { return };
+    let Some(stores) = Stores::start().await else { return };
+    let work = tokio::task::spawn_blocking(move || {
+        let places = ["directory", "buckets"].map(|place| {
+            let vault = Vault::empty();
+            let tables = match place {
+                "directory" => vec![format!("repository = {:?}\n", vault.path("repository").to_str().unwrap())],
+                _ => vec![stores.table(&vault, "repository"), stores.table(&vault, "secrets_repository")],
+            };
+            configure(&vault, &tables);
+            there_and_back(&vault, &format!("it_{place}_{}", std::process::id()))
+        });
+        (stores, places)
+    });
+    let (stores, [of_directory, of_buckets]) = work.await.unwrap();
+    let file = |name: &str| PathBuf::from(name);
+    // Dumps are taken one after the other: what is in them is the same, in an order of its own.
+    let archives = [&of_directory, &of_buckets].map(|tree| contents(&tree[&file("mongodb/mongo.archive")]));
+    assert!(archives[0] == archives[1] && archives[0].len() > 3);
+    for (place, wanted) in ["directory", "buckets"].iter().zip(archives) {
+        let options = database(&format!("it_{place}_{}", std::process::id()));
+        let (mut memory, mut source) = (Memory::default(), MongoSource::new(stack.on_host(), options).unwrap());
+        source.capture(&mut memory).await.unwrap();
+        assert!(contents(&memory.bytes) == wanted, "{place}");
+    }
+    let rest = |tree: &BTreeMap<PathBuf, Vec<u8>>, start: &str| -> BTreeMap<PathBuf, Vec<u8>> {
+        tree.iter()
+            .filter(|(name, _)| name.starts_with(start))
+            .map(|(name, bytes)| (name.clone(), bytes.clone()))
+            .collect()
+    };
+    let (objects, others) = (rest(&of_buckets, "rustfs"), rest(&of_directory, "rustfs"));
+    assert!(objects == others && objects.len() > 100);
+    let rdb = &of_buckets[&file("redis/dump.rdb")];
+    assert!(rdb.starts_with(b"REDIS") && rdb.len().abs_diff(of_directory[&file("redis/dump.rdb")].len()) < 64);
+    let docker = PathBuf::from(std::env::var("ORKVAULT_TEST_STACK_DIR").unwrap()).join("docker");
+    for name in [".env", "keys/jwt-private.pem", "keys/jwt-public.pem", "keys/apple.p8"] {
+        assert!(of_buckets[&file("secrets").join(name)] == std::fs::read(docker.join(name)).unwrap(), "{name}");
+    }
+    let secrets = names(&stores.secrets, "secrets").await;
+    assert!(names(&stores.data, "vault").await.iter().all(|name| !name.contains("/secrets/")));
+    assert!(secrets.iter().all(|name| !name.contains("/data/")) && secrets.len() == 6, "{secrets:?}");
 }

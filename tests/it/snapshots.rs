@@ -1,12 +1,17 @@
 //! What a snapshot promises: complete means whole, incomplete is never latest, writers do not get in each
 //! other's way, and unchanged content is not read again.
 
+use std::sync::Arc;
+
+use orkvault::backend::{Counted, FaultBackend};
 use orkvault::component::Source;
+use orkvault::crypto::SystemEntropy;
 use orkvault::format::manifest::{ComponentStatus, SnapshotStatus};
 use orkvault::format::object::{Namespace, ObjectKey};
 use orkvault::ops::check::{CheckOptions, check};
 use orkvault::ops::snapshot::snapshot;
 use orkvault::ops::{NoProgress, select};
+use orkvault::repo::{Ahead, Closed, OpenOptions, SecretsStore};
 
 use crate::support::night::{Still, give, options, take};
 use crate::support::repository::{self, noise};
@@ -149,4 +154,57 @@ async fn stored_sizes_are_padded() {
     let found = sizes(&made);
     assert_eq!(found.len(), 2);
     assert_eq!(found[0], found[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_beside_this_one_puts_after_the_listing_is_neither_missing_nor_forgotten() {
+    let (made, cache) = (repository::make().await, tempfile::tempdir().unwrap());
+    take(&made.open_writer_at(cache.path()).await, 100, &content(1)).await.unwrap();
+    let repository = made.open_writer_at(cache.path()).await;
+    let survey = repository.survey().await.unwrap();
+    // On the same host, with the same index.
+    take(&made.open_writer_at(cache.path()).await, 200, &content(2)).await.unwrap();
+    let cached = repository.index().parts().unwrap();
+    assert!(cached.len() > survey.indexes.len());
+    repository.load_index_of(&survey.indexes).await.unwrap();
+    assert_eq!(repository.index().parts().unwrap(), cached, "a part that was put since is not taken for gone");
+    assert_eq!(repository.set_missing_packs_aside_of(&survey.packs).await.unwrap(), 0);
+
+    // What has gone is found all the same.
+    let survey = repository.survey().await.unwrap();
+    let (pack, _) = survey.packs.iter().next().unwrap();
+    let bytes = made.backend.remove(ObjectKey::Pack(*pack)).unwrap();
+    assert_eq!(
+        repository.set_missing_packs_aside_of(&survey.packs).await.unwrap(),
+        0,
+        "it was there when it was listed"
+    );
+    let survey = repository.survey().await.unwrap();
+    assert_eq!(repository.set_missing_packs_aside_of(&survey.packs).await.unwrap(), 1);
+    made.backend.replace(ObjectKey::Pack(*pack), bytes);
+    assert_eq!(repository.set_missing_packs_aside_of(&survey.packs).await.unwrap(), 0);
+    let part = *survey.indexes.iter().next().unwrap();
+    made.backend.remove(ObjectKey::Index(part)).unwrap();
+    repository.load_index_of(&repository.survey().await.unwrap().indexes).await.unwrap();
+    assert!(!repository.index().parts().unwrap().contains(&part));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_survey_that_was_begun_before_the_keys_is_given_out_once() {
+    let made = repository::make().await;
+    let first = take(&made.open_writer().await, 100, &content(1)).await.unwrap();
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let closed = Closed::look(counting.clone(), SecretsStore::Unnamed, Ahead::Survey).await.unwrap();
+    let options = OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) };
+    let repository = closed.open(vec![made.writer()], options).await.unwrap();
+    assert_eq!(repository.survey().await.unwrap().snapshots, [first.id]);
+    let second = take(&made.open_writer().await, 200, &content(2)).await.unwrap();
+    // From here on it is asked for when it is wanted.
+    let mut found = repository.survey().await.unwrap().snapshots;
+    found.sort_unstable();
+    let mut both = [first.id, second.id];
+    both.sort_unstable();
+    assert_eq!(found, both);
+    // Config, slots, two surveys: nothing else was asked.
+    assert!((5..=7).contains(&counting.operations()), "{}", counting.operations());
 }

@@ -12,7 +12,7 @@ use futures::stream::{self, BoxStream, StreamExt as _};
 use super::PROBES;
 use super::client::{Bucket, Refusal, S3Error};
 use crate::backend::{Error, Listed, ObjectInfo, Operation, Request};
-use crate::format::object::ObjectPrefix;
+use crate::format::object::{ObjectPrefix, decode_listed};
 
 /// Names of one page: more makes some servers drop the continuation token.
 pub(super) const PAGE_NAMES: i32 = 1000;
@@ -210,20 +210,7 @@ pub(super) fn time(time: &DateTime) -> Option<SystemTime> {
 
 /// Returns a name that was sent with percent signs. What is not UTF-8 is no object of ours: it is replaced.
 pub(super) fn decode(encoded: &str) -> Option<String> {
-    let mut decoded = Vec::with_capacity(encoded.len());
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-                let (high, low) = (digit(bytes.next()?)?, digit(bytes.next()?)?);
-                high << 4 | low
-            }
-            other => other,
-        });
-    }
-    Some(String::from_utf8_lossy(&decoded).into_owned())
+    Some(String::from_utf8_lossy(&decode_listed(encoded)?).into_owned())
 }
 
 #[cfg(test)]

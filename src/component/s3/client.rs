@@ -18,9 +18,10 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::EncodingType;
 
 use super::attributes::{self, Head};
-use super::listing::{Ask, Listed, Page, decode_key};
+use super::listing::{Ask, Listed, Page};
 use super::{Error, Place};
 use crate::component::secret::Secret;
+use crate::format::object::decode_listed;
 
 /// Keys of one page: more makes some servers drop the continuation token.
 const PAGE_KEYS: i32 = 1000;
@@ -444,7 +445,7 @@ fn read_page(bucket: &str, answer: ListObjectsV2Output) -> Result<Page, Error> {
     };
     for object in answer.contents() {
         let listed_key = object.key().ok_or_else(|| Error::Answer { place: at(), field: "key" })?;
-        let bytes = if encoded { decode_key(listed_key) } else { Some(listed_key.as_bytes().to_vec()) };
+        let bytes = if encoded { decode_listed(listed_key) } else { Some(listed_key.as_bytes().to_vec()) };
         let bytes = bytes.ok_or_else(|| Error::Answer { place: at(), field: "key encoding" })?;
         let key = String::from_utf8(bytes)
             .ok()

@@ -150,33 +150,6 @@ impl ListingCheck {
     }
 }
 
-/// Returns the bytes of a key from a listing with `encoding-type=url`: `%XX` is a byte and `+` a space.
-/// `None` where an escape is malformed.
-pub(super) fn decode_key(encoded: &str) -> Option<Vec<u8>> {
-    let mut decoded = Vec::with_capacity(encoded.len());
-    let mut bytes = encoded.bytes();
-    while let Some(byte) = bytes.next() {
-        decoded.push(match byte {
-            b'+' => b' ',
-            b'%' => {
-                let (high, low) = (hex_digit(bytes.next()?)?, hex_digit(bytes.next()?)?);
-                high << 4 | low
-            }
-            other => other,
-        });
-    }
-    Some(decoded)
-}
-
-fn hex_digit(byte: u8) -> Option<u8> {
-    match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'a'..=b'f' => Some(byte - b'a' + 10),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    }
-}
-
 /// The objects of one bucket in key order; holds one page, and another one that is asked for meanwhile.
 pub(super) struct Lister {
     server: Arc<Server>,
