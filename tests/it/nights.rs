@@ -182,7 +182,7 @@ async fn amplification(made: &Made, written: &StreamWritten) -> u64 {
     let mut chunks = std::collections::HashMap::new();
     let record = written.record().unwrap();
     for page in reader.recipe_root(&record.recipe).await.unwrap().pages {
-        for extent in reader.recipe_page(&page.chunk, page.stream_len).await.unwrap().extents {
+        for extent in &reader.recipe_page(&page.chunk, page.stream_len).await.unwrap().extents {
             chunks.insert(extent.chunk, u64::from(extent.chunk_len));
         }
     }

@@ -175,9 +175,8 @@ impl Engine {
         }
         compared.pieces_waiting = 0;
         for (waiting, from) in std::mem::take(&mut compared.waiting) {
-            let page = from.and_then(|from| Some((from, compared.matcher.page_at(from)?.0)));
-            if let Some((from, page)) = page
-                && let Some(full) = open.recipe.comes_from(from, page)
+            if let Some(page) = from.and_then(|from| compared.matcher.page_at(from))
+                && let Some(full) = open.recipe.comes_from(page)
             {
                 self.store_page(open, Some(compared), &full)?;
             }

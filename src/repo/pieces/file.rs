@@ -19,7 +19,7 @@ use crate::format::{Error, limits};
 
 const MAGIC: [u8; 8] = *b"ORKVPIEC";
 /// Changes whenever the layout, the fingerprint or the cutting of pieces does: another version is dropped.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEAD_LEN: usize = 26;
 /// The number under which the trailer is sealed.
 const TRAILER: u64 = u64::MAX;
@@ -39,8 +39,12 @@ const POOR_MOST: usize = 64 * 1024;
 pub(in crate::repo) struct KnownPage {
     /// The chunk that holds it.
     pub(in crate::repo) chunk: ChunkId,
-    /// Where it is an edit: the chunks that hold its parent, that one's parent, and so on.
-    pub(in crate::repo) parents: Vec<ChunkId>,
+    /// Edits between it and a whole page.
+    pub(in crate::repo) depth: u8,
+    /// What expanding it takes beside its parents: its extents, and where it is an edit, steps and chunks.
+    pub(in crate::repo) weight: u32,
+    /// Where it is an edit: the chunks that hold its parents, their parents, and so on, each once, and their weights.
+    pub(in crate::repo) made_of: Vec<(ChunkId, u32)>,
     /// What its chunk would be called if it were whole: what it says.
     pub(in crate::repo) whole: ChunkId,
     /// Bytes of the stream.
@@ -89,11 +93,12 @@ impl Trailer {
         }
         for page in &self.pages {
             out.extend_from_slice(page.chunk.as_bytes());
-            push_varint(&mut out, page.parents.len() as u64);
-            for parent in &page.parents {
-                out.extend_from_slice(parent.as_bytes());
+            out.push(page.depth);
+            push_varint(&mut out, page.made_of.len() as u64);
+            for (older, weight) in page.made_of.iter().chain([&(page.whole, page.weight)]) {
+                out.extend_from_slice(older.as_bytes());
+                push_varint(&mut out, u64::from(*weight));
             }
-            out.extend_from_slice(page.whole.as_bytes());
             push_varint(&mut out, page.stream_len);
         }
         push_varint(&mut out, self.blocks.len() as u64);
@@ -124,10 +129,15 @@ impl Trailer {
         trailer.referred = cursor.varint()?;
         for _ in 0..cursor.count(what, limits::RECIPE_PAGES_MAX)? {
             let chunk = ChunkId::take(&mut cursor)?;
-            let depth = cursor.count(what, limits::RECIPE_DEPTH_MAX)?;
-            let parents = (0..depth).map(|_| ChunkId::take(&mut cursor)).collect::<Result<_, _>>()?;
-            let whole = ChunkId::take(&mut cursor)?;
-            trailer.pages.push(KnownPage { chunk, parents, whole, stream_len: cursor.varint()? });
+            let depth = cursor.u8()?;
+            let count = cursor.count(what, limits::EXPANSION_PAGES_MAX)?;
+            let weighed = |cursor: &mut Cursor<'_>| {
+                let chunk = ChunkId::take(cursor)?;
+                Ok((chunk, narrow(limits::check(what, cursor.varint()?, limits::EXPANSION_EXTENTS_MAX)?)))
+            };
+            let made_of = (0..count).map(|_| weighed(&mut cursor)).collect::<Result<_, Error>>()?;
+            let (whole, weight) = weighed(&mut cursor)?;
+            trailer.pages.push(KnownPage { chunk, depth, weight, made_of, whole, stream_len: cursor.varint()? });
         }
         let mut offset = HEAD_LEN as u64;
         for _ in 0..cursor.count(what, u64::from(u32::MAX))? {
@@ -148,6 +158,10 @@ impl Trailer {
         cursor.end()?;
         Ok(trailer)
     }
+}
+
+fn narrow(weight: u64) -> u32 {
+    u32::try_from(weight).unwrap_or(u32::MAX)
 }
 
 /// Returns what a piece is called among the anchors, `None` where it is not one of the sample.

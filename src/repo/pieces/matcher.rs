@@ -87,9 +87,14 @@ impl Matcher {
         Self { window, key, cutter: PieceCutter::new(gear), refused, last: None, sought: 0, gained: 0 }
     }
 
-    /// Returns the page of yesterday's recipe that stands for the place `from` of yesterday's stream, and its number.
-    pub(in crate::repo) fn page_at(&self, from: u64) -> Option<(usize, &KnownPage)> {
+    /// Returns the number of the page of yesterday's recipe that stands for the place `from` of yesterday's stream.
+    pub(in crate::repo) fn page_at(&self, from: u64) -> Option<usize> {
         self.window.as_ref()?.page_at(from)
+    }
+
+    /// Returns the page of a number.
+    pub(in crate::repo) fn page(&self, number: usize) -> Option<&KnownPage> {
+        self.window.as_ref()?.trailer().pages.get(number)
     }
 
     /// Returns why yesterday's file turned out to be of no use, once.

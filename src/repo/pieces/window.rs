@@ -96,10 +96,10 @@ impl Window {
         self.failure.take()
     }
 
-    /// Returns the number of the page of yesterday's recipe that stands for a place of yesterday's stream, and the page.
-    pub(super) fn page_at(&self, from: u64) -> Option<(usize, &KnownPage)> {
+    /// Returns the number of the page of yesterday's recipe that stands for a place of yesterday's stream.
+    pub(super) fn page_at(&self, from: u64) -> Option<usize> {
         let number = self.page_ends.partition_point(|end| *end <= from);
-        self.file.trailer.pages.get(number).map(|page| (number, page))
+        (number < self.page_ends.len()).then_some(number)
     }
 
     /// Returns yesterday's cut of this name, if it is at hand, where it starts in yesterday's stream, and its last
