@@ -77,7 +77,7 @@ impl PackJobs {
         self.coming.send(Coming { kind: job.kind, shares: job.shares, encoded }).map_err(|_| Error::Stopped)?;
         let number = self.submitted.get();
         self.submitted.set(number + 1);
-        let level = self.compression.level_of(number);
+        let level = self.compression.level_of(number, job.plain.len());
         rayon::spawn(move || {
             let (codec, bytes) = segment::encode(job.plain, level);
             // The packer only stops listening when it has failed, and says so itself.

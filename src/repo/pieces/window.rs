@@ -10,7 +10,7 @@ use crate::format::id::ChunkId;
 
 /// Blocks at hand: 32 times 4,096 pieces, about 64 MiB of a stream of documents and 25 MiB of memory. An
 /// archive of `mongodump` interleaves four collections, and every one of them has its own place.
-const BLOCKS_MOST: usize = 32;
+const BLOCKS_MOST: u32 = 32;
 
 /// Pieces before the end of a block from which on the next one is at hand.
 const NEAR_END_PIECES: usize = 256;
@@ -83,7 +83,10 @@ impl Window {
             page_ends,
             failure: None,
         };
-        window.load(0);
+        // All of a short stream, whose archive may begin with another collection tonight.
+        for number in (0..BLOCKS_MOST).rev() {
+            window.load(number);
+        }
         window
     }
 
@@ -196,7 +199,7 @@ impl Window {
                 return false;
             }
         };
-        while self.order.len() >= BLOCKS_MOST {
+        while self.order.len() >= BLOCKS_MOST as usize {
             let Some(oldest) = self.order.pop_front() else { break };
             self.unload(oldest);
         }
