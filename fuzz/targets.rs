@@ -157,12 +157,11 @@ pub fn recipe_expansion(data: &[u8]) -> bool {
     let mut expansion = PageExpansion::new(ChunkId::from_bytes([0; 32]));
     for _ in 0..=limits::EXPANSION_PAGES_MAX {
         let Some(wanted) = expansion.wanted().into_iter().min() else {
-            let Ok((found, parents)) = expansion.finish() else { return false };
-            for page in parents.iter().map(|(_, page)| page).chain([&found]) {
+            let found = expansion.finish(|_, page| {
                 assert!(u64::from(page.depth) <= limits::RECIPE_DEPTH_MAX);
                 assert_eq!(RecipePage::decode(&page.page.encode()).as_ref(), Ok(&*page.page));
-            }
-            return true;
+            });
+            return found.is_ok_and(|found| RecipePage::decode(&found.page.encode()).as_ref() == Ok(&*found.page));
         };
         let Some(page) = pages.get(usize::from(wanted.as_bytes()[0]) % pages.len().max(1)) else { return false };
         if expansion.push(wanted, page).is_err() {

@@ -422,7 +422,7 @@ fn golden_recipes() {
         assert!(expansion.wanted().contains(&chunk(240 + number)));
         expansion.push(chunk(240 + number), &unhex(&edit["encoded"])).unwrap();
     }
-    assert_eq!(expansion.finish().unwrap().0.page.extents, edited[3].1);
+    assert_eq!(expansion.finish(|_, _| ()).unwrap().page.extents, edited[3].1);
     for (name, extents) in pages {
         assert_eq!(RecipePage::decode(&unhex(&golden["pages"][name]["encoded"])), Ok(RecipePage { extents }));
     }

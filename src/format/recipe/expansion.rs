@@ -69,11 +69,11 @@ impl PageExpansion {
         self.keep(chunk, above, page)
     }
 
-    /// Puts the page together. Returns it, and the pages that it is an edit of itself with the chunks that hold them.
-    pub fn finish(mut self) -> Result<(ExpandedPage, Vec<(ChunkId, ExpandedPage)>), Error> {
-        let parents = self.edits.get(&self.page).map(|edit| edit.parents.clone()).unwrap_or_default();
+    /// Puts the page together and returns it. `expanded` hears of every edit that was expanded for it, the least deep
+    /// first, itself last, and of the chunk that holds it.
+    pub fn finish(mut self, mut expanded: impl FnMut(ChunkId, &ExpandedPage)) -> Result<ExpandedPage, Error> {
         let mut uses: HashMap<ChunkId, usize> = HashMap::new();
-        for parent in self.edits.values().flat_map(|edit| &edit.parents).chain(&parents) {
+        for parent in self.edits.values().flat_map(|edit| &edit.parents) {
             *uses.entry(*parent).or_default() += 1;
         }
         let mut edits: Vec<(ChunkId, PageEdit)> = std::mem::take(&mut self.edits).into_iter().collect();
@@ -95,12 +95,11 @@ impl PageExpansion {
                 }
             }
             self.hold(page.extents.len())?;
-            self.expanded.insert(chunk, ExpandedPage { page: Arc::new(page), depth: edit.depth });
+            let page = ExpandedPage { page: Arc::new(page), depth: edit.depth };
+            expanded(chunk, &page);
+            self.expanded.insert(chunk, page);
         }
-        let missing = Error::Invalid { what: "recipe page", found: 0 };
-        let page = self.expanded.remove(&self.page).ok_or(missing)?;
-        let parents = parents.into_iter().filter_map(|parent| Some((parent, self.expanded.remove(&parent)?)));
-        Ok((page, parents.collect()))
+        self.expanded.remove(&self.page).ok_or(Error::Invalid { what: "recipe page", found: 0 })
     }
 
     fn keep(&mut self, chunk: ChunkId, above: u8, page: ExpandedPage) -> Result<(), Error> {
@@ -160,7 +159,7 @@ mod tests {
         let mut expansion = PageExpansion::new(chunk(u8::try_from(from).unwrap()));
         for asked in 0..1000 {
             let Some(wanted) = expansion.wanted().pop() else {
-                return Ok((Arc::unwrap_or_clone(expansion.finish()?.0.page), asked));
+                return Ok((Arc::unwrap_or_clone(expansion.finish(|_, _| ())?.page), asked));
             };
             let at = if asked == 0 { from } else { get(wanted) };
             expansion.push(wanted, &stored[at])?;
@@ -212,8 +211,10 @@ mod tests {
             expansion.put(chunk(at), known).unwrap();
         }
         assert!(expansion.wanted().is_empty());
-        let (found, parents) = expansion.finish().unwrap();
-        assert_eq!((&*found.page, found.depth, parents.len()), (&nights(16, 4), 16, 2));
+        let mut expanded = Vec::new();
+        let found = expansion.finish(|chunk, page| expanded.push((chunk, page.clone()))).unwrap();
+        assert_eq!((&*found.page, found.depth), (&nights(16, 4), 16));
+        assert_eq!(expanded, [(chunk(33), found)]);
     }
 
     #[test]

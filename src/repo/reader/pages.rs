@@ -10,8 +10,8 @@ use crate::format::id::ChunkId;
 use crate::format::recipe::{ExpandedPage, PageExpansion, RecipePage};
 use crate::repo::Error;
 
-/// Extents of pages that are kept for their neighbours, which are often edits of the same ones: 6 MiB.
-const EXTENTS_KEPT: usize = 128 * 1024;
+/// Extents of pages that are kept for their neighbours, which are often edits of the same ones: 11 MiB.
+const EXTENTS_KEPT: usize = 256 * 1024;
 /// Pages that are read at the same time.
 const READS_MOST: usize = 8;
 
@@ -71,14 +71,10 @@ impl Reader {
                 expansion.push(wanted, &bytes?).map_err(refused(wanted))?;
             }
         }
-        let (page, parents) = expansion.finish().map_err(|source| damaged_chunk(chunk, source))?;
-        let found = Arc::clone(&page.page);
-        {
-            let mut kept = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-            for (chunk, page) in parents.into_iter().chain([(*chunk, page)]) {
-                kept.keep(chunk, page);
-            }
-        }
+        let keep = |chunk, page: &ExpandedPage| {
+            self.pages.lock().unwrap_or_else(PoisonError::into_inner).keep(chunk, page.clone());
+        };
+        let found = expansion.finish(keep).map_err(|source| damaged_chunk(chunk, source))?.page;
         if found.stream_len() == stream_len { Ok(found) } else { Err(Error::StreamDamaged) }
     }
 
