@@ -24,12 +24,13 @@ use orkvault::format::config::Config;
 use orkvault::format::cursor::{Cursor, push_bytes};
 use orkvault::format::entry::{EntryContent, EntryRow, EntryRowSplitter};
 use orkvault::format::envelope::{Envelope, Payload};
+use orkvault::format::id::ChunkId;
 use orkvault::format::index::IndexPart;
 use orkvault::format::limits;
 use orkvault::format::manifest::{self, CatalogueLine, Manifest, SecretsManifest};
 use orkvault::format::object::ObjectKey;
 use orkvault::format::pack::{Directory, KeyEntry, PackHeader};
-use orkvault::format::recipe::{Expanded, PageExpansion, RecipePage, RecipeRoot};
+use orkvault::format::recipe::{PageExpansion, RecipePage, RecipeRoot};
 use orkvault::format::slot::Slot;
 use tokio::io::AsyncReadExt as _;
 
@@ -153,20 +154,21 @@ pub fn recipe_expansion(data: &[u8]) -> bool {
     while let Ok(page) = cursor.bytes("page", 1 << 20) {
         pages.push(page);
     }
-    let mut expansion = PageExpansion::default();
-    let mut next = 0;
-    for _ in 0..=limits::RECIPE_DEPTH_MAX {
-        let Some(page) = pages.get(next) else { return false };
-        match expansion.push(page) {
-            Err(_) => return false,
-            Ok(Expanded::Parent(parent)) => next = usize::from(parent.as_bytes()[0]) % pages.len(),
-            Ok(Expanded::Page(page)) => {
-                assert_eq!(RecipePage::decode(&page.encode()), Ok(page));
-                return true;
-            }
+    let mut expansion = PageExpansion::new(ChunkId::from_bytes([0; 32]));
+    for _ in 0..=limits::EXPANSION_PAGES_MAX {
+        let Some(wanted) = expansion.wanted().into_iter().min() else {
+            let found = expansion.finish(|_, page| {
+                assert!(u64::from(page.depth) <= limits::RECIPE_DEPTH_MAX);
+                assert_eq!(RecipePage::decode(&page.page.encode()).as_ref(), Ok(&*page.page));
+            });
+            return found.is_ok_and(|found| RecipePage::decode(&found.page.encode()).as_ref() == Ok(&*found.page));
+        };
+        let Some(page) = pages.get(usize::from(wanted.as_bytes()[0]) % pages.len().max(1)) else { return false };
+        if expansion.push(wanted, page).is_err() {
+            return false;
         }
     }
-    panic!("a chain of more than {} edits", limits::RECIPE_DEPTH_MAX);
+    panic!("an expansion of more than {} pages", limits::EXPANSION_PAGES_MAX);
 }
 
 pub fn recipe_root(data: &[u8]) -> bool {

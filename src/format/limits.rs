@@ -40,7 +40,13 @@ pub const PAGE_EXTENTS_MAX: u64 = 64 * 1024;
 /// Pages in one recipe.
 pub const RECIPE_PAGES_MAX: u64 = 128 * 1024;
 /// Edits between a page of a recipe and a whole one.
-pub const RECIPE_DEPTH_MAX: u64 = 16;
+pub const RECIPE_DEPTH_MAX: u64 = 32;
+/// Pages that one page is an edit of.
+pub const PAGE_PARENTS_MAX: u64 = 8;
+/// Pages that one page is made of: itself, its parents, theirs, and so on, each once.
+pub const EXPANSION_PAGES_MAX: u64 = 128;
+/// Extents of all pages that one page is made of, and steps and chunks of those that are edits.
+pub const EXPANSION_EXTENTS_MAX: u64 = 1024 * 1024;
 /// Bytes of a stream: 2^56, so that sums of two never overflow.
 pub const STREAM_BYTES_MAX: u64 = 1 << 56;
 /// Bytes of an entry's key (S3 allows 1024, paths 4096).

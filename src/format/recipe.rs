@@ -2,11 +2,13 @@
 //!
 //! A recipe is a root that lists pages; each page is a chunk table and extents. Pages end where the content
 //! says so, so that the unchanged part of a stream keeps its pages. Root and pages are chunks under the
-//! meta key. A page of form 0 is whole, one of form 1 an edit of an earlier page.
+//! meta key. A page of form 0 is whole, one of form 1 an edit of earlier pages.
 
 mod edit;
+mod expansion;
 
-pub use edit::{Expanded, PageEdit, PageExpansion, StoredPage};
+pub use edit::{PageEdit, StoredPage};
+pub use expansion::{ExpandedPage, PageExpansion};
 
 use super::cursor::{Cursor, push_varint};
 use super::id::{ChunkId, ContentHash};
@@ -74,26 +76,11 @@ impl RecipePage {
     /// Returns the page's bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let (table, indexes) = self.table();
+        let (table, indexes) = table(&self.extents);
         let mut out = vec![0];
         push_chunks(&mut out, &table);
         encode_extents(&mut out, &self.extents, &indexes);
         out
-    }
-
-    /// Returns the chunks in order of first use, and for every extent its chunk's place among them.
-    fn table(&self) -> (Vec<(ChunkId, u32)>, Vec<u64>) {
-        let mut places = std::collections::HashMap::with_capacity(self.extents.len());
-        let mut table = Vec::new();
-        let mut indexes = Vec::with_capacity(self.extents.len());
-        for extent in &self.extents {
-            let place = *places.entry(extent.chunk).or_insert_with(|| {
-                table.push((extent.chunk, extent.chunk_len));
-                table.len() as u64 - 1
-            });
-            indexes.push(place);
-        }
-        (table, indexes)
     }
 
     /// Returns an error where the extents are none, too many, of too many chunks, of a chunk with two lengths,
@@ -133,6 +120,21 @@ impl RecipePage {
         // Unmerged neighbours, an unused or repeated table entry, another order: all encode otherwise.
         if page.encode() == bytes { Ok(page) } else { Err(Error::NotCanonical { what }) }
     }
+}
+
+/// Returns the chunks of extents in order of first use, and for every extent its chunk's place among them.
+fn table(extents: &[Extent]) -> (Vec<(ChunkId, u32)>, Vec<u64>) {
+    let mut places = std::collections::HashMap::with_capacity(extents.len());
+    let mut table = Vec::new();
+    let mut indexes = Vec::with_capacity(extents.len());
+    for extent in extents {
+        let place = *places.entry(extent.chunk).or_insert_with(|| {
+            table.push((extent.chunk, extent.chunk_len));
+            table.len() as u64 - 1
+        });
+        indexes.push(place);
+    }
+    (table, indexes)
 }
 
 fn push_chunks(out: &mut Vec<u8>, chunks: &[(ChunkId, u32)]) {

@@ -87,7 +87,7 @@ impl PackJobs {
         self.coming.send(Coming { kind, shares, encoded }).map_err(|_| Error::Stopped)?;
         let number = self.submitted.get();
         self.submitted.set(number + 1);
-        let effort = self.compression.effort(number);
+        let effort = self.compression.effort(number, plain.len());
         let (encoders, buffers) = (Arc::clone(&self.encoders), Arc::clone(&self.buffers));
         rayon::spawn(move || {
             let (codec, bytes) = match encoders.encode(&plain, effort) {

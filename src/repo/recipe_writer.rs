@@ -1,21 +1,24 @@
 //! Turns the extents of a stream into pages of a recipe (`docs/FORMAT.md`, section 9).
 
+use std::collections::BTreeMap;
+
 use crate::format::id::{ChunkId, ContentHash};
 use crate::format::recipe::{Extent, PageRef, RecipePage, RecipeRoot};
 
-/// No page ends before this many extents, the last excepted.
-const PAGE_EXTENTS_LEAST: usize = 512;
+/// No page ends before this many extents, the last excepted. A page that is an edit costs what changed, whatever its
+/// size, and the fewer pages there are, the fewer is tonight's made of.
+const PAGE_EXTENTS_LEAST: usize = 2048;
 /// Every page ends here.
 const PAGE_EXTENTS_MOST: usize = 8192;
-/// Bits of a chunk id that are zero where a page ends: one in 1024.
-const PAGE_END_MASK: u16 = 0x03ff;
+/// Bits of a chunk id that are zero where a page ends: one in 2048.
+const PAGE_END_MASK: u16 = 0x07ff;
 
 /// A page that is full.
 #[derive(Debug)]
 pub(super) struct FullPage {
     pub(super) page: RecipePage,
-    /// Where yesterday's stream has most of it.
-    pub(super) from: Option<u64>,
+    /// The pages of yesterday's that have most of it, by their numbers there; that with the most first.
+    pub(super) from: Vec<usize>,
 }
 
 /// Collects extents into pages that end where the content says so: an unchanged part of a stream keeps its
@@ -23,22 +26,22 @@ pub(super) struct FullPage {
 #[derive(Debug, Default)]
 pub(super) struct RecipeWriter {
     page: Vec<Extent>,
-    /// Places in yesterday's stream that the page's extents come from.
-    from: Vec<u64>,
+    /// Pages of yesterday's that the page's extents come from, and how many cuts of each.
+    from: BTreeMap<usize, u32>,
     /// The page of yesterday's that the first of them lies on.
     began_with: Option<usize>,
     pages: Vec<PageRef>,
 }
 
 impl RecipeWriter {
-    /// Notes that what is pushed next lies at `from` in yesterday's stream, on the page of this number there. Where that is
+    /// Notes that what is pushed next lies on the page of this number of yesterday's. Where that is
     /// the page behind the one that this page began with, this page ends here and is returned: so pages keep their
-    /// ends though the chunks change by which they were once chosen, and stay edits of one page each.
-    pub(super) fn comes_from(&mut self, from: u64, page: usize) -> Option<FullPage> {
+    /// ends though the chunks change by which they were once chosen, and are edits of few pages each.
+    pub(super) fn comes_from(&mut self, page: usize) -> Option<FullPage> {
         let is_next = self.began_with.is_some_and(|began| began + 1 == page);
         let full = (is_next && self.page.len() >= PAGE_EXTENTS_LEAST / 2).then(|| self.take());
         self.began_with.get_or_insert(page);
-        self.from.push(from);
+        *self.from.entry(page).or_default() += 1;
         full
     }
 
@@ -64,10 +67,10 @@ impl RecipeWriter {
     }
 
     fn take(&mut self) -> FullPage {
-        self.from.sort_unstable();
-        let from = self.from.get(self.from.len() / 2).copied();
-        self.from.clear();
+        let mut from: Vec<(usize, u32)> = std::mem::take(&mut self.from).into_iter().collect();
+        from.sort_by_key(|(_, cuts)| std::cmp::Reverse(*cuts));
         self.began_with = None;
+        let from = from.into_iter().map(|(page, _)| page).collect();
         FullPage { page: RecipePage { extents: std::mem::take(&mut self.page) }, from }
     }
 

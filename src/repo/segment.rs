@@ -11,6 +11,7 @@ use crate::format::limits;
 /// How hard to compress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Compression {
+    small: Effort,
     first: Effort,
     then: Effort,
     bulk: Effort,
@@ -28,6 +29,8 @@ pub(super) enum Effort {
 
 /// Segments that a run can afford to compress harder: some hundredths of a second. A small night has no more.
 const FIRST_SEGMENTS: u64 = 2;
+/// Bytes up to which such a segment is small: 40 ms at the highest level.
+const SMALL_BYTES: usize = 128 * 1024;
 /// Segments of a run from which on time counts more than the last twentieth of the bytes: it is a first night.
 const BULK_SEGMENTS: u64 = 32;
 
@@ -35,12 +38,14 @@ impl Compression {
     /// One zstd level for everything, 1 to 19.
     #[must_use]
     pub const fn of_level(level: i32) -> Self {
-        Self { first: Effort::Level(level), then: Effort::Level(level), bulk: Effort::Level(level) }
+        let level = Effort::Level(level);
+        Self { small: level, first: level, then: level, bulk: level }
     }
 
-    /// Returns how hard the `number`th segment of a run is compressed, from 0.
-    pub(super) const fn effort(&self, number: u64) -> Effort {
+    /// Returns how hard the `number`th segment of a run, from 0, of `len` bytes is compressed.
+    pub(super) const fn effort(&self, number: u64, len: usize) -> Effort {
         match number {
+            0..FIRST_SEGMENTS if len <= SMALL_BYTES => self.small,
             0..FIRST_SEGMENTS => self.first,
             FIRST_SEGMENTS..BULK_SEGMENTS => self.then,
             _ => self.bulk,
@@ -49,10 +54,10 @@ impl Compression {
 }
 
 impl Default for Compression {
-    /// By how much there is to compress: level 9 for what a small night has, then level 3, zstd's own default and the
-    /// peers', then [`Effort::Bulk`].
+    /// By how much there is to compress: level 19 for a night of a few dozen KiB, 9 for one of a few MiB, then level 3,
+    /// zstd's own default and the peers', then [`Effort::Bulk`].
     fn default() -> Self {
-        Self { first: Effort::Level(9), then: Effort::Level(3), bulk: Effort::Bulk }
+        Self { small: Effort::Level(19), first: Effort::Level(9), then: Effort::Level(3), bulk: Effort::Bulk }
     }
 }
 
@@ -228,15 +233,16 @@ mod tests {
         let text: Vec<u8> = noise(200_000).iter().flat_map(|byte| words[usize::from(byte % 4)].bytes()).collect();
         let default = Compression::default();
         for number in [0, 1, 2, 31, 32, 500] {
-            let effort = default.effort(number);
+            let effort = default.effort(number, text.len());
             let encoded = encoders.encode(&text, effort).unwrap();
             assert!(encoded.len() < text.len() / 4, "{effort:?}: {} bytes", encoded.len());
             assert_eq!(decode(Codec::Zstd, encoded, text.len() as u64).as_ref(), Some(&text));
         }
         assert_eq!(encoders.lock().len(), 1);
-        assert_eq!(default.effort(0), Effort::Level(9));
-        assert_eq!(default.effort(500), Effort::Bulk);
-        assert_eq!(Compression::of_level(7).effort(500), Effort::Level(7));
+        assert_eq!(default.effort(0, 60_000), Effort::Level(19));
+        assert_eq!(default.effort(0, 600_000), Effort::Level(9));
+        assert_eq!(default.effort(500, 60_000), Effort::Bulk);
+        assert_eq!(Compression::of_level(7).effort(0, 60_000), Effort::Level(7));
     }
 
     #[test]

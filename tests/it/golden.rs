@@ -28,7 +28,7 @@ use orkvault::format::manifest::{
 use orkvault::format::object::Namespace;
 use orkvault::format::pack::{ChunkRecord, DIRECTORY_TAIL_LEN, Directory, PackHeader, PackKind, SegmentRecord};
 use orkvault::format::padme::padded_len;
-use orkvault::format::recipe::{Expanded, Extent, PageEdit, PageExpansion, PageRef, RecipePage, RecipeRoot};
+use orkvault::format::recipe::{Extent, PageEdit, PageExpansion, PageRef, RecipePage, RecipeRoot};
 use orkvault::format::slot::{Capability, KdfParams, Unlock};
 use serde_json::{Value, json};
 
@@ -361,17 +361,19 @@ fn chunk(byte: u8) -> ChunkId {
     ChunkId::from_bytes([byte; 32])
 }
 
-/// Each page as an edit of the one before, the first whole; chunk 240 and up hold them.
-fn edits(chain: &[Vec<Extent>]) -> Vec<Value> {
+/// Each page as an edit of earlier ones, whose numbers stand beside it, or whole where it is of none; chunk 240 and up
+/// hold them.
+fn edits(pages: &[(Vec<u8>, Vec<Extent>)]) -> Vec<Value> {
     let mut values = Vec::new();
-    for (number, extents) in (0_u8..).zip(chain) {
+    for (number, (parents, extents)) in (0_u8..).zip(pages) {
         let page = RecipePage { extents: extents.clone() };
-        let encoded = match usize::from(number).checked_sub(1) {
-            None => page.encode(),
-            Some(before) => {
-                let old = RecipePage { extents: chain[before].clone() };
-                PageEdit::between(chunk(239 + number), number, &old, &page).unwrap().encode()
-            }
+        let encoded = if parents.is_empty() {
+            page.encode()
+        } else {
+            let old = |parent: &u8| RecipePage { extents: pages[usize::from(*parent)].1.clone() };
+            let old: Vec<_> = parents.iter().map(old).collect();
+            let chunks: Vec<_> = parents.iter().map(|parent| chunk(240 + parent)).collect();
+            PageEdit::between(&chunks, number, &old.iter().collect::<Vec<_>>(), &page).unwrap().encode()
         };
         let listed: Vec<Value> = extents
             .iter()
@@ -407,21 +409,20 @@ fn golden_recipes() {
     let root = RecipeRoot { hash: content_hash(b"a stream"), pages: vec![page(9, 300_000), page(8, 1)] };
     let empty = RecipeRoot { hash: content_hash(b""), pages: Vec::new() };
     let roots = json!({ "twoPages": hex(&root.encode()), "empty": hex(&empty.encode()) });
-    let chain = [
-        (0..20).map(whole).collect(),
-        [whole(0), range(1, 0, 300), range(201, 7, 80), range(1, 380, 620)]
-            .into_iter()
-            .chain((2..200).map(whole))
-            .collect(),
-        (12..20).chain(0..2).chain(210..213).map(whole).collect(),
+    let changed = [whole(0), range(1, 0, 300), range(201, 7, 80), range(1, 380, 620)];
+    let edited: Vec<(Vec<u8>, Vec<Extent>)> = vec![
+        (vec![], (0..20).map(whole).collect()),
+        (vec![0], changed.into_iter().chain((2..200).map(whole)).collect()),
+        (vec![1], (12..20).chain(0..2).chain(210..213).map(whole).collect()),
+        (vec![2, 0], (210..213).chain(3..6).chain(214..216).chain(6..9).map(whole).collect()),
     ];
-    let golden = compare("recipes.json", &json!({ "pages": values, "roots": roots, "edits": edits(&chain) }));
-    let mut expansion = PageExpansion::default();
-    for (number, edit) in golden["edits"].as_array().unwrap().iter().enumerate().rev() {
-        let expanded = expansion.push(&unhex(&edit["encoded"])).unwrap();
-        let is_last = number == 0;
-        assert_eq!(expanded == Expanded::Page(RecipePage { extents: chain[2].clone() }), is_last);
+    let golden = compare("recipes.json", &json!({ "pages": values, "roots": roots, "edits": edits(&edited) }));
+    let mut expansion = PageExpansion::new(chunk(243));
+    for (number, edit) in (0..4).zip(golden["edits"].as_array().unwrap()).rev() {
+        assert!(expansion.wanted().contains(&chunk(240 + number)));
+        expansion.push(chunk(240 + number), &unhex(&edit["encoded"])).unwrap();
     }
+    assert_eq!(expansion.finish(|_, _| ()).unwrap().page.extents, edited[3].1);
     for (name, extents) in pages {
         assert_eq!(RecipePage::decode(&unhex(&golden["pages"][name]["encoded"])), Ok(RecipePage { extents }));
     }
@@ -691,6 +692,9 @@ fn the_documented_limits_are_those_of_the_code() {
         PAGE_EXTENTS_MAX,
         RECIPE_PAGES_MAX,
         RECIPE_DEPTH_MAX,
+        PAGE_PARENTS_MAX,
+        EXPANSION_PAGES_MAX,
+        EXPANSION_EXTENTS_MAX,
         STREAM_BYTES_MAX,
         ENTRY_KEY_BYTES_MAX,
         ENTRY_ATTRIBUTES_MAX,

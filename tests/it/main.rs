@@ -65,6 +65,8 @@ mod files_directory;
 #[cfg(test)]
 mod files_secrets;
 #[cfg(test)]
+mod forgotten;
+#[cfg(test)]
 mod fragmented;
 #[cfg(test)]
 mod fuzz_replay;

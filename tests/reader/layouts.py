@@ -40,24 +40,47 @@ def open_slot(slot, secret, what):
     return open_sealed(key, slot.nonce, slot.header, slot.sealed, what)
 
 
-def read_page(read, page, depth=None):
+def read_page(read, page):
     """Returns the extents of a recipe page (9.2) as (chunk, chunk length, offset, length), its parents' help included.
 
     `read` returns the bytes of the page that a chunk id names.
     """
-    data = read(page)
+    return expand(read, page, 256, {})[1]
+
+
+def expand(read, page, below, known):
+    """Returns depth and extents of a page that must be less deep than `below`; `known` has those expanded so far."""
+    if page not in known:
+        require(len(known) < 128, "a recipe page is made of too many pages")
+        # It counts while those that it is made of are read.
+        known[page] = None
+        known[page] = expand_stored(read, read(page), below, known)
+        held = sum(found[2] for found in known.values() if found)
+        require(held <= 1048576, "a recipe page is made of too many extents")
+    require(known[page] and known[page][0] < below, "a recipe page is not less deep than its child")
+    return known[page]
+
+
+def expand_stored(read, data, below, known):
+    """Returns depth, extents, and how many extents, steps and added chunks that took."""
     require(data[:1] in (b"\0", b"\1"), "a recipe page has another form")
     if data[0] == 0:
-        require(not depth, "a recipe page has another depth than its child says")
-        return parse_page(data)
+        extents = parse_page(data)
+        return 0, extents, len(extents)
     cursor = Cursor(data, "recipe edit")
     cursor.u8()
-    parent, found = cursor.take(32), cursor.u8()
-    require(1 <= found <= 16 and depth in (None, found), "a recipe page has another depth than its child says")
+    depth, parents = cursor.u8(), [cursor.take(32) for _ in range(cursor.varint(8))]
+    require(1 <= depth <= 32 and depth < below, "a recipe page is not less deep than its child")
+    require(len(set(parents)) == len(parents) > 0, "a recipe edit has no parent, or one twice")
     added, steps = read_chunks(cursor), read_steps(cursor)
     cursor.end()
-    require(encode_edit(parent, found, added, steps) == data, "a recipe edit is not canonical")
-    return apply_edit(read_page(read, parent, found - 1), added, steps)
+    require(encode_edit(parents, depth, added, steps) == data, "a recipe edit is not canonical")
+    older = [expand(read, parent, depth, known) for parent in parents]
+    require(depth == 1 + max(found[0] for found in older), "a recipe edit has a wrong depth")
+    old = [extent for found in older for extent in found[1]]
+    require(len(old) <= 65536, "the parents of a recipe page have too many extents")
+    extents = apply_edit(old, added, steps)
+    return depth, extents, len(extents) + len(added) + len(steps)
 
 
 def read_chunks(cursor):
@@ -84,9 +107,10 @@ def read_steps(cursor):
     return steps
 
 
-def encode_edit(parent, depth, added, steps):
+def encode_edit(parents, depth, added, steps):
     out = b"".join(chunk + varint(length) for chunk, length in added)
-    out = b"\1" + parent + bytes([depth]) + varint(len(added)) + out + varint(len(steps))
+    head = b"\1" + bytes([depth]) + varint(len(parents)) + b"".join(parents)
+    out = head + varint(len(added)) + out + varint(len(steps))
     following = 0
     for kind, start, *numbers in steps:
         if kind == 2:

@@ -1,5 +1,6 @@
-//! A page as an edit of an earlier page (`docs/FORMAT.md`, section 9.2).
+//! A page as an edit of earlier pages (`docs/FORMAT.md`, section 9.2).
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use super::{Extent, RecipePage};
@@ -20,7 +21,7 @@ const WHAT: &str = "recipe edit";
 /// One step of an edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Extents of the parent.
+    /// Extents of the parents, one behind the other.
     Copy { start: u64, count: u64 },
     /// A range of a chunk of the table.
     Part { index: u64, offset: u32, len: u32 },
@@ -28,38 +29,42 @@ enum Step {
     Whole { start: u64, count: u64 },
 }
 
-/// A page that says what differs from an earlier page, its parent.
+/// A page that says what differs from earlier pages, its parents, taken one behind the other.
 ///
-/// Its table is the parent's chunks in order of their first use there, then those that it adds.
+/// Its table is the parents' chunks in order of their first use there, then those that it adds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageEdit {
-    /// The chunk that holds the parent.
-    pub parent: ChunkId,
-    /// Edits between this page and a whole one, 1 to [`limits::RECIPE_DEPTH_MAX`].
+    /// The chunks that hold the parents: 1 to [`limits::PAGE_PARENTS_MAX`], each once.
+    pub parents: Vec<ChunkId>,
+    /// One more than the deepest parent's, 1 to [`limits::RECIPE_DEPTH_MAX`]; a whole page has depth 0.
     pub depth: u8,
-    /// Chunks that the parent does not use, with their lengths.
+    /// Chunks that no parent uses, with their lengths.
     chunks: Vec<(ChunkId, u32)>,
     steps: Vec<Step>,
 }
 
 impl PageEdit {
-    /// Returns what makes `new` out of `old`, `None` where `depth` is above the limit.
+    /// Returns what makes `new` out of the pages `old`, which the chunks `parents` hold; `None` where these are none, too
+    /// many or not so many as pages, their extents are too many, or `depth` is above the limit.
     #[must_use]
-    pub fn between(parent: ChunkId, depth: u8, old: &RecipePage, new: &RecipePage) -> Option<Self> {
-        if depth == 0 || u64::from(depth) > limits::RECIPE_DEPTH_MAX {
+    pub fn between(parents: &[ChunkId], depth: u8, old: &[&RecipePage], new: &RecipePage) -> Option<Self> {
+        let count = limits::check(WHAT, parents.len() as u64, limits::PAGE_PARENTS_MAX).ok()?;
+        let is_deep = u64::from(depth) > limits::RECIPE_DEPTH_MAX;
+        if count == 0 || old.len() != parents.len() || depth == 0 || is_deep {
             return None;
         }
+        let old = joined(old).ok()?;
         let mut table: HashMap<ChunkId, u64> = HashMap::new();
         let mut places: HashMap<Extent, u64> = HashMap::new();
-        for (place, extent) in (0..).zip(&old.extents) {
+        for (place, extent) in (0..).zip(old.iter()) {
             let index = table.len() as u64;
             table.entry(extent.chunk).or_insert(index);
             places.entry(*extent).or_insert(place);
         }
-        let mut edit = Self { parent, depth, chunks: Vec::new(), steps: Vec::new() };
+        let mut edit = Self { parents: parents.to_vec(), depth, chunks: Vec::new(), steps: Vec::new() };
         let mut next = 0;
         for extent in &new.extents {
-            let at_next = usize::try_from(next).ok().and_then(|next| old.extents.get(next));
+            let at_next = usize::try_from(next).ok().and_then(|next| old.get(next));
             let place = if at_next == Some(extent) { Some(next) } else { places.get(extent).copied() };
             if let Some(place) = place {
                 edit.copy(place);
@@ -94,10 +99,37 @@ impl PageEdit {
         }
     }
 
-    /// Returns the page that this edit makes of its parent. Fails where it reaches beyond either's chunks or
+    /// Returns how many extents are copied of each of the pages `old` that the edit was made of.
+    #[must_use]
+    pub fn copied(&self, old: &[&RecipePage]) -> Vec<u64> {
+        let mut end = 0;
+        let of_page = |page: &&RecipePage| {
+            let from = end;
+            end += page.extents.len() as u64;
+            let within = |step: &Step| match *step {
+                Step::Copy { start, count } => (start + count).min(end).saturating_sub(start.max(from)),
+                Step::Part { .. } | Step::Whole { .. } => 0,
+            };
+            self.steps.iter().map(within).sum()
+        };
+        old.iter().map(of_page).collect()
+    }
+
+    /// Returns how many steps and chunks it holds.
+    #[must_use]
+    pub const fn weight(&self) -> usize {
+        self.chunks.len() + self.steps.len()
+    }
+
+    /// Returns the page that this edit makes of its parents. Fails where it reaches beyond their chunks or
     /// extents, or makes a page that [`RecipePage::decode`] would refuse.
-    pub fn apply(&self, old: &RecipePage) -> Result<RecipePage, Error> {
-        let (mut table, _) = old.table();
+    pub fn apply(&self, old: &[&RecipePage]) -> Result<RecipePage, Error> {
+        let old = joined(old)?;
+        let (mut table, indexes) = super::table(&old);
+        let len_of = |index: u64| usize::try_from(index).ok().and_then(|index| table.get(index)).map(|(_, len)| *len);
+        if old.iter().zip(indexes).any(|(extent, index)| len_of(index) != Some(extent.chunk_len)) {
+            return Err(Error::NotCanonical { what: WHAT });
+        }
         let mut known: HashSet<ChunkId> = table.iter().map(|(chunk, _)| *chunk).collect();
         if !self.chunks.iter().all(|(chunk, _)| known.insert(*chunk)) {
             return Err(Error::NotCanonical { what: WHAT });
@@ -116,7 +148,7 @@ impl PageEdit {
                 Step::Copy { start, count } => {
                     room(&extents, count)?;
                     let range = usize::try_from(start).ok().zip(usize::try_from(start.saturating_add(count)).ok());
-                    let copied = range.and_then(|(start, end)| old.extents.get(start..end));
+                    let copied = range.and_then(|(start, end)| old.get(start..end));
                     extents.extend_from_slice(copied.ok_or(Error::Invalid { what: "copy of a page", found: start })?);
                 }
                 Step::Part { index, offset, len } => {
@@ -150,8 +182,11 @@ impl PageEdit {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![FORM];
-        out.extend_from_slice(self.parent.as_bytes());
         out.push(self.depth);
+        push_varint(&mut out, self.parents.len() as u64);
+        for parent in &self.parents {
+            out.extend_from_slice(parent.as_bytes());
+        }
         super::push_chunks(&mut out, &self.chunks);
         push_varint(&mut out, self.steps.len() as u64);
         let mut next = 0;
@@ -183,12 +218,12 @@ impl PageEdit {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Error> {
         let mut cursor = Cursor::new(WHAT, bytes);
         let _ = cursor.u8()?;
-        let parent = ChunkId::take(&mut cursor)?;
         let depth = cursor.u8()?;
         if depth == 0 {
             return Err(Error::Invalid { what: "depth of a recipe edit", found: 0 });
         }
         limits::check("depth of a recipe edit", u64::from(depth), limits::RECIPE_DEPTH_MAX)?;
+        let parents = take_parents(&mut cursor)?;
         let chunks = super::take_chunks(&mut cursor)?;
         let count = cursor.count("steps of a recipe edit", limits::PAGE_EXTENTS_MAX)?;
         let mut steps: Vec<Step> = Vec::new();
@@ -225,9 +260,33 @@ impl PageEdit {
             steps.push(step);
         }
         cursor.end()?;
-        let edit = Self { parent, depth, chunks, steps };
+        let edit = Self { parents, depth, chunks, steps };
         if edit.encode() == bytes { Ok(edit) } else { Err(Error::NotCanonical { what: WHAT }) }
     }
+}
+
+/// Returns the extents of pages one behind the other. Fails where they are too many.
+fn joined<'a>(pages: &[&'a RecipePage]) -> Result<Cow<'a, [Extent]>, Error> {
+    let count = pages.iter().map(|page| page.extents.len() as u64).sum();
+    limits::check("extents of the parents of a page", count, limits::PAGE_EXTENTS_MAX)?;
+    Ok(match pages {
+        [page] => Cow::Borrowed(&page.extents),
+        pages => Cow::Owned(pages.iter().flat_map(|page| page.extents.iter().copied()).collect()),
+    })
+}
+
+fn take_parents(cursor: &mut Cursor<'_>) -> Result<Vec<ChunkId>, Error> {
+    let what = "parents of a recipe edit";
+    let count = cursor.count(what, limits::PAGE_PARENTS_MAX)?;
+    let mut parents: Vec<ChunkId> = Vec::new();
+    for _ in 0..count {
+        let parent = ChunkId::take(cursor)?;
+        if parents.contains(&parent) {
+            return Err(Error::NotCanonical { what });
+        }
+        parents.push(parent);
+    }
+    if parents.is_empty() { Err(Error::Invalid { what, found: 0 }) } else { Ok(parents) }
 }
 
 /// A page as it is stored.
@@ -254,42 +313,6 @@ impl StoredPage {
         match self {
             Self::Whole(page) => page.encode(),
             Self::Edit(edit) => edit.encode(),
-        }
-    }
-}
-
-/// Follows a page through its parents to a whole one, and back. Bounded: every parent must be less deep.
-#[derive(Debug, Default)]
-pub struct PageExpansion {
-    edits: Vec<PageEdit>,
-}
-
-/// What a [`PageExpansion`] came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expanded {
-    /// This chunk's bytes are needed next.
-    Parent(ChunkId),
-    /// The page.
-    Page(RecipePage),
-}
-
-impl PageExpansion {
-    /// Takes the bytes of the page, then of each parent that was asked for.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Expanded, Error> {
-        let expected = self.edits.last().map(|child| child.depth - 1);
-        let wrong_depth = |depth: u8| Error::Invalid { what: "depth of a recipe edit", found: u64::from(depth) };
-        match StoredPage::decode(bytes)? {
-            StoredPage::Edit(edit) if expected.is_none_or(|expected| expected == edit.depth) => {
-                let parent = edit.parent;
-                self.edits.push(edit);
-                Ok(Expanded::Parent(parent))
-            }
-            StoredPage::Edit(edit) => Err(wrong_depth(edit.depth)),
-            StoredPage::Whole(page) if expected.is_none_or(|expected| expected == 0) => {
-                let edits = std::mem::take(&mut self.edits);
-                edits.iter().rev().try_fold(page, |page, edit| edit.apply(&page)).map(Expanded::Page)
-            }
-            StoredPage::Whole(_) => Err(wrong_depth(0)),
         }
     }
 }
@@ -322,40 +345,35 @@ mod tests {
             page(&[whole(1), part(2, 0, 400), part(9, 7, 3), part(2, 500, 500), part(3, 0, 10), whole(4), whole(5)]),
         ];
         for new in &cases {
-            let edit = PageEdit::between(chunk(77), 3, &old, new).unwrap();
+            let edit = PageEdit::between(&[chunk(77)], 3, &[&old], new).unwrap();
             let stored = StoredPage::decode(&edit.encode()).unwrap();
             assert_eq!(stored, StoredPage::Edit(edit.clone()));
-            assert_eq!(edit.apply(&old).unwrap(), *new);
+            assert_eq!(edit.apply(&[&old]).unwrap(), *new);
         }
-        assert!(PageEdit::between(chunk(77), 0, &old, &old).is_none());
-        assert!(PageEdit::between(chunk(77), 17, &old, &old).is_none());
+        for (parents, depth, pages) in [(1, 0, 1), (1, 33, 1), (0, 1, 0), (9, 1, 9), (2, 1, 1)] {
+            let parents: Vec<_> = (0..parents).map(chunk).collect();
+            assert!(PageEdit::between(&parents, depth, &vec![&old; pages], &old).is_none(), "{parents:?} {depth}");
+        }
     }
 
     #[test]
-    fn a_chain_expands_and_a_cycle_or_a_wrong_depth_ends_it() {
-        let pages: Vec<_> = (0..17).map(|night| page(&[part(1, night, 5), part(2, 0, 1 + night)])).collect();
-        let mut stored = vec![pages[0].encode()];
-        for depth in 1..17 {
-            let (old, new) = (&pages[depth - 1], &pages[depth]);
-            let parent = chunk(u8::try_from(depth - 1).unwrap());
-            stored.push(PageEdit::between(parent, u8::try_from(depth).unwrap(), old, new).unwrap().encode());
-        }
-        let expand = |from: usize, get: &dyn Fn(ChunkId) -> usize| {
-            let mut expansion = PageExpansion::default();
-            let mut at = from;
-            for _ in 0..100 {
-                match expansion.push(&stored[at])? {
-                    Expanded::Parent(parent) => at = get(parent),
-                    Expanded::Page(page) => return Ok::<_, Error>(page),
-                }
-            }
-            panic!("an expansion without end")
-        };
-        let number = |chunk: ChunkId| usize::from(chunk.as_bytes()[0]);
-        assert_eq!(expand(16, &number), Ok(pages[16].clone()));
-        for wrong in [5, 16, 9, 0] {
-            assert!(expand(16, &|_| wrong).is_err(), "parents all {wrong}");
-        }
+    fn an_edit_takes_its_extents_from_several_pages() {
+        let whole = |number| Extent::whole(chunk(number), 1000);
+        let left = page(&(0..100).map(whole).collect::<Vec<_>>());
+        let right = page(&(100..200).map(whole).chain([part(7, 0, 5)]).collect::<Vec<_>>());
+        let new: Vec<_> = (0..10).map(whole).chain((100..110).map(whole)).chain((10..100).map(whole)).collect();
+        let new = page(&[new, (110..120).map(whole).collect(), vec![part(7, 0, 5), part(7, 9, 5)]].concat());
+        let edit = PageEdit::between(&[chunk(254), chunk(255)], 1, &[&left, &right], &new).unwrap();
+        assert_eq!(edit.copied(&[&left, &right]), [100, 21]);
+        assert_eq!(StoredPage::decode(&edit.encode()), Ok(StoredPage::Edit(edit.clone())));
+        assert_eq!(edit.apply(&[&left, &right]).unwrap(), new);
+        assert!(edit.encode().len() < 100, "no chunk is named again");
+        assert!(edit.apply(&[&left]).is_err() && edit.apply(&[]).is_err());
+        assert_ne!(edit.apply(&[&right, &left]).ok(), Some(new));
+        // A chunk has one length, in all parents.
+        let other = page(&[Extent::whole(chunk(5), 999)]);
+        let edit = PageEdit::between(&[chunk(254), chunk(255)], 1, &[&left, &other], &left).unwrap();
+        assert!(edit.apply(&[&left, &left]).is_ok() && edit.apply(&[&left, &other]).is_err());
     }
 
     #[test]
@@ -363,16 +381,16 @@ mod tests {
         let old = page(&(0..200).map(|number| Extent::whole(chunk(number), 1000)).collect::<Vec<_>>());
         let mut new = old.clone();
         new.extents.splice(50..51, [part(50, 0, 300), part(201, 0, 80), part(50, 380, 620)]);
-        let edit = PageEdit::between(chunk(255), 1, &old, &new).unwrap().encode();
-        // A chunk (34), its parent and head (36), two copies and three parts.
-        assert!(edit.len() < 34 + 36 + 6 + 3 * 7, "{} bytes", edit.len());
+        let edit = PageEdit::between(&[chunk(255)], 1, &[&old], &new).unwrap().encode();
+        // A chunk (34), its parent and head (37), two copies and three parts.
+        assert!(edit.len() < 34 + 37 + 6 + 3 * 7, "{} bytes", edit.len());
     }
 
     #[test]
     fn hostile_edits_are_refused() {
         let old = page(&[Extent::whole(chunk(1), 1000), part(2, 0, 10)]);
         let edit = |chunks: &[(ChunkId, u32)], steps: &[Step]| PageEdit {
-            parent: chunk(7),
+            parents: vec![chunk(7)],
             depth: 1,
             chunks: chunks.to_vec(),
             steps: steps.to_vec(),
@@ -392,7 +410,7 @@ mod tests {
             edit(&[], &[Step::Part { index: 0, offset: 0, len: 5 }, Step::Part { index: 0, offset: 5, len: 5 }]),
         ];
         for edit in &hostile {
-            assert!(edit.apply(&old).is_err(), "{edit:?}");
+            assert!(edit.apply(&[&old]).is_err(), "{edit:?}");
         }
         let undecodable = [
             edit(&[], &[Step::Copy { start: 0, count: 0 }]),
@@ -400,7 +418,10 @@ mod tests {
             edit(&[], &[Step::Whole { start: 0, count: 0 }]),
             edit(&[], &[Step::Whole { start: 0, count: 1 }, Step::Whole { start: 1, count: 1 }]),
             PageEdit { depth: 0, ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
-            PageEdit { depth: 17, ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
+            PageEdit { depth: 33, ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
+            PageEdit { parents: vec![], ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
+            PageEdit { parents: vec![chunk(7), chunk(7)], ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
+            PageEdit { parents: (0..9).map(chunk).collect(), ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
         ];
         for edit in &undecodable {
             assert!(StoredPage::decode(&edit.encode()).is_err(), "{edit:?}");

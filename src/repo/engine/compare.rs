@@ -3,7 +3,8 @@
 
 use super::super::Error;
 use super::super::pieces::{
-    Base, Cut, Growing, Grown, IsLive, Matched, Matcher, Piece, PieceStore, PieceWriter, Span, StreamPieces,
+    Base, Cut, Growing, Grown, Home, Homes, InSegment, Matched, Matcher, Piece, PieceStore, PieceWriter, Span,
+    StreamPieces, Stretch,
 };
 use super::{Engine, Known, NextChunk, OpenStream};
 use crate::format::id::ChunkId;
@@ -42,6 +43,7 @@ struct OpenSpan {
     len: u32,
     pieces: u32,
     is_new: bool,
+    segment: Option<InSegment>,
 }
 
 /// Chunks of one kind of pack that can be referred to.
@@ -50,9 +52,16 @@ struct Live<'a> {
     kind: PackKind,
 }
 
-impl IsLive for Live<'_> {
-    fn is_live(&self, base: &Base) -> Result<bool, Error> {
-        self.known.has(&base.chunk, |place| place.len == base.chunk_len && place.segment.kind == self.kind)
+impl Homes for Live<'_> {
+    fn home(&self, base: &Base) -> Result<Option<Home>, Error> {
+        let mut home = Home::New;
+        let is_known = self.known.has(&base.chunk, |place| {
+            let chunks = &place.segment.record.chunks;
+            let len = chunks.iter().fold(0_u32, |sum, chunk| sum.saturating_add(chunk.len));
+            home = Home::In(InSegment { first: chunks.first().map_or(base.chunk, |chunk| chunk.id), len });
+            place.len == base.chunk_len && place.segment.kind == self.kind
+        })?;
+        Ok(is_known.then_some(home))
     }
 }
 
@@ -98,17 +107,18 @@ impl Engine {
         let NextChunk { bytes, records, id } = chunk;
         let id = id.unwrap_or_else(|| self.lane(open.pack_kind()).ids.id(bytes));
         let live = Live { known: self.known(), kind: open.pack_kind() };
-        if let Some((cut, from)) = compared.matcher.cut(&id, bytes.len(), &live)? {
+        if let Some(found) = compared.matcher.cut(&id, bytes.len(), &live)? {
             self.stats.known_chunks += 1;
-            let known = |span: &Span| OpenSpan {
+            let known = |(span, segment): (&Span, &Option<InSegment>)| OpenSpan {
                 base: Some(span.base),
                 offset: span.offset,
                 len: span.len,
                 pieces: span.pieces,
                 is_new: false,
+                segment: *segment,
             };
-            let spans = cut.spans.iter().map(known).collect();
-            compared.wait(OpenCut { id, spans, pieces: cut.pieces }, Some(from));
+            let spans = found.cut.spans.iter().zip(&found.segments).map(known).collect();
+            compared.wait(OpenCut { id, spans, pieces: found.cut.pieces }, Some(found.from));
         } else {
             let front = open.front;
             let ends = records.iter().map(|end| usize::try_from(end - front).unwrap_or(usize::MAX));
@@ -130,8 +140,12 @@ impl Engine {
         bytes: &[u8],
         pieces: Vec<Piece>,
     ) -> Result<(), Error> {
-        let is_known = self.is_known(&id)?;
         let live = Live { known: self.known(), kind: open.pack_kind() };
+        let chunk_len = u32::try_from(bytes.len()).expect("chunks are at most 8 MiB");
+        let home = live.home(&Base { chunk: id, chunk_len })?;
+        // A chunk of a segment that is given up is stored with what is new: under its own name it would stay there.
+        let is_given_up = home.is_some_and(|home| compared.matcher.is_given_up(home));
+        let is_known = home.is_some() && !is_given_up;
         let matched = if is_known {
             compared.matcher.seek(&pieces);
             Matched::default()
@@ -139,11 +153,15 @@ impl Engine {
             compared.matcher.find(&pieces, &live)?
         };
         let from = matched.from;
-        let spans = if is_known || !matched.is_worth_it() {
+        let spans = if is_known || !(matched.is_worth_it() || is_given_up) {
             let (extent, is_new) = self.store_as(open.pack_kind(), open.account, id, bytes)?;
             let base = Some(Base { chunk: id, chunk_len: extent.len });
+            let segment = match home {
+                Some(Home::In(segment)) => Some(segment),
+                _ => None,
+            };
             let pieces = u32::try_from(pieces.len()).expect("a chunk has fewer pieces than bytes");
-            vec![OpenSpan { base, offset: 0, len: extent.len, pieces, is_new }]
+            vec![OpenSpan { base, offset: 0, len: extent.len, pieces, is_new, segment }]
         } else {
             let mut rest = bytes;
             let mut spans = Vec::with_capacity(matched.stretches.len());
@@ -157,7 +175,8 @@ impl Engine {
                     compared.literal.extend_from_slice(its_bytes);
                     (None, offset)
                 };
-                spans.push(OpenSpan { base, offset, len: stretch.len, pieces: stretch.pieces, is_new: base.is_none() });
+                let Stretch { len, pieces, segment, .. } = stretch;
+                spans.push(OpenSpan { base, offset, len, pieces, is_new: base.is_none(), segment });
             }
             spans
         };
@@ -175,14 +194,14 @@ impl Engine {
         }
         compared.pieces_waiting = 0;
         for (waiting, from) in std::mem::take(&mut compared.waiting) {
-            let page = from.and_then(|from| Some((from, compared.matcher.page_at(from)?.0)));
-            if let Some((from, page)) = page
-                && let Some(full) = open.recipe.comes_from(from, page)
+            if let Some(page) = from.and_then(|from| compared.matcher.page_at(from))
+                && let Some(full) = open.recipe.comes_from(page)
             {
                 self.store_page(open, Some(compared), &full)?;
             }
             let mut cut =
                 Cut { id: waiting.id, spans: Vec::with_capacity(waiting.spans.len()), pieces: waiting.pieces };
+            let segments: Vec<_> = waiting.spans.iter().map(|span| span.segment).collect();
             for span in waiting.spans {
                 let own = span.base.map(|base| (base, span.is_new));
                 let (base, is_new) =
@@ -195,7 +214,7 @@ impl Engine {
                     self.store_page(open, Some(compared), &full)?;
                 }
             }
-            compared.grow(&self.pieces, |writer| writer.push(&cut));
+            compared.grow(&self.pieces, |writer| writer.push(&cut, &segments));
         }
         Ok(())
     }

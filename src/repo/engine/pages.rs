@@ -1,5 +1,8 @@
 //! Pages of recipes on their way into the repository: known, as an edit of yesterday's, or whole.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use super::super::Error;
 use super::super::pieces::KnownPage;
 use super::super::recipe_writer::FullPage;
@@ -8,11 +11,20 @@ use super::{Engine, OpenStream};
 use crate::format::id::ChunkId;
 use crate::format::limits;
 use crate::format::pack::PackKind;
-use crate::format::recipe::{Extent, PageEdit};
+use crate::format::recipe::{Extent, PageEdit, RecipePage};
 
 /// Edits behind one another at which the first pages become whole again; the others follow over as many nights,
 /// so that no night pays for all of them.
-const DEPTH_SURE: u8 = 8;
+const DEPTH_SURE: u8 = 16;
+const _: () = assert!(2 * DEPTH_SURE as u64 <= limits::RECIPE_DEPTH_MAX);
+/// Pages of yesterday's of which one of tonight's is an edit.
+const PARENTS_MOST: usize = 8;
+const _: () = assert!(PARENTS_MOST as u64 <= limits::PAGE_PARENTS_MAX);
+/// Pages of yesterday's that are considered for it.
+const PARENTS_TRIED: usize = 32;
+/// Extents of a page from which on an edit of it says less than one without it: its chunk id takes as much as that of
+/// any chunk.
+const COPIED_LEAST: u64 = 3;
 
 impl Engine {
     /// Refers to a range of a chunk as the next part of a stream.
@@ -33,7 +45,7 @@ impl Engine {
         let page = self.put_page(open, compared.as_deref(), full)?;
         if let Some(compared) = compared {
             compared.pages.push(page.chunk);
-            compared.pages.extend_from_slice(&page.parents);
+            compared.pages.extend(page.made_of.iter().map(|(chunk, _)| *chunk));
             compared.grow(&self.pieces, |writer| {
                 writer.page(page);
                 Ok(())
@@ -63,10 +75,11 @@ impl Engine {
     ) -> Result<KnownPage, Error> {
         let bytes = full.page.encode();
         let whole = self.meta.ids.id(&bytes);
-        let stream_len = full.page.stream_len();
-        let parent = compared.and_then(|compared| Some(compared.matcher.page_at(full.from?)?.1));
-        let known = match parent {
-            Some(parent) if !self.is_known(&whole)? => self.page_of(open, full, parent, whole, bytes.len())?,
+        let known = match compared {
+            Some(compared) if !self.is_known(&whole)? => {
+                let of = full.from.iter().filter_map(|number| compared.matcher.page(*number)).collect();
+                self.page_of(open, full, of, whole, bytes.len())?
+            }
             _ => None,
         };
         let page = match known {
@@ -74,54 +87,127 @@ impl Engine {
             None => {
                 let (_, is_new) = self.store_as(PackKind::Meta, open.account, whole, &bytes)?;
                 open.report.recipe += if is_new { bytes.len() as u64 } else { 0 };
-                KnownPage { chunk: whole, parents: Vec::new(), whole, stream_len }
+                let stream_len = full.page.stream_len();
+                let weight = weight(full.page.extents.len());
+                KnownPage { chunk: whole, depth: 0, weight, made_of: Vec::new(), whole, stream_len }
             }
         };
         limits::check("pages of a recipe", open.recipe.stored(&full.page, page.chunk), limits::RECIPE_PAGES_MAX)?;
         Ok(page)
     }
 
-    /// Returns the page as yesterday's `parent`, or as an edit of it; `None` where it is better stored whole.
+    /// Returns the page as one of yesterday's pages `of`, or as an edit of some of them; `None` where it is better
+    /// stored whole.
     fn page_of(
         &mut self,
         open: &mut OpenStream,
         full: &FullPage,
-        parent: &KnownPage,
+        of: Vec<&KnownPage>,
         whole: ChunkId,
         whole_len: usize,
     ) -> Result<Option<KnownPage>, Error> {
-        for chunk in parent.parents.iter().chain([&parent.chunk]) {
-            if !self.is_known(chunk)? {
-                return Ok(None);
+        let mut parents = Vec::new();
+        let mut made_of = BTreeMap::new();
+        let mut is_refused = false;
+        for page in of.into_iter().take(PARENTS_TRIED) {
+            if !self.are_known(page)? {
+                continue;
+            }
+            if page.whole == whole {
+                return Ok(Some(page.clone()));
+            }
+            let mut with = made_of.clone();
+            with.extend(page.made_of.iter().chain([&(page.chunk, page.weight)]).copied());
+            if parents.len() < PARENTS_MOST && fits(&with, full) && depth_above(page).is_some() {
+                made_of = with;
+                parents.push(page);
+            } else {
+                is_refused = true;
             }
         }
-        if parent.whole == whole {
-            return Ok(Some(parent.clone()));
-        }
-        let depth = u8::try_from(parent.parents.len() + 1).unwrap_or(u8::MAX);
-        let spread = parent.whole.as_bytes().first().copied().unwrap_or(0) % (DEPTH_SURE + 1);
-        if depth > DEPTH_SURE + spread {
-            return Ok(None);
-        }
-        let read = self.runtime.block_on(self.reader.recipe_page(&parent.chunk, parent.stream_len));
-        let old = match read {
-            Ok(old) => old,
-            Err(error) => {
-                self.pieces
-                    .warn(format!("a page of yesterday's recipe cannot be read, so tonight's is whole: {error}"));
-                return Ok(None);
-            }
-        };
-        let Some(edit) = PageEdit::between(parent.chunk, depth, &old, &full.page) else { return Ok(None) };
-        assert_eq!(edit.apply(&old).as_ref(), Ok(&full.page), "an edit makes the page that it was made for");
+        let Some((edit, parents)) = self.edit_of(full, parents)? else { return Ok(None) };
         let bytes = edit.encode();
-        if bytes.len() * 2 > whole_len {
+        // Once pages become whole again, it is all of a page: one that was made of the rest would be refused tomorrow.
+        if bytes.len() * (if is_refused { 4 } else { 2 }) > whole_len {
             return Ok(None);
         }
         let (extent, is_new) = self.store(PackKind::Meta, open.account, &bytes)?;
         open.report.recipe += if is_new { bytes.len() as u64 } else { 0 };
-        let mut parents = vec![parent.chunk];
-        parents.extend_from_slice(&parent.parents);
-        Ok(Some(KnownPage { chunk: extent.chunk, parents, whole, stream_len: full.page.stream_len() }))
+        let mut made_of = BTreeMap::new();
+        for page in parents {
+            made_of.extend(page.made_of.iter().chain([&(page.chunk, page.weight)]).copied());
+        }
+        let (chunk, depth) = (extent.chunk, edit.depth);
+        let weight = weight(full.page.extents.len() + edit.weight());
+        let (made_of, stream_len) = (made_of.into_iter().collect(), full.page.stream_len());
+        Ok(Some(KnownPage { chunk, depth, weight, made_of, whole, stream_len }))
     }
+
+    /// Returns the page as an edit of those of yesterday's pages that it has something of, and these.
+    fn edit_of<'a>(
+        &self,
+        full: &FullPage,
+        mut parents: Vec<&'a KnownPage>,
+    ) -> Result<Option<(PageEdit, Vec<&'a KnownPage>)>, Error> {
+        let mut pages: Vec<Arc<RecipePage>> = Vec::new();
+        for parent in &parents {
+            let read = async {
+                let older: Vec<ChunkId> = parent.made_of.iter().map(|(chunk, _)| *chunk).collect();
+                self.reader.come_to_pages(&older).await;
+                self.reader.recipe_page(&parent.chunk, parent.stream_len).await
+            };
+            match self.runtime.block_on(read) {
+                Ok(page) => pages.push(page),
+                Err(error) => {
+                    self.pieces
+                        .warn(format!("a page of yesterday's recipe cannot be read, so tonight's is whole: {error}"));
+                    return Ok(None);
+                }
+            }
+        }
+        for _ in 0..2 {
+            let old: Vec<&RecipePage> = pages.iter().map(|page| &**page).collect();
+            let chunks: Vec<ChunkId> = parents.iter().map(|parent| parent.chunk).collect();
+            let Some(depth) = parents.iter().filter_map(|parent| depth_above(parent)).max() else { return Ok(None) };
+            let Some(edit) = PageEdit::between(&chunks, depth, &old, &full.page) else { return Ok(None) };
+            let copied = edit.copied(&old);
+            if copied.iter().all(|count| *count >= COPIED_LEAST) {
+                assert_eq!(edit.apply(&old).as_ref(), Ok(&full.page), "an edit makes the page that it was made for");
+                return Ok(Some((edit, parents)));
+            }
+            // The others are left out, and the edit is made again without them.
+            let is_used = |place: usize| copied.get(place).is_some_and(|count| *count >= COPIED_LEAST);
+            parents =
+                parents.into_iter().enumerate().filter(|(at, _)| is_used(*at)).map(|(_, parent)| parent).collect();
+            pages = pages.into_iter().enumerate().filter(|(at, _)| is_used(*at)).map(|(_, page)| page).collect();
+        }
+        Ok(None)
+    }
+
+    fn are_known(&self, page: &KnownPage) -> Result<bool, Error> {
+        for chunk in page.made_of.iter().map(|(chunk, _)| chunk).chain([&page.chunk]) {
+            if !self.is_known(chunk)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+fn weight(count: usize) -> u32 {
+    u32::try_from(count).expect("a page has at most 65,536 extents, and an edit as many steps and chunks")
+}
+
+/// Returns whether a page can be made of these: an edit of them has at most as many steps and chunks as the page has
+/// extents.
+fn fits(made_of: &BTreeMap<ChunkId, u32>, full: &FullPage) -> bool {
+    let weight: u64 = made_of.values().map(|weight| u64::from(*weight)).sum();
+    let own = 3 * full.page.extents.len() as u64;
+    (made_of.len() as u64) < limits::EXPANSION_PAGES_MAX && weight + own <= limits::EXPANSION_EXTENTS_MAX
+}
+
+/// Returns the depth of an edit of a page, `None` where what is made of it becomes whole again.
+fn depth_above(page: &KnownPage) -> Option<u8> {
+    let spread = page.whole.as_bytes().first().copied().unwrap_or(0) % (DEPTH_SURE + 1);
+    page.depth.checked_add(1).filter(|depth| *depth <= DEPTH_SURE + spread)
 }

@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
 
 use super::block::{BLOCK_PIECES, Block, take_len};
-use super::{Base, Cut};
+use super::{Cut, InSegment};
 use crate::crypto::piece::{PieceFileId, PieceFileName, PieceSealer};
 use crate::format::cursor::{Cursor, push_varint};
 use crate::format::id::{ChunkId, RepositoryId};
@@ -19,7 +19,7 @@ use crate::format::{Error, limits};
 
 const MAGIC: [u8; 8] = *b"ORKVPIEC";
 /// Changes whenever the layout, the fingerprint or the cutting of pieces does: another version is dropped.
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEAD_LEN: usize = 26;
 /// The number under which the trailer is sealed.
 const TRAILER: u64 = u64::MAX;
@@ -29,9 +29,10 @@ const PART_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const ANCHORS_MOST: usize = 256 * 1024;
 /// One piece in 2^5 is an anchor, until there are too many.
 const ANCHOR_BITS_LEAST: u32 = 5;
-/// Chunks whose use is counted at the same time: those of 2 GiB of a stream.
+/// Segments whose use is counted at the same time, those met first given up first: 64 GiB in 6 MiB of memory. A longer stream that comes
+/// back to a segment counts it again.
 const COUNTED_MOST: usize = 64 * 1024;
-/// Chunks of little use that are remembered.
+/// Segments of little use that are remembered: more are given up by a later night.
 const POOR_MOST: usize = 64 * 1024;
 
 /// A page of a stream's recipe, as it was stored.
@@ -39,8 +40,12 @@ const POOR_MOST: usize = 64 * 1024;
 pub(in crate::repo) struct KnownPage {
     /// The chunk that holds it.
     pub(in crate::repo) chunk: ChunkId,
-    /// Where it is an edit: the chunks that hold its parent, that one's parent, and so on.
-    pub(in crate::repo) parents: Vec<ChunkId>,
+    /// Edits between it and a whole page.
+    pub(in crate::repo) depth: u8,
+    /// What expanding it takes beside its parents: its extents, and where it is an edit, steps and chunks.
+    pub(in crate::repo) weight: u32,
+    /// Where it is an edit: the chunks that hold its parents, their parents, and so on, each once, and their weights.
+    pub(in crate::repo) made_of: Vec<(ChunkId, u32)>,
     /// What its chunk would be called if it were whole: what it says.
     pub(in crate::repo) whole: ChunkId,
     /// Bytes of the stream.
@@ -58,22 +63,22 @@ struct BlockPlace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Trailer {
     pub(super) stream_len: u64,
-    /// Bytes of the chunks that the stream refers to.
-    pub(super) referred: u64,
+    /// Bytes of the segments that the stream refers to, and of what this run stored.
+    pub(super) decoded: u64,
     pub(super) pages: Vec<KnownPage>,
     blocks: Vec<BlockPlace>,
     anchor_bits: u32,
     /// Upper half of the fingerprint, and the block; sorted.
     anchors: Vec<(u64, u32)>,
-    /// Chunks of which less than half is in use, and how many bytes are.
-    pub(super) poor: Vec<(Base, u32)>,
+    /// Segments of which the stream uses less than half, and how many bytes it uses.
+    pub(super) poor: Vec<(InSegment, u32)>,
 }
 
 impl Trailer {
     fn new() -> Self {
         Self {
             stream_len: 0,
-            referred: 0,
+            decoded: 0,
             pages: Vec::new(),
             blocks: Vec::new(),
             anchor_bits: ANCHOR_BITS_LEAST,
@@ -84,16 +89,17 @@ impl Trailer {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        for number in [self.stream_len, self.referred, self.pages.len() as u64] {
+        for number in [self.stream_len, self.decoded, self.pages.len() as u64] {
             push_varint(&mut out, number);
         }
         for page in &self.pages {
             out.extend_from_slice(page.chunk.as_bytes());
-            push_varint(&mut out, page.parents.len() as u64);
-            for parent in &page.parents {
-                out.extend_from_slice(parent.as_bytes());
+            out.push(page.depth);
+            push_varint(&mut out, page.made_of.len() as u64);
+            for (older, weight) in page.made_of.iter().chain([&(page.whole, page.weight)]) {
+                out.extend_from_slice(older.as_bytes());
+                push_varint(&mut out, u64::from(*weight));
             }
-            out.extend_from_slice(page.whole.as_bytes());
             push_varint(&mut out, page.stream_len);
         }
         push_varint(&mut out, self.blocks.len() as u64);
@@ -108,9 +114,9 @@ impl Trailer {
             out.extend_from_slice(&block.to_le_bytes());
         }
         push_varint(&mut out, self.poor.len() as u64);
-        for (base, live) in &self.poor {
-            out.extend_from_slice(base.chunk.as_bytes());
-            push_varint(&mut out, u64::from(base.chunk_len));
+        for (segment, live) in &self.poor {
+            out.extend_from_slice(segment.first.as_bytes());
+            push_varint(&mut out, u64::from(segment.len));
             push_varint(&mut out, u64::from(*live));
         }
         out
@@ -121,13 +127,18 @@ impl Trailer {
         let mut cursor = Cursor::new(what, bytes);
         let mut trailer = Self::new();
         trailer.stream_len = cursor.varint()?;
-        trailer.referred = cursor.varint()?;
+        trailer.decoded = cursor.varint()?;
         for _ in 0..cursor.count(what, limits::RECIPE_PAGES_MAX)? {
             let chunk = ChunkId::take(&mut cursor)?;
-            let depth = cursor.count(what, limits::RECIPE_DEPTH_MAX)?;
-            let parents = (0..depth).map(|_| ChunkId::take(&mut cursor)).collect::<Result<_, _>>()?;
-            let whole = ChunkId::take(&mut cursor)?;
-            trailer.pages.push(KnownPage { chunk, parents, whole, stream_len: cursor.varint()? });
+            let depth = cursor.u8()?;
+            let count = cursor.count(what, limits::EXPANSION_PAGES_MAX)?;
+            let weighed = |cursor: &mut Cursor<'_>| {
+                let chunk = ChunkId::take(cursor)?;
+                Ok((chunk, narrow(limits::check(what, cursor.varint()?, limits::EXPANSION_EXTENTS_MAX)?)))
+            };
+            let made_of = (0..count).map(|_| weighed(&mut cursor)).collect::<Result<_, Error>>()?;
+            let (whole, weight) = weighed(&mut cursor)?;
+            trailer.pages.push(KnownPage { chunk, depth, weight, made_of, whole, stream_len: cursor.varint()? });
         }
         let mut offset = HEAD_LEN as u64;
         for _ in 0..cursor.count(what, u64::from(u32::MAX))? {
@@ -141,13 +152,17 @@ impl Trailer {
             trailer.anchors.push((cursor.u64()?, cursor.u32()?));
         }
         for _ in 0..cursor.count(what, POOR_MOST as u64)? {
-            let chunk = ChunkId::take(&mut cursor)?;
-            let base = Base { chunk, chunk_len: take_len(&mut cursor)? };
-            trailer.poor.push((base, take_len(&mut cursor)?));
+            let first = ChunkId::take(&mut cursor)?;
+            let segment = InSegment { first, len: take_len(&mut cursor)? };
+            trailer.poor.push((segment, take_len(&mut cursor)?));
         }
         cursor.end()?;
         Ok(trailer)
     }
+}
+
+fn narrow(weight: u64) -> u32 {
+    u32::try_from(weight).unwrap_or(u32::MAX)
 }
 
 /// Returns what a piece is called among the anchors, `None` where it is not one of the sample.
@@ -272,8 +287,9 @@ impl PieceWriter {
         })
     }
 
-    /// Appends what lies between two cut points. Every place in it is final.
-    pub(in crate::repo) fn push(&mut self, cut: &Cut) -> std::io::Result<()> {
+    /// Appends what lies between two cut points. Every place in it is final. `segments` are those of its spans, where
+    /// they were not stored in this run.
+    pub(in crate::repo) fn push(&mut self, cut: &Cut, segments: &[Option<InSegment>]) -> std::io::Result<()> {
         self.block.push(cut, self.block_len);
         let block = u32::try_from(self.trailer.blocks.len()).map_err(other)?;
         for piece in &cut.pieces {
@@ -281,9 +297,9 @@ impl PieceWriter {
             self.trailer.anchors.extend(anchor.map(|anchor| (anchor, block)));
         }
         self.thin_anchors();
-        for span in &cut.spans {
+        for (span, segment) in cut.spans.iter().zip(segments) {
             self.block_len += u64::from(span.len);
-            self.uses.count(span.base, span.len, &mut self.trailer);
+            self.uses.count(*segment, span.len, &mut self.trailer);
         }
         if self.block.pieces.len() >= BLOCK_PIECES { self.flush() } else { Ok(()) }
     }
@@ -343,16 +359,20 @@ impl PieceWriter {
     }
 }
 
-/// Counts how much of each chunk a stream uses, for the chunks met last.
+/// Counts how much of each segment a stream uses, for the segments met last.
 #[derive(Default)]
 struct Uses {
-    live: HashMap<Base, u64>,
-    order: VecDeque<Base>,
+    live: HashMap<ChunkId, u64>,
+    order: VecDeque<InSegment>,
 }
 
 impl Uses {
-    fn count(&mut self, base: Base, len: u32, trailer: &mut Trailer) {
-        if let Some(live) = self.live.get_mut(&base) {
+    fn count(&mut self, segment: Option<InSegment>, len: u32, trailer: &mut Trailer) {
+        let Some(segment) = segment else {
+            trailer.decoded += u64::from(len);
+            return;
+        };
+        if let Some(live) = self.live.get_mut(&segment.first) {
             *live += u64::from(len);
             return;
         }
@@ -361,24 +381,24 @@ impl Uses {
         {
             self.end(oldest, trailer);
         }
-        trailer.referred += u64::from(base.chunk_len);
-        self.live.insert(base, u64::from(len));
-        self.order.push_back(base);
+        trailer.decoded += u64::from(segment.len);
+        self.live.insert(segment.first, u64::from(len));
+        self.order.push_back(segment);
     }
 
-    fn end(&mut self, base: Base, trailer: &mut Trailer) {
-        let live = self.live.remove(&base).unwrap_or(0);
-        if live * 2 < u64::from(base.chunk_len)
+    fn end(&mut self, segment: InSegment, trailer: &mut Trailer) {
+        let live = self.live.remove(&segment.first).unwrap_or(0);
+        if live * 2 < u64::from(segment.len)
             && trailer.poor.len() < POOR_MOST
             && let Ok(live) = u32::try_from(live)
         {
-            trailer.poor.push((base, live));
+            trailer.poor.push((segment, live));
         }
     }
 
     fn settle(&mut self, trailer: &mut Trailer) {
-        while let Some(base) = self.order.pop_front() {
-            self.end(base, trailer);
+        while let Some(segment) = self.order.pop_front() {
+            self.end(segment, trailer);
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use super::file::KnownPage;
+use super::file::{KnownPage, Trailer};
 use super::window::{Position, Window};
-use super::{Base, Cut, Piece};
+use super::{Base, Cut, InSegment, Piece};
 use crate::chunker::PieceCutter;
 use crate::crypto::piece::FingerprintKey;
 use crate::format::id::ChunkId;
@@ -19,10 +19,29 @@ const GAIN_LEAST: u64 = 40;
 const EXTENTS_MOST: u64 = 64;
 const EXTENTS_PER_BYTES: u64 = 32 * 1024;
 
-/// Whether a chunk can still be referred to.
-pub(in crate::repo) trait IsLive {
-    /// Returns whether the repository has it, with this length.
-    fn is_live(&self, base: &Base) -> Result<bool, crate::repo::Error>;
+/// What a restore may decode for a stream, in percent of it, before segments of which the stream uses little are given
+/// up, and how little that is in each case, in percent of the segment. What is still used of them is stored anew, once,
+/// so the least used go first: they cost least for what they save. `docs/PERFORMANCE.md` has what this costs.
+const DECODED_PERCENT: [(u64, u64); 3] = [(150, 12), (165, 25), (180, 50)];
+/// Percent of the stream up to which giving up is spread over nights, each storing so much of the stream anew.
+const DECODED_PERCENT_SPREAD: u64 = 195;
+const AGAIN_SHIFT: u32 = 8;
+/// Bytes that are decoded for others whose content lies beside either end of the stream, and nothing of its age.
+const ENDS_BYTES: u64 = 1024 * 1024;
+
+/// Where the repository has a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::repo) enum Home {
+    /// This run is storing it.
+    New,
+    /// In this segment.
+    In(InSegment),
+}
+
+/// Tells which chunks can still be referred to.
+pub(in crate::repo) trait Homes {
+    /// Returns where the repository has it, `None` where it has not, or has it with another length.
+    fn home(&self, base: &Base) -> Result<Option<Home>, crate::repo::Error>;
 }
 
 /// Pieces of a chunk of tonight's that lie one behind the other in one place, or are all new.
@@ -34,6 +53,17 @@ pub(in crate::repo) struct Stretch {
     pub(in crate::repo) len: u32,
     /// Pieces.
     pub(in crate::repo) pieces: u32,
+    /// The segment of a place that was not stored in this run.
+    pub(in crate::repo) segment: Option<InSegment>,
+}
+
+/// What yesterday's stream had between two cut points, still to be referred to.
+pub(in crate::repo) struct FoundCut {
+    pub(in crate::repo) cut: Cut,
+    /// Where yesterday's stream has it.
+    pub(in crate::repo) from: u64,
+    /// The segment of each span that was not stored in this run.
+    pub(in crate::repo) segments: Vec<Option<InSegment>>,
 }
 
 /// What was found of a chunk.
@@ -73,7 +103,7 @@ pub(in crate::repo) struct Matcher {
     window: Option<Window>,
     key: FingerprintKey,
     cutter: PieceCutter,
-    /// Yesterday's chunks of which too little is in use to be referred to again.
+    /// Segments, by their first chunks, of which yesterday's stream used too little to be referred to again.
     refused: HashSet<ChunkId>,
     last: Option<Position>,
     /// Blocks that were brought at hand by anchors, and pieces that were found for it.
@@ -83,13 +113,18 @@ pub(in crate::repo) struct Matcher {
 
 impl Matcher {
     pub(super) fn new(window: Option<Window>, key: FingerprintKey, gear: &[u64; 256]) -> Self {
-        let refused = window.as_ref().map(refused).unwrap_or_default();
+        let refused = window.as_ref().map(|window| refused(window.trailer())).unwrap_or_default();
         Self { window, key, cutter: PieceCutter::new(gear), refused, last: None, sought: 0, gained: 0 }
     }
 
-    /// Returns the page of yesterday's recipe that stands for the place `from` of yesterday's stream, and its number.
-    pub(in crate::repo) fn page_at(&self, from: u64) -> Option<(usize, &KnownPage)> {
+    /// Returns the number of the page of yesterday's recipe that stands for the place `from` of yesterday's stream.
+    pub(in crate::repo) fn page_at(&self, from: u64) -> Option<usize> {
         self.window.as_ref()?.page_at(from)
+    }
+
+    /// Returns the page of a number.
+    pub(in crate::repo) fn page(&self, number: usize) -> Option<&KnownPage> {
+        self.window.as_ref()?.trailer().pages.get(number)
     }
 
     /// Returns why yesterday's file turned out to be of no use, once.
@@ -110,25 +145,30 @@ impl Matcher {
         lens.into_iter().map(name).collect()
     }
 
-    /// Returns what yesterday's stream had between two cut points with this content of `len` bytes, and where, if all
+    /// Returns what yesterday's stream had between two cut points with this content of `len` bytes, if all
     /// of it can still be referred to.
     pub(in crate::repo) fn cut(
         &mut self,
         id: &ChunkId,
         len: usize,
-        live: &dyn IsLive,
-    ) -> Result<Option<(Cut, u64)>, crate::repo::Error> {
+        homes: &dyn Homes,
+    ) -> Result<Option<FoundCut>, crate::repo::Error> {
         let Some((cut, from, last)) = self.window.as_mut().and_then(|window| window.cut(id)) else { return Ok(None) };
         self.last = Some(last);
         if cut.spans.iter().map(|span| span.len as usize).sum::<usize>() != len {
             return Ok(None);
         }
+        let mut segments = Vec::with_capacity(cut.spans.len());
         for span in &cut.spans {
-            if self.refused.contains(&span.base.chunk) || !live.is_live(&span.base)? {
-                return Ok(None);
-            }
+            let Some(segment) = live(&self.refused, homes.home(&span.base)?) else { return Ok(None) };
+            segments.push(segment);
         }
-        Ok(Some((cut, from)))
+        Ok(Some(FoundCut { cut, from, segments }))
+    }
+
+    /// Returns whether a chunk lies in a segment that is not to be referred to again.
+    pub(in crate::repo) fn is_given_up(&self, home: Home) -> bool {
+        live(&self.refused, Some(home)).is_none()
     }
 
     /// Returns name and length, in bytes, of the cut that is likely to come next: the one that followed yesterday.
@@ -154,31 +194,32 @@ impl Matcher {
     }
 
     /// Finds the pieces of a chunk.
-    pub(in crate::repo) fn find(&mut self, pieces: &[Piece], live: &dyn IsLive) -> Result<Matched, crate::repo::Error> {
-        let matched = self.find_at_hand(pieces, live)?;
+    pub(in crate::repo) fn find(&mut self, pieces: &[Piece], homes: &dyn Homes) -> Result<Matched, crate::repo::Error> {
+        let matched = self.find_at_hand(pieces, homes)?;
         if !matched.has_new() || !self.seek(pieces) {
             return Ok(matched);
         }
-        let found = self.find_at_hand(pieces, live)?;
+        let found = self.find_at_hand(pieces, homes)?;
         self.gained += found.pieces_found().saturating_sub(matched.pieces_found());
         Ok(found)
     }
 
-    fn find_at_hand(&mut self, pieces: &[Piece], live: &dyn IsLive) -> Result<Matched, crate::repo::Error> {
+    fn find_at_hand(&mut self, pieces: &[Piece], homes: &dyn Homes) -> Result<Matched, crate::repo::Error> {
         let mut matched = Matched::default();
-        let mut last_live: Option<(Base, bool)> = None;
+        let mut last_live: Option<(Base, Option<Option<InSegment>>)> = None;
         for piece in pieces {
-            let mut place = None;
+            let (mut place, mut segment) = (None, None);
             if let Some(window) = &mut self.window {
                 let next = self.last.and_then(|last| window.next(last, piece));
                 if let Some(found) = next.or_else(|| window.find(piece)) {
                     let is_live = match last_live {
                         Some((base, is_live)) if base == found.base => is_live,
-                        _ => !self.refused.contains(&found.base.chunk) && live.is_live(&found.base)?,
+                        _ => live(&self.refused, homes.home(&found.base)?),
                     };
                     last_live = Some((found.base, is_live));
                     self.last = Some(found.position);
-                    if is_live {
+                    if let Some(its_segment) = is_live {
+                        segment = its_segment;
                         matched.from.get_or_insert_with(|| window.stream_offset(found.position));
                         place = Some((found.base, found.offset));
                     }
@@ -195,26 +236,41 @@ impl Matcher {
                     run.len += piece.len;
                     run.pieces += 1;
                 }
-                _ => matched.stretches.push(Stretch { place, len: piece.len, pieces: 1 }),
+                _ => matched.stretches.push(Stretch { place, len: piece.len, pieces: 1, segment }),
             }
         }
         Ok(matched)
     }
 }
 
-/// Returns the chunks that are not referred to again. The more of what yesterday's stream refers to is dead, the
-/// sooner a chunk is given up: what is still alive of it is then stored anew, once, by the night after. So a
-/// restore reads little more than the stream, but after a night in which much was deleted everywhere
-/// (`docs/PERFORMANCE.md` has what this costs).
-fn refused(window: &Window) -> HashSet<ChunkId> {
-    let trailer = window.trailer();
-    let percent = trailer.referred.saturating_mul(100) / trailer.stream_len.max(1);
-    // Poor chunks are those of which less than half is in use.
-    let live_least = match percent {
-        0..=150 => 0,
-        151..=180 => 25,
-        _ => 50,
-    };
-    let is_refused = |base: &Base, live: u32| u64::from(live) * 100 < u64::from(base.chunk_len) * live_least;
-    trailer.poor.iter().filter(|(base, live)| is_refused(base, *live)).map(|(base, _)| base.chunk).collect()
+/// Returns the segment of what can be referred to.
+#[expect(clippy::option_option, reason = "not to be referred to, and in no segment yet, are two things")]
+fn live(refused: &HashSet<ChunkId>, home: Option<Home>) -> Option<Option<InSegment>> {
+    match home? {
+        Home::New => Some(None),
+        Home::In(segment) => (!refused.contains(&segment.first)).then_some(Some(segment)),
+    }
+}
+
+/// Returns the segments that are not referred to again, by their first chunks.
+fn refused(trailer: &Trailer) -> HashSet<ChunkId> {
+    let mut poor: Vec<_> = trailer.poor.iter().map(|(segment, live)| (*segment, u64::from(*live))).collect();
+    let used_percent = |(segment, live): &(InSegment, u64)| live * 100 / u64::from(segment.len).max(1);
+    poor.sort_by_key(used_percent);
+    let stream_len = trailer.stream_len.max(1);
+    let mut decoded = trailer.decoded.saturating_sub(ENDS_BYTES);
+    let mut again = 0;
+    let mut refused = HashSet::new();
+    for (segment, live) in poor {
+        let percent = decoded.saturating_mul(100) / stream_len;
+        let least = DECODED_PERCENT.iter().rev().find(|(above, _)| percent > *above).map_or(0, |(_, least)| *least);
+        let is_spread = percent <= DECODED_PERCENT_SPREAD && again > stream_len >> AGAIN_SHIFT;
+        if is_spread || used_percent(&(segment, live)) >= least {
+            break;
+        }
+        again += live;
+        decoded = decoded.saturating_sub(u64::from(segment.len).saturating_sub(live));
+        refused.insert(segment.first);
+    }
+    refused
 }

@@ -14,7 +14,7 @@ mod window;
 use crate::format::id::ChunkId;
 
 pub(super) use file::{KnownPage, PieceWriter};
-pub(super) use matcher::{IsLive, Matched, Matcher};
+pub(super) use matcher::{Home, Homes, Matched, Matcher, Stretch};
 pub(super) use store::{Growing, Grown, PieceStore, StreamPieces};
 pub use store::{KeptPieces, PieceUse};
 
@@ -30,6 +30,15 @@ pub(super) struct Piece {
 pub(super) struct Base {
     pub(super) chunk: ChunkId,
     pub(super) chunk_len: u32,
+}
+
+/// The segment that a chunk lies in: whoever restores a byte of it decodes the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct InSegment {
+    /// Its first chunk, by which it is known.
+    pub(super) first: ChunkId,
+    /// Plain bytes of the whole segment.
+    pub(super) len: u32,
 }
 
 /// A run of pieces that lie one behind the other in one chunk: an extent, and what it is made of.

@@ -11,7 +11,7 @@ use crate::format::id::ChunkId;
 
 /// Blocks at hand: 32 times 4,096 pieces, about 64 MiB of a stream of documents and 25 MiB of memory. An
 /// archive of `mongodump` interleaves four collections, and every one of them has its own place.
-const BLOCKS_MOST: usize = 32;
+const BLOCKS_MOST: u32 = 32;
 
 /// Pieces before the end of a block from which on the next one is at hand.
 const NEAR_END_PIECES: usize = 256;
@@ -84,7 +84,10 @@ impl Window {
             page_ends,
             failure: None,
         };
-        window.load(0);
+        // All of a short stream, whose archive may begin with another collection tonight.
+        for number in (0..BLOCKS_MOST).rev() {
+            window.load(number);
+        }
         window
     }
 
@@ -97,10 +100,10 @@ impl Window {
         self.failure.take()
     }
 
-    /// Returns the number of the page of yesterday's recipe that stands for a place of yesterday's stream, and the page.
-    pub(super) fn page_at(&self, from: u64) -> Option<(usize, &KnownPage)> {
+    /// Returns the number of the page of yesterday's recipe that stands for a place of yesterday's stream.
+    pub(super) fn page_at(&self, from: u64) -> Option<usize> {
         let number = self.page_ends.partition_point(|end| *end <= from);
-        self.file.trailer.pages.get(number).map(|page| (number, page))
+        (number < self.page_ends.len()).then_some(number)
     }
 
     /// Returns yesterday's cut of this name, if it is at hand, where it starts in yesterday's stream, and its last
@@ -208,7 +211,7 @@ impl Window {
                 return false;
             }
         };
-        while self.order.len() >= BLOCKS_MOST {
+        while self.order.len() >= BLOCKS_MOST as usize {
             let Some(oldest) = self.order.pop_front() else { break };
             self.unload(oldest);
         }

@@ -43,7 +43,8 @@ impl ExtentSource {
         }
         while self.ready.is_empty() {
             let Some(page) = self.pages.pop_front() else { return Ok(false) };
-            self.ready = reader.recipe_page(&page.chunk, page.stream_len).await?.extents.into();
+            let page = reader.recipe_page(&page.chunk, page.stream_len).await?;
+            self.ready = page.extents.iter().copied().collect();
         }
         Ok(true)
     }

@@ -8,6 +8,7 @@
 mod decode;
 mod extents;
 mod fetch;
+mod pages;
 mod pipeline;
 mod plan;
 mod verify;
@@ -29,7 +30,7 @@ use crate::format::entry::EntryContent;
 use crate::format::id::{ChunkId, PackId};
 use crate::format::manifest::StreamRecord;
 use crate::format::pack::PackKind;
-use crate::format::recipe::{Expanded, Extent, PageExpansion, RecipePage, RecipeRoot};
+use crate::format::recipe::{Extent, RecipeRoot};
 use extents::ExtentSource;
 use pipeline::Pipeline;
 use verify::Expected;
@@ -53,6 +54,7 @@ pub struct Reader {
     meta_ids: ChunkIdKey,
     decoders: Decoders,
     kept: Mutex<fetch::Kept>,
+    pages: Mutex<pages::KeptPages>,
     keys: Mutex<HashMap<(PackId, u8), Arc<DataKey>>>,
     /// Rows of the segments that were opened and found right.
     opened: Mutex<HashSet<i64>>,
@@ -95,6 +97,7 @@ impl Reader {
             meta_ids: keys.chunk_ids(PackKind::Meta),
             decoders: Decoders::default(),
             kept: Mutex::default(),
+            pages: Mutex::default(),
             keys: Mutex::default(),
             opened: Mutex::default(),
         }))
@@ -161,20 +164,6 @@ impl Reader {
     pub async fn recipe_root(self: &Arc<Self>, chunk: &ChunkId) -> Result<RecipeRoot, Error> {
         let bytes = self.chunk(chunk, COPIES_TRIED).await?;
         RecipeRoot::decode(&bytes).map_err(|source| damaged_chunk(chunk, source))
-    }
-
-    /// Reads a page of a recipe that stands for `stream_len` bytes.
-    pub async fn recipe_page(self: &Arc<Self>, chunk: &ChunkId, stream_len: u64) -> Result<RecipePage, Error> {
-        let mut expansion = PageExpansion::default();
-        let mut next = *chunk;
-        let page = loop {
-            let bytes = self.chunk(&next, COPIES_TRIED).await?;
-            match expansion.push(&bytes).map_err(|source| damaged_chunk(&next, source))? {
-                Expanded::Parent(parent) => next = parent,
-                Expanded::Page(page) => break page,
-            }
-        };
-        if page.stream_len() == stream_len { Ok(page) } else { Err(Error::StreamDamaged) }
     }
 
     /// Checks without reading content that everything that `content` refers to is in a pack that is there,
