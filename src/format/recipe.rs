@@ -86,19 +86,22 @@ impl RecipePage {
     /// Returns an error where the extents are none, too many, of too many chunks, of a chunk with two lengths,
     /// beyond their chunks, or not merged.
     fn check(&self) -> Result<(), Error> {
+        let (table, indexes) = table(&self.extents);
+        limits::check("chunks of a recipe page", table.len() as u64, limits::PAGE_CHUNKS_MAX)?;
+        if !have_one_len(&self.extents, &table, &indexes) {
+            return Err(Error::NotCanonical { what: "extents of a recipe page" });
+        }
+        self.check_extents()
+    }
+
+    /// As [`RecipePage::check`], for extents whose chunks are known to have one length each and not to be too many.
+    fn check_extents(&self) -> Result<(), Error> {
         let what = "extents of a recipe page";
         let count = limits::check(what, self.extents.len() as u64, limits::PAGE_EXTENTS_MAX)?;
         if count == 0 {
             return Err(Error::Invalid { what, found: 0 });
         }
-        let mut chunks = std::collections::HashMap::with_capacity(self.extents.len());
-        for extent in &self.extents {
-            extent.check()?;
-            if *chunks.entry(extent.chunk).or_insert(extent.chunk_len) != extent.chunk_len {
-                return Err(Error::NotCanonical { what });
-            }
-        }
-        limits::check("chunks of a recipe page", chunks.len() as u64, limits::PAGE_CHUNKS_MAX)?;
+        self.extents.iter().try_for_each(Extent::check)?;
         if self.extents.iter().zip(self.extents.iter().skip(1)).any(|(left, right)| left.is_continued_by(right)) {
             return Err(Error::NotCanonical { what });
         }
@@ -127,14 +130,30 @@ fn table(extents: &[Extent]) -> (Vec<(ChunkId, u32)>, Vec<u64>) {
     let mut places = std::collections::HashMap::with_capacity(extents.len());
     let mut table = Vec::new();
     let mut indexes = Vec::with_capacity(extents.len());
+    // Parts of a chunk mostly come in turn with those of one other, which hold what changed: these need no look-up.
+    let mut last: Option<(ChunkId, u64)> = None;
+    let mut other = None;
     for extent in extents {
-        let place = *places.entry(extent.chunk).or_insert_with(|| {
-            table.push((extent.chunk, extent.chunk_len));
-            table.len() as u64 - 1
-        });
+        if last.is_none_or(|(chunk, _)| chunk != extent.chunk) {
+            std::mem::swap(&mut last, &mut other);
+        }
+        let place = match last {
+            Some((chunk, place)) if chunk == extent.chunk => place,
+            _ => *places.entry(extent.chunk).or_insert_with(|| {
+                table.push((extent.chunk, extent.chunk_len));
+                table.len() as u64 - 1
+            }),
+        };
+        last = Some((extent.chunk, place));
         indexes.push(place);
     }
     (table, indexes)
+}
+
+/// Returns whether every extent has its chunk at the length that the table says.
+fn have_one_len(extents: &[Extent], table: &[(ChunkId, u32)], indexes: &[u64]) -> bool {
+    let len_of = |index: u64| usize::try_from(index).ok().and_then(|index| table.get(index)).map(|(_, len)| *len);
+    extents.iter().zip(indexes).all(|(extent, index)| len_of(*index) == Some(extent.chunk_len))
 }
 
 fn push_chunks(out: &mut Vec<u8>, chunks: &[(ChunkId, u32)]) {

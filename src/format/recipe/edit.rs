@@ -16,6 +16,9 @@ const COPY_AT: u64 = 1;
 const PART: u64 = 2;
 const WHOLE: u64 = 3;
 
+/// Chunks below which comparing is quicker than looking up.
+const FEW_CHUNKS: usize = 8;
+
 const WHAT: &str = "recipe edit";
 
 /// One step of an edit.
@@ -126,14 +129,16 @@ impl PageEdit {
     pub fn apply(&self, old: &[&RecipePage]) -> Result<RecipePage, Error> {
         let old = joined(old)?;
         let (mut table, indexes) = super::table(&old);
-        let len_of = |index: u64| usize::try_from(index).ok().and_then(|index| table.get(index)).map(|(_, len)| *len);
-        if old.iter().zip(indexes).any(|(extent, index)| len_of(index) != Some(extent.chunk_len)) {
+        let added: HashSet<ChunkId> = self.chunks.iter().map(|(chunk, _)| *chunk).collect();
+        let is_there = |chunk: &ChunkId| match self.chunks.as_slice() {
+            few if few.len() < FEW_CHUNKS => few.iter().any(|(other, _)| other == chunk),
+            _ => added.contains(chunk),
+        };
+        let are_new = added.len() == self.chunks.len() && !table.iter().any(|(chunk, _)| is_there(chunk));
+        if !are_new || !super::have_one_len(&old, &table, &indexes) {
             return Err(Error::NotCanonical { what: WHAT });
         }
-        let mut known: HashSet<ChunkId> = table.iter().map(|(chunk, _)| *chunk).collect();
-        if !self.chunks.iter().all(|(chunk, _)| known.insert(*chunk)) {
-            return Err(Error::NotCanonical { what: WHAT });
-        }
+        let mut unused = added;
         table.extend_from_slice(&self.chunks);
         let entry = |index: u64| {
             let entry = usize::try_from(index).ok().and_then(|index| table.get(index));
@@ -158,24 +163,26 @@ impl PageEdit {
                     if extent.is_whole() {
                         return Err(Error::NotCanonical { what: WHAT });
                     }
+                    unused.remove(&chunk);
                     extents.push(extent);
                 }
                 Step::Whole { start, count } => {
                     room(&extents, count)?;
                     for index in start..start.saturating_add(count) {
                         let (chunk, len) = entry(index)?;
+                        unused.remove(&chunk);
                         extents.push(Extent::whole(chunk, len));
                     }
                 }
             }
         }
         let page = RecipePage { extents };
-        page.check()?;
-        let used: HashSet<ChunkId> = page.extents.iter().map(|extent| extent.chunk).collect();
-        if self.chunks.iter().any(|(chunk, _)| !used.contains(chunk)) {
-            return Err(Error::NotCanonical { what: WHAT });
+        // One length for each chunk: the table has each once. No more extents than chunks are allowed: nor are chunks.
+        if page.extents.len() as u64 > limits::PAGE_CHUNKS_MAX {
+            page.check()?;
         }
-        Ok(page)
+        page.check_extents()?;
+        if unused.is_empty() { Ok(page) } else { Err(Error::NotCanonical { what: WHAT }) }
     }
 
     /// Returns the page's bytes.
