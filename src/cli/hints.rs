@@ -241,7 +241,9 @@ fn of_bucket(error: &backend::Error) -> Option<Judgement> {
         }
         S3Error::Full { .. } => Some(judged(Exit::Failed, "free space or raise the quota; what was complete stays")),
         S3Error::ReadOnly => Some(judged(Exit::Refused, "leave --as-of out to change anything")),
-        S3Error::Unreachable { .. } => Some(judged(Exit::Failed, "check the endpoint, and whether the server runs")),
+        S3Error::Unreachable { .. } | S3Error::Garbled { .. } => {
+            Some(judged(Exit::Failed, "check the endpoint, and whether the server runs"))
+        }
         _ => None,
     }
 }

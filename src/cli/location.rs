@@ -107,7 +107,8 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
         (Location::Bucket { bucket, prefix }, Want::Existing) if settings.global.as_of.is_some() => {
             let moment = settings.global.as_of.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
             let view = S3View::new(store::options(settings, store, bucket, prefix)?, moment)?;
-            Ok(Arc::new(limited(settings, store, retrying(settings, view))))
+            // The first look at a past state is a list of all states, however long that takes.
+            Ok(Arc::new(limited(settings, store, patient(settings, view))))
         }
         (Location::Bucket { bucket, prefix }, want) => {
             let bucket = limited(settings, store, retrying(settings, store::bucket(settings, store, bucket, prefix)?));
@@ -152,9 +153,12 @@ pub(crate) fn nothing_is_changed(settings: &Settings) -> Error {
 
 /// At first a wrong address is more likely than a store that is away for a while.
 fn retrying<B: Backend>(settings: &Settings, inner: B) -> RetryBackend<B> {
+    patient(settings, inner).with_first_look(RetryPolicy::FIRST_LOOK)
+}
+
+fn patient<B: Backend>(settings: &Settings, inner: B) -> RetryBackend<B> {
     let (pace, notice) = (Arc::clone(&settings.pace), Arc::clone(&settings.notice));
-    let retrying = RetryBackend::new(inner, RetryPolicy::default(), pace, notice, Arc::clone(&settings.traffic));
-    retrying.with_first_look(RetryPolicy::FIRST_LOOK)
+    RetryBackend::new(inner, RetryPolicy::default(), pace, notice, Arc::clone(&settings.traffic))
 }
 
 /// Outside of repetitions: waiting for the line is no fault of the store.

@@ -98,7 +98,10 @@ pub async fn snapshot(
     // One listing for all. What a run beside this one commits meanwhile may be in it by half: what its snapshot refers to
     // then counts as unknown and is stored again.
     let survey = repository.survey().await?;
-    if let Some(newest) = options.newest.filter(|newest| !survey.snapshots.contains(newest)) {
+    if let Some(newest) = options.newest.filter(|newest| !survey.snapshots.contains(newest))
+        // A run beside this one may have made it since the listing.
+        && !repository.has_snapshot(newest).await?
+    {
         let key = ObjectKey::Snapshot(Namespace::Data, newest);
         progress.warn(&format!("{key} {GONE}; orkvault check says what else is missing"));
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Error;
 use super::open::{Access, OpenOptions, Repository};
 use super::place::{SecretsConfig, SecretsPlace, SecretsStore};
-use crate::backend::{self, Backend, Listed};
+use crate::backend::{self, Backend, ErrorKind, Listed};
 use crate::crypto::slot;
 use crate::crypto::{self, hash};
 use crate::format::config::{Config, ConfigMacs, Part};
@@ -23,6 +23,9 @@ use crate::format::slot::Slot;
 
 /// Key slots that are read at the same time.
 const SLOTS_AT_ONCE: usize = 8;
+/// Key slots of a repository.
+const SLOTS_MOST: usize = 64;
+const _: () = assert!(SLOTS_MOST as u64 == limits::SLOTS_MAX);
 
 /// What a run will need besides the keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,13 +82,21 @@ impl Closed {
 }
 
 /// Key slots on their way: each as soon as it is there.
-pub(super) struct Slots(mpsc::Receiver<Result<Bytes, Error>>);
+pub(super) struct Slots(mpsc::Receiver<Result<Slotted, Error>>);
+
+/// A slot that was listed.
+enum Slotted {
+    Stored(Bytes),
+    /// The store did not give it out, though it may well be there.
+    Unread(Error),
+}
 
 impl Slots {
     /// Begins to list and to read them, in a task that ends by itself: a request that is dropped costs its connection.
     pub(super) fn begin(backend: &Arc<dyn Backend>) -> Self {
         let backend = Arc::clone(backend);
-        let (sender, receiver) = mpsc::channel(SLOTS_AT_ONCE);
+        // Room for all: who reads them never waits for whoever opens, and never holds the line meanwhile.
+        let (sender, receiver) = mpsc::channel(SLOTS_MOST);
         tokio::spawn(async move {
             let mut slots = std::pin::pin!(read_slots(backend.as_ref()));
             while let Some(slot) = slots.next().await {
@@ -99,22 +110,27 @@ impl Slots {
     }
 
     /// Returns those that can be used, as soon as they are `enough`: the look behind the end of the listing then need
-    /// not be waited for. A damaged one, or one that cannot be read, must not keep the others from opening.
+    /// not be waited for. A damaged one, or one that cannot be read, must not keep the others from opening; why the first
+    /// that the store did not give out was not read is returned, too.
     pub(super) async fn usable(
         &mut self,
         config: &Config,
         enough: impl Fn(&[Slot]) -> bool,
-    ) -> Result<Vec<Slot>, Error> {
-        let mut slots = Vec::new();
-        while let Some(stored) = self.0.recv().await {
-            if let Ok(slot) = slot::read(&stored?, &config.repository) {
-                slots.push(slot);
-                if enough(&slots) {
-                    break;
+    ) -> Result<(Vec<Slot>, Option<Error>), Error> {
+        let (mut slots, mut unread) = (Vec::new(), None);
+        while let Some(slotted) = self.0.recv().await {
+            match slotted? {
+                Slotted::Unread(error) => drop(unread.get_or_insert(error)),
+                Slotted::Stored(stored) => {
+                    let Ok(slot) = slot::read(&stored, &config.repository) else { continue };
+                    slots.push(slot);
+                    if enough(&slots) {
+                        break;
+                    }
                 }
             }
         }
-        Ok(slots)
+        Ok((slots, unread))
     }
 }
 
@@ -158,6 +174,10 @@ impl Begun {
         Self(Mutex::new(Some(tasks)))
     }
 
+    pub(super) fn forget(&self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+
     /// Returns what was begun, once.
     pub(super) async fn wait(&self) -> Option<Result<Survey, Error>> {
         let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner).take()?;
@@ -192,7 +212,7 @@ pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config
 }
 
 /// Reads every slot that can be read: each as soon as it is listed.
-fn read_slots(backend: &dyn Backend) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+fn read_slots(backend: &dyn Backend) -> impl Stream<Item = Result<Slotted, Error>> + Send {
     let ids = backend.list(ObjectPrefix::Slots).try_filter_map(|listed| async move {
         match listed {
             Listed::Object(backend::ObjectInfo { key: ObjectKey::Slot(id), .. }) => Ok(Some(id)),
@@ -204,10 +224,12 @@ fn read_slots(backend: &dyn Backend) -> impl Stream<Item = Result<Bytes, Error>>
         Ok::<_, Error>(id?)
     });
     let read = move |id: Result<SlotId, Error>| async move {
-        match id {
-            Ok(id) => backend.get(ObjectKey::Slot(id), limits::SLOT_BYTES_MAX).await.ok().map(Ok),
-            Err(error) => Some(Err(error)),
+        match backend.get(ObjectKey::Slot(id?), limits::SLOT_BYTES_MAX).await {
+            Ok(stored) => Ok(Some(Slotted::Stored(stored))),
+            // Removed since, or no slot: there is none.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => Ok(None),
+            Err(error) => Ok(Some(Slotted::Unread(error.into()))),
         }
     };
-    limited.map(read).buffer_unordered(SLOTS_AT_ONCE).filter_map(futures::future::ready)
+    limited.map(read).buffer_unordered(SLOTS_AT_ONCE).filter_map(|read| futures::future::ready(read.transpose()))
 }

@@ -151,17 +151,25 @@ impl Repository {
         // A key opens its slot or not, at once; what a passphrase opens is tried once, when all are there.
         let is_key_alone = access.iter().all(|access| matches!(access, Access::Writer(_)));
         let opens = |slots: &[Slot]| is_key_alone && open_slots(slots, &access, &location).is_ok();
-        let mut slots = coming.usable(&config, opens).await?;
+        let (mut slots, mut unread) = coming.usable(&config, opens).await?;
         // Nobody else needs anything of that store to open: it may fail later without failing the data.
         if let Some(apart) = secrets.apart()
             && wants_secrets
         {
-            slots.extend(Slots::begin(apart).usable(&config, |_| false).await?);
+            let (others, not_read) = Slots::begin(apart).usable(&config, |_| false).await?;
+            slots.extend(others);
+            unread = unread.or(not_read);
         }
         let repository = config.repository;
         // Key derivation takes a second and hundreds of MiB: not on the runtime's threads.
         let (config, secrets, sets) = tokio::task::spawn_blocking(move || {
-            let sets = open_slots(&slots, &access, &location)?;
+            let sets = match open_slots(&slots, &access, &location) {
+                // The slot that would have opened may be the one that the store did not give out.
+                Err(Error::NoSlot { .. } | Error::WrongKey { .. }) if unread.is_some() => {
+                    return Err(unread.take().unwrap_or(Error::Stopped));
+                }
+                sets => sets?,
+            };
             for set in &sets {
                 set.check_config(&config, &macs)
                     .map_err(|source| Error::Object { object: ObjectKey::Config.to_string(), source })?;
@@ -249,6 +257,11 @@ impl Repository {
             Some(survey) => survey,
             None => Ok(Survey::take(self.backend.as_ref()).await?),
         }
+    }
+
+    /// Forgets what was listed while the repository was opened: [`Repository::survey`] lists anew.
+    pub fn forget_survey(&self) {
+        self.begun.forget();
     }
 
     async fn stage_parts(&self, missing: Vec<IndexId>) -> Result<Vec<(IndexId, Error)>, Error> {

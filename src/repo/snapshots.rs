@@ -66,6 +66,11 @@ impl Repository {
         Ok(hash)
     }
 
+    /// Returns whether a snapshot of the data namespace is there now.
+    pub async fn has_snapshot(&self, id: SnapshotId) -> Result<bool, Error> {
+        Ok(self.backend().stat(ObjectKey::Snapshot(Namespace::Data, id)).await?.is_some())
+    }
+
     /// Returns the ids of the snapshots of a namespace, in no order.
     pub async fn snapshot_ids(&self, namespace: Namespace) -> Result<Vec<SnapshotId>, Error> {
         let objects = self.list(ObjectPrefix::Snapshots(namespace)).await?;

@@ -603,3 +603,23 @@ async fn a_night_that_remembers_cuts_where_one_that_does_not_would() {
         restores(&made, written, &content.bytes).await;
     }
 }
+
+/// Large chunks, and as large as a repository may have them: what is new of two together is more than a chunk.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_of_the_largest_chunks_is_no_chunk_that_is_too_large() {
+    let sizes = ChunkSizes { min: 1 << 20, average: 4 << 20, max: 8 << 20, whole_below: 0 };
+    let mut options = repository::cheap_options();
+    options.chunk_sizes[0] = sizes;
+    options.chunk_sizes[1] = sizes;
+    let (made, cache) = (repository::make_with(options).await, tempfile::tempdir().unwrap());
+    let mut records = sized_documents(11, 1_500, 8_000, 16_000);
+    for night in 0..2_u64 {
+        // Three of four documents of every second night are new: less than a quarter is found again nowhere.
+        for at in (0..records.len()).filter(|at| night > 0 && at % 4 < 3) {
+            records[at] = noise(night * 10_000 + at as u64, records[at].len());
+        }
+        let content = Content::of(&records);
+        let written = write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+        restores(&made, &written, &content.bytes).await;
+    }
+}

@@ -106,7 +106,17 @@ impl States {
             }
             match object.nameless.take() {
                 // When it was put is not in an id, and what is said of it is something else.
-                Some(_) if self.has_ulids && object.counts.is_none() => return Err(untold()),
+                // It was put before what is said of it, which is when it was replaced or later: where that is behind
+                // what would count, it may be what counted.
+                Some(state)
+                    if self.has_ulids
+                        && object
+                            .counts
+                            .as_ref()
+                            .is_none_or(|counts| state.since > counts.since + CLOCKS_APART_MAX) =>
+                {
+                    return Err(untold());
+                }
                 Some(state) if !self.has_ulids => object.count(state, self.as_of),
                 _ => {}
             }
@@ -217,6 +227,12 @@ mod tests {
             len_at(300, &[said(&third, 300, true, Some(2)), said(NO_ID, 300, false, Some(1))]).unwrap(),
             Some(2)
         );
+        // Put or removed while the server kept no states, between two that have an id.
+        assert!(untold(&[
+            said(&third, 300, true, Some(2)),
+            said(NO_ID, 300, false, None),
+            said(&ulid(100), 200, false, Some(1))
+        ]));
         assert_eq!(len_at(250, &[said("b", 300, true, Some(2)), said(NO_ID, 200, false, Some(1))]).unwrap(), Some(1));
     }
 

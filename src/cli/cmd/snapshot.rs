@@ -49,8 +49,12 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     if settings.show != Show::Warnings {
         show(&stack, &sources);
     }
-    if !args.yes && !of_stack.is_empty() && keys::can_ask() && keys::ask_line("go on? [y/N]")? != "y" {
-        return Err(Error::NotConfirmed { what: "the snapshot" });
+    if !args.yes && !of_stack.is_empty() && keys::can_ask() {
+        if keys::ask_line("go on? [y/N]")? != "y" {
+            return Err(Error::NotConfirmed { what: "the snapshot" });
+        }
+        // The answer may have taken hours.
+        opened.repository.forget_survey();
     }
     let options = SnapshotOptions {
         environment: stack.environment.value.clone(),

@@ -53,7 +53,8 @@ impl PageEdit {
     pub fn between(parents: &[ChunkId], depth: u8, old: &[&RecipePage], new: &RecipePage) -> Option<Self> {
         let count = limits::check(WHAT, parents.len() as u64, limits::PAGE_PARENTS_MAX).ok()?;
         let is_deep = u64::from(depth) > limits::RECIPE_DEPTH_MAX;
-        if count == 0 || old.len() != parents.len() || depth == 0 || is_deep {
+        let is_twice = |place: usize| parents.iter().take(place).any(|earlier| parents.get(place) == Some(earlier));
+        if count == 0 || old.len() != parents.len() || depth == 0 || is_deep || (0..parents.len()).any(is_twice) {
             return None;
         }
         let old = joined(old).ok()?;
@@ -253,7 +254,11 @@ impl PageEdit {
                 },
                 _ => {
                     limits::check(WHAT, value, limits::PAGE_EXTENTS_MAX)?;
-                    Step::Whole { start: cursor.varint()?, count: value }
+                    // The table has the chunks of the parents and those of the edit.
+                    Step::Whole {
+                        start: limits::check(WHAT, cursor.varint()?, 2 * limits::PAGE_EXTENTS_MAX)?,
+                        count: value,
+                    }
                 }
             };
             let continues = match (steps.last(), step) {
@@ -419,10 +424,13 @@ mod tests {
         for edit in &hostile {
             assert!(edit.apply(&[&old]).is_err(), "{edit:?}");
         }
+        assert!(PageEdit::between(&[chunk(7), chunk(7)], 1, &[&old, &old], &old).is_none());
         let undecodable = [
             edit(&[], &[Step::Copy { start: 0, count: 0 }]),
             edit(&[], &[Step::Copy { start: 0, count: 1 }, Step::Copy { start: 1, count: 1 }]),
             edit(&[], &[Step::Whole { start: 0, count: 0 }]),
+            edit(&[], &[Step::Whole { start: u64::MAX, count: 1 }, Step::Whole { start: u64::MAX, count: 1 }]),
+            edit(&[], &[Step::Copy { start: 0, count: 1 }, Step::Whole { start: u64::MAX, count: 1 }]),
             edit(&[], &[Step::Whole { start: 0, count: 1 }, Step::Whole { start: 1, count: 1 }]),
             PageEdit { depth: 0, ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },
             PageEdit { depth: 33, ..edit(&[], &[Step::Copy { start: 0, count: 1 }]) },

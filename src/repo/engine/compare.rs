@@ -1,6 +1,8 @@
 //! A stream that is compared with yesterday's, piece by piece: what is there is referred to, what is new is
 //! gathered into literal chunks (design, section 4).
 
+use std::collections::HashSet;
+
 use super::super::Error;
 use super::super::pieces::{
     Base, Cut, Growing, Grown, Home, Homes, InSegment, Matched, Matcher, Piece, PieceStore, PieceWriter, Span,
@@ -8,24 +10,30 @@ use super::super::pieces::{
 };
 use super::{Engine, Known, NextChunk, OpenStream};
 use crate::format::id::ChunkId;
+use crate::format::limits;
 use crate::format::pack::PackKind;
 use crate::format::recipe::Extent;
 
 /// Pieces that wait for the literal chunk that some of them lie in: 32 MiB of a stream, 3 MiB of memory.
 const PIECES_WAITING_MOST: usize = 64 * 1024;
+/// Bytes of a literal chunk: what a chunk can have, whatever chunk sizes a repository was made with.
+const LITERAL_BYTES_MOST: usize = 8 * 1024 * 1024;
+const _: () = assert!(LITERAL_BYTES_MOST as u64 == limits::CHUNK_BYTES_MAX);
 
 /// See the head of this file.
 pub(super) struct Compared {
     pub(super) name: String,
     pub(super) matcher: Matcher,
     /// Every chunk that tonight's pages need: their own, and their parents'.
-    pub(super) pages: Vec<ChunkId>,
+    pub(super) pages: HashSet<ChunkId>,
     growing: Option<Growing>,
     /// Cuts whose places are not all known yet, with where they were yesterday.
     waiting: Vec<(OpenCut, Option<u64>)>,
     pieces_waiting: usize,
     /// New pieces on their way into one chunk.
     literal: Vec<u8>,
+    /// Whether that is one chunk of a segment that is given up and nothing else: under its own name it would stay there.
+    is_lone: bool,
 }
 
 /// A cut whose new pieces have a place in the literal chunk, which has no name yet.
@@ -68,7 +76,16 @@ impl Homes for Live<'_> {
 impl Compared {
     pub(super) fn new(name: String, pieces: StreamPieces) -> Self {
         let StreamPieces { matcher, growing } = pieces;
-        Self { name, matcher, pages: Vec::new(), growing, waiting: Vec::new(), pieces_waiting: 0, literal: Vec::new() }
+        Self {
+            name,
+            matcher,
+            pages: HashSet::new(),
+            growing,
+            waiting: Vec::new(),
+            pieces_waiting: 0,
+            literal: Vec::new(),
+            is_lone: false,
+        }
     }
 
     /// Returns what was written for tomorrow.
@@ -120,12 +137,15 @@ impl Engine {
             let spans = found.cut.spans.iter().zip(&found.segments).map(known).collect();
             compared.wait(OpenCut { id, spans, pieces: found.cut.pieces }, Some(found.from));
         } else {
+            if compared.literal.len() + bytes.len() > LITERAL_BYTES_MOST {
+                self.settle(open, compared)?;
+            }
             let front = open.front;
             let ends = records.iter().map(|end| usize::try_from(end - front).unwrap_or(usize::MAX));
             let pieces = compared.matcher.pieces(bytes, ends);
             self.find_pieces(open, compared, id, bytes, pieces)?;
         }
-        let is_full = compared.literal.len() >= self.config.sizes(open.kind).average as usize;
+        let is_full = !compared.is_lone && compared.literal.len() >= self.config.sizes(open.kind).average as usize;
         if compared.literal.is_empty() || is_full || compared.pieces_waiting >= PIECES_WAITING_MOST {
             self.settle(open, compared)?;
         }
@@ -153,7 +173,9 @@ impl Engine {
             compared.matcher.find(&pieces, &live)?
         };
         let from = matched.from;
-        let spans = if is_known || !(matched.is_worth_it() || is_given_up) {
+        let is_worth_it = matched.is_worth_it();
+        let was_empty = compared.literal.is_empty();
+        let spans = if is_known || !(is_worth_it || is_given_up) {
             let (extent, is_new) = self.store_as(open.pack_kind(), open.account, id, bytes)?;
             let base = Some(Base { chunk: id, chunk_len: extent.len });
             let segment = match home {
@@ -165,7 +187,13 @@ impl Engine {
         } else {
             let mut rest = bytes;
             let mut spans = Vec::with_capacity(matched.stretches.len());
-            for stretch in matched.stretches {
+            let whole = || Stretch {
+                place: None,
+                len: chunk_len,
+                pieces: u32::try_from(pieces.len()).expect("a chunk has fewer pieces than bytes"),
+                segment: None,
+            };
+            for stretch in if is_worth_it { matched.stretches } else { vec![whole()] } {
                 let (its_bytes, tail) = rest.split_at_checked(stretch.len as usize).unwrap_or((rest, &[]));
                 rest = tail;
                 let (base, offset) = if let Some((base, offset)) = stretch.place {
@@ -178,6 +206,7 @@ impl Engine {
                 let Stretch { len, pieces, segment, .. } = stretch;
                 spans.push(OpenSpan { base, offset, len, pieces, is_new: base.is_none(), segment });
             }
+            compared.is_lone = is_given_up && was_empty && compared.literal.len() == bytes.len();
             spans
         };
         compared.wait(OpenCut { id, spans, pieces }, from);
@@ -187,11 +216,18 @@ impl Engine {
     /// Stores the literal chunk and passes on what waited for it.
     pub(super) fn settle(&mut self, open: &mut OpenStream, compared: &mut Compared) -> Result<(), Error> {
         let mut literal = None;
+        let mut literal_segment = None;
         if !compared.literal.is_empty() {
             let bytes = std::mem::take(&mut compared.literal);
             let (extent, is_new) = self.store(open.pack_kind(), open.account, &bytes)?;
-            literal = Some((Base { chunk: extent.chunk, chunk_len: extent.chunk_len }, is_new));
+            let base = Base { chunk: extent.chunk, chunk_len: extent.chunk_len };
+            let live = Live { known: self.known(), kind: open.pack_kind() };
+            if let (false, Some(Home::In(segment))) = (is_new, live.home(&base)?) {
+                literal_segment = Some(segment);
+            }
+            literal = Some((base, is_new));
         }
+        compared.is_lone = false;
         compared.pieces_waiting = 0;
         for (waiting, from) in std::mem::take(&mut compared.waiting) {
             if let Some(page) = from.and_then(|from| compared.matcher.page_at(from))
@@ -201,7 +237,8 @@ impl Engine {
             }
             let mut cut =
                 Cut { id: waiting.id, spans: Vec::with_capacity(waiting.spans.len()), pieces: waiting.pieces };
-            let segments: Vec<_> = waiting.spans.iter().map(|span| span.segment).collect();
+            let segment = |span: &OpenSpan| if span.base.is_none() { literal_segment } else { span.segment };
+            let segments: Vec<_> = waiting.spans.iter().map(segment).collect();
             for span in waiting.spans {
                 let own = span.base.map(|base| (base, span.is_new));
                 let (base, is_new) =

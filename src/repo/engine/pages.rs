@@ -11,7 +11,7 @@ use super::{Engine, OpenStream};
 use crate::format::id::ChunkId;
 use crate::format::limits;
 use crate::format::pack::PackKind;
-use crate::format::recipe::{Extent, PageEdit, RecipePage};
+use crate::format::recipe::{Extent, PageEdit, RecipePage, StoredPage};
 
 /// Edits behind one another at which the first pages become whole again; the others follow over as many nights,
 /// so that no night pays for all of them.
@@ -44,7 +44,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let page = self.put_page(open, compared.as_deref(), full)?;
         if let Some(compared) = compared {
-            compared.pages.push(page.chunk);
+            compared.pages.insert(page.chunk);
             compared.pages.extend(page.made_of.iter().map(|(chunk, _)| *chunk));
             compared.grow(&self.pieces, |writer| {
                 writer.page(page);
@@ -116,6 +116,10 @@ impl Engine {
             if page.whole == whole {
                 return Ok(Some(page.clone()));
             }
+            // A stream that repeats itself has one page in two places; a reader wants each parent once.
+            if parents.iter().any(|parent: &&KnownPage| parent.chunk == page.chunk) {
+                continue;
+            }
             let mut with = made_of.clone();
             with.extend(page.made_of.iter().chain([&(page.chunk, page.weight)]).copied());
             if parents.len() < PARENTS_MOST && fits(&with, full) && depth_above(page).is_some() {
@@ -152,8 +156,8 @@ impl Engine {
         let mut pages: Vec<Arc<RecipePage>> = Vec::new();
         for parent in &parents {
             let read = async {
-                let older: Vec<ChunkId> = parent.made_of.iter().map(|(chunk, _)| *chunk).collect();
-                self.reader.come_to_pages(&older).await;
+                let older = parent.made_of.iter().map(|(chunk, _)| *chunk).chain([parent.chunk]);
+                self.reader.come_to_page(&parent.chunk, older.collect()).await;
                 self.reader.recipe_page(&parent.chunk, parent.stream_len).await
             };
             match self.runtime.block_on(read) {
@@ -172,8 +176,11 @@ impl Engine {
             let Some(edit) = PageEdit::between(&chunks, depth, &old, &full.page) else { return Ok(None) };
             let copied = edit.copied(&old);
             if copied.iter().all(|count| *count >= COPIED_LEAST) {
-                assert_eq!(edit.apply(&old).as_ref(), Ok(&full.page), "an edit makes the page that it was made for");
-                return Ok(Some((edit, parents)));
+                // What a reader would not make of it is not written: parents may be another's work.
+                let is_read = edit.apply(&old).as_ref() == Ok(&full.page)
+                    && StoredPage::decode(&edit.encode()).as_ref() == Ok(&StoredPage::Edit(edit.clone()));
+                debug_assert!(is_read, "an edit makes the page that it was made for");
+                return Ok(is_read.then_some((edit, parents)));
             }
             // The others are left out, and the edit is made again without them.
             let is_used = |place: usize| copied.get(place).is_some_and(|count| *count >= COPIED_LEAST);

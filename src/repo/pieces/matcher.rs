@@ -1,6 +1,6 @@
 //! Finds tonight's pieces among yesterday's, and decides what of a chunk is referred to and what is stored.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::file::{KnownPage, Trailer};
 use super::window::{Position, Window};
@@ -254,7 +254,13 @@ fn live(refused: &HashSet<ChunkId>, home: Option<Home>) -> Option<Option<InSegme
 
 /// Returns the segments that are not referred to again, by their first chunks.
 fn refused(trailer: &Trailer) -> HashSet<ChunkId> {
-    let mut poor: Vec<_> = trailer.poor.iter().map(|(segment, live)| (*segment, u64::from(*live))).collect();
+    // What was counted twice, on a stream with more segments than are counted at once, may be in good use.
+    let mut times: HashMap<ChunkId, u32> = HashMap::new();
+    for (segment, _) in &trailer.poor {
+        *times.entry(segment.first).or_default() += 1;
+    }
+    let once = trailer.poor.iter().filter(|(segment, _)| times.get(&segment.first) == Some(&1));
+    let mut poor: Vec<_> = once.map(|(segment, live)| (*segment, u64::from(*live))).collect();
     let used_percent = |(segment, live): &(InSegment, u64)| live * 100 / u64::from(segment.len).max(1);
     poor.sort_by_key(used_percent);
     let stream_len = trailer.stream_len.max(1);

@@ -1,6 +1,6 @@
 //! Pages of recipes, put together from those that they are edits of.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, PoisonError};
 
 use futures::stream::{self, StreamExt as _};
@@ -12,6 +12,8 @@ use crate::repo::Error;
 
 /// Extents of pages that are kept for their neighbours, which are often edits of the same ones: 11 MiB.
 const EXTENTS_KEPT: usize = 256 * 1024;
+/// Pages that are kept at most, however short: they are looked through.
+const PAGES_KEPT: usize = 1024;
 /// Pages that are read at the same time.
 const READS_MOST: usize = 8;
 
@@ -38,7 +40,7 @@ impl KeptPages {
         }
         self.extents += page.page.extents.len();
         self.pages.push_back((chunk, page));
-        while self.extents > EXTENTS_KEPT {
+        while self.extents > EXTENTS_KEPT || self.pages.len() > PAGES_KEPT {
             let Some((_, oldest)) = self.pages.pop_front() else { break };
             self.extents -= oldest.page.extents.len();
         }
@@ -82,13 +84,19 @@ impl Reader {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner).get(chunk)
     }
 
-    /// Reads the stored bytes of pages side by side, so that they are at hand when they are wanted one after the other.
-    /// What cannot be read is told by whoever wants it.
-    pub(in crate::repo) async fn come_to_pages(self: &Arc<Self>, chunks: &[ChunkId]) {
-        let read = |chunk: &ChunkId| {
-            let chunk = *chunk;
-            async move { self.chunk(&chunk, COPIES_TRIED).await.map(drop) }
-        };
-        stream::iter(chunks).map(read).buffer_unordered(READS_MOST).for_each(|_| async {}).await;
+    /// Reads the stored bytes of what a page is made of side by side, so that they are at hand when they are wanted one
+    /// after the other: one chunk of each segment. What cannot be read is told by whoever wants it.
+    pub(in crate::repo) async fn come_to_page(self: &Arc<Self>, page: &ChunkId, mut made_of: Vec<ChunkId>) {
+        made_of.retain(|chunk| self.kept_page(chunk).is_none());
+        if !made_of.contains(page) {
+            return;
+        }
+        let mut segments = HashSet::new();
+        made_of.retain(|chunk| {
+            let place = self.repository.index().find(chunk).ok().flatten();
+            place.is_none_or(|place| segments.insert((place.segment.pack, place.segment.ordinal)))
+        });
+        let read = |chunk: ChunkId| async move { self.chunk(&chunk, COPIES_TRIED).await.map(drop) };
+        stream::iter(made_of).map(read).buffer_unordered(READS_MOST).for_each(|_| async {}).await;
     }
 }
