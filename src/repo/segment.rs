@@ -55,7 +55,7 @@ impl Compression {
 
 impl Default for Compression {
     /// By how much there is to compress: level 19 for a night of a few dozen KiB, 9 for one of a few MiB, then level 3,
-    /// zstd's own default and the peers', then [`Effort::Bulk`].
+    /// zstd's own default and the peers', then with small tables.
     fn default() -> Self {
         Self { small: Effort::Level(19), first: Effort::Level(9), then: Effort::Level(3), bulk: Effort::Bulk }
     }

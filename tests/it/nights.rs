@@ -277,9 +277,9 @@ async fn segments_of_which_little_is_left_are_given_up() {
         restores(&made, &written, &content.bytes).await;
         found.push((amplification(&made, &written).await, written.report.new));
     }
-    // The second night stores anew so much of what is left that the rest can be read, later ones a little each, and then
-    // there is nothing to do.
-    assert!(found[0].0 >= 250 && found[1].0 <= 240 && found[8].0 <= 200 && found[8].1 == 0, "{found:?}");
+    // The nights behind the first store anew so much of what is left that the rest can be read, and then there is nothing
+    // to do. Segments are a third of this stream each: what is decoded goes down in steps.
+    assert!(found[0].0 >= 250 && found[1].0 < found[0].0 && found[8].0 <= 200 && found[8].1 == 0, "{found:?}");
     assert!(found.iter().map(|night| night.1).sum::<u64>() < content.bytes.len() as u64, "{found:?}");
 }
 

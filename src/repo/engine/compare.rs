@@ -32,8 +32,8 @@ pub(super) struct Compared {
     pieces_waiting: usize,
     /// New pieces on their way into one chunk.
     literal: Vec<u8>,
-    /// Whether that is one chunk of a segment that is given up and nothing else: under its own name it would stay there.
-    is_lone: bool,
+    /// Whether some of them lie in a segment that is given up.
+    has_given_up: bool,
 }
 
 /// A cut whose new pieces have a place in the literal chunk, which has no name yet.
@@ -84,7 +84,7 @@ impl Compared {
             waiting: Vec::new(),
             pieces_waiting: 0,
             literal: Vec::new(),
-            is_lone: false,
+            has_given_up: false,
         }
     }
 
@@ -145,7 +145,8 @@ impl Engine {
             let pieces = compared.matcher.pieces(bytes, ends);
             self.find_pieces(open, compared, id, bytes, pieces)?;
         }
-        let is_full = !compared.is_lone && compared.literal.len() >= self.config.sizes(open.kind).average as usize;
+        let is_full = compared.literal.len() >= self.config.sizes(open.kind).average as usize
+            && !self.would_stay(open, compared)?;
         if compared.literal.is_empty() || is_full || compared.pieces_waiting >= PIECES_WAITING_MOST {
             self.settle(open, compared)?;
         }
@@ -164,7 +165,8 @@ impl Engine {
         let chunk_len = u32::try_from(bytes.len()).expect("chunks are at most 8 MiB");
         let home = live.home(&Base { chunk: id, chunk_len })?;
         // A chunk of a segment that is given up is stored with what is new: under its own name it would stay there.
-        let is_given_up = home.is_some_and(|home| compared.matcher.is_given_up(home));
+        let is_given_up =
+            home.is_some_and(|home| compared.matcher.is_given_up(home) || compared.matcher.was_given_up(&id));
         let is_known = home.is_some() && !is_given_up;
         let matched = if is_known {
             compared.matcher.seek(&pieces);
@@ -174,7 +176,6 @@ impl Engine {
         };
         let from = matched.from;
         let is_worth_it = matched.is_worth_it();
-        let was_empty = compared.literal.is_empty();
         let spans = if is_known || !(is_worth_it || is_given_up) {
             let (extent, is_new) = self.store_as(open.pack_kind(), open.account, id, bytes)?;
             let base = Some(Base { chunk: id, chunk_len: extent.len });
@@ -206,11 +207,23 @@ impl Engine {
                 let Stretch { len, pieces, segment, .. } = stretch;
                 spans.push(OpenSpan { base, offset, len, pieces, is_new: base.is_none(), segment });
             }
-            compared.is_lone = is_given_up && was_empty && compared.literal.len() == bytes.len();
+            compared.has_given_up |= is_given_up;
             spans
         };
         compared.wait(OpenCut { id, spans, pieces }, from);
         Ok(())
+    }
+
+    /// Returns whether the literal chunk, as it is, is one that lies in a segment that is given up: with a little more it is
+    /// another one, and is stored.
+    fn would_stay(&self, open: &OpenStream, compared: &Compared) -> Result<bool, Error> {
+        if !compared.has_given_up {
+            return Ok(false);
+        }
+        let chunk = self.lane(open.pack_kind()).ids.id(&compared.literal);
+        let chunk_len = u32::try_from(compared.literal.len()).expect("a literal chunk is at most 8 MiB");
+        let live = Live { known: self.known(), kind: open.pack_kind() };
+        Ok(live.home(&Base { chunk, chunk_len })?.is_some_and(|home| compared.matcher.is_given_up(home)))
     }
 
     /// Stores the literal chunk and passes on what waited for it.
@@ -227,7 +240,7 @@ impl Engine {
             }
             literal = Some((base, is_new));
         }
-        compared.is_lone = false;
+        compared.has_given_up = false;
         compared.pieces_waiting = 0;
         for (waiting, from) in std::mem::take(&mut compared.waiting) {
             if let Some(page) = from.and_then(|from| compared.matcher.page_at(from))

@@ -105,6 +105,8 @@ pub(in crate::repo) struct Matcher {
     cutter: PieceCutter,
     /// Segments, by their first chunks, of which yesterday's stream used too little to be referred to again.
     refused: HashSet<ChunkId>,
+    /// The chunk looked for last that yesterday's stream had in one of them.
+    given_up: Option<ChunkId>,
     last: Option<Position>,
     /// Blocks that were brought at hand by anchors, and pieces that were found for it.
     sought: u64,
@@ -114,7 +116,7 @@ pub(in crate::repo) struct Matcher {
 impl Matcher {
     pub(super) fn new(window: Option<Window>, key: FingerprintKey, gear: &[u64; 256]) -> Self {
         let refused = window.as_ref().map(|window| refused(window.trailer())).unwrap_or_default();
-        Self { window, key, cutter: PieceCutter::new(gear), refused, last: None, sought: 0, gained: 0 }
+        Self { window, key, cutter: PieceCutter::new(gear), refused, given_up: None, last: None, sought: 0, gained: 0 }
     }
 
     /// Returns the number of the page of yesterday's recipe that stands for the place `from` of yesterday's stream.
@@ -160,7 +162,11 @@ impl Matcher {
         }
         let mut segments = Vec::with_capacity(cut.spans.len());
         for span in &cut.spans {
-            let Some(segment) = live(&self.refused, homes.home(&span.base)?) else { return Ok(None) };
+            let home = homes.home(&span.base)?;
+            let Some(segment) = live(&self.refused, home) else {
+                self.given_up = home.map(|_| *id);
+                return Ok(None);
+            };
             segments.push(segment);
         }
         Ok(Some(FoundCut { cut, from, segments }))
@@ -169,6 +175,12 @@ impl Matcher {
     /// Returns whether a chunk lies in a segment that is not to be referred to again.
     pub(in crate::repo) fn is_given_up(&self, home: Home) -> bool {
         live(&self.refused, Some(home)).is_none()
+    }
+
+    /// Returns whether yesterday's stream had the chunk that was looked for last in such a segment: it may still lie under
+    /// its own name in one that was given up before, and would go back and forth between the two.
+    pub(in crate::repo) fn was_given_up(&self, chunk: &ChunkId) -> bool {
+        self.given_up.as_ref() == Some(chunk)
     }
 
     /// Returns name and length, in bytes, of the cut that is likely to come next: the one that followed yesterday.
