@@ -1,8 +1,6 @@
 //! Key slots: sets of keys wrapped by a passphrase or a raw key (`docs/FORMAT.md`, section 5).
 
-use allocator_api2::vec::Vec as VecIn;
-use argon2::{Algorithm, Argon2, Block, Params, Version};
-use hugealloc::HugeAlloc;
+use argon2::{Algorithm, Argon2, Params, Version};
 use zeroize::Zeroizing;
 
 use super::keys::KeySet;
@@ -44,13 +42,9 @@ pub(super) fn opening_key(header: &SlotHeader, opener: &Opener<'_>) -> Result<Se
         (Unlock::Passphrase(kdf), Opener::Passphrase(passphrase)) => {
             let no_memory = || Error::KdfMemory { memory_kib: kdf.memory_kib() };
             let params = Params::new(kdf.memory_kib(), kdf.passes(), kdf.lanes(), Some(32)).map_err(|_| no_memory())?;
-            // Huge pages: 256 MiB in small ones are 65,536 page faults, a third of the whole derivation.
-            let mut blocks = VecIn::new_in(HugeAlloc);
-            blocks.try_reserve_exact(params.block_count()).map_err(|_| no_memory())?;
-            blocks.resize(params.block_count(), Block::default());
             let mut key = Zeroizing::new([0; 32]);
             Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                .hash_password_into_with_memory(passphrase.bytes(), &header.salt, key.as_mut(), &mut blocks)
+                .hash_password_into(passphrase.bytes(), &header.salt, key.as_mut())
                 .map_err(|_| no_memory())?;
             Ok(SecretKey::new(*key))
         }
