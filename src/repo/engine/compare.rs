@@ -235,7 +235,7 @@ impl Engine {
             let (extent, is_new) = self.store(open.pack_kind(), open.account, &bytes)?;
             let base = Base { chunk: extent.chunk, chunk_len: extent.chunk_len };
             let live = Live { known: self.known(), kind: open.pack_kind() };
-            if let (false, Some(Home::In(segment))) = (is_new, live.home(&base)?) {
+            if !is_new && let Some(Home::In(segment)) = live.home(&base)? {
                 literal_segment = Some(segment);
             }
             literal = Some((base, is_new));
