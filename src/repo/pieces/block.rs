@@ -50,6 +50,15 @@ impl Block {
         self.spans.iter().map(|span| u64::from(span.span.len)).sum()
     }
 
+    /// Makes the block empty, and keeps its memory for the next one.
+    pub(super) fn clear(&mut self) {
+        let Self { pieces, offsets, spans, cuts } = self;
+        pieces.clear();
+        offsets.clear();
+        spans.clear();
+        cuts.clear();
+    }
+
     /// Appends a cut.
     pub(super) fn push(&mut self, cut: &Cut, offset: u64) {
         let first_piece = narrow(self.pieces.len());

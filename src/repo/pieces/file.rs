@@ -335,11 +335,12 @@ impl PieceWriter {
         if self.block.cuts.is_empty() {
             return Ok(());
         }
-        let block = std::mem::take(&mut self.block);
+        let block = &mut self.block;
         let part = self.sealer.seal(&self.id, self.trailer.blocks.len() as u64, &block.encode());
         self.file.write_all(&part)?;
         let stream_len = std::mem::take(&mut self.block_len);
         debug_assert_eq!(stream_len, block.stream_len(), "spans account for every byte");
+        block.clear();
         self.trailer.blocks.push(BlockPlace { offset: self.len, sealed_len: part.len() as u64, stream_len });
         self.trailer.stream_len += stream_len;
         self.len += part.len() as u64;

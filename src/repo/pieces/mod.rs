@@ -7,6 +7,7 @@
 
 mod block;
 mod file;
+mod lookup;
 mod matcher;
 mod store;
 mod window;

@@ -1,17 +1,22 @@
 //! The part of yesterday's pieces that is at hand: a few blocks around the places that tonight's stream is at.
 
-use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, mpsc};
+
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
 use super::block::Block;
 use super::file::{KnownPage, PieceFile, Trailer};
+use super::lookup::Lookup;
 use super::{Base, Cut, Piece};
 use crate::format::id::ChunkId;
 
 /// Blocks at hand: 32 times 4,096 pieces, about 64 MiB of a stream of documents and 25 MiB of memory. An
 /// archive of `mongodump` interleaves four collections, and every one of them has its own place.
 const BLOCKS_MOST: u32 = 32;
+
+/// Blocks that are read before they are wanted: one for each of these places.
+const COMING_MOST: usize = 4;
 
 /// Pieces before the end of a block from which on the next one is at hand.
 const NEAR_END_PIECES: usize = 256;
@@ -32,34 +37,34 @@ pub(super) struct Found {
     pub(super) offset: u32,
 }
 
-/// Fingerprints are as good as hashes.
-#[derive(Default)]
-struct AsIs(u64);
+/// A block at hand.
+struct AtHand {
+    number: u32,
+    block: Block,
+    lookup: Lookup,
+}
 
-impl Hasher for AsIs {
-    fn finish(&self) -> u64 {
-        self.0
+impl AtHand {
+    fn read(file: &PieceFile, number: u32) -> std::io::Result<Self> {
+        let block = file.block(number)?;
+        let lookup = Lookup::new(&block.pieces);
+        Ok(Self { number, block, lookup })
     }
+}
 
-    fn write(&mut self, bytes: &[u8]) {
-        for (place, byte) in bytes.iter().enumerate() {
-            self.0 ^= u64::from(*byte) << (8 * (place % 8));
-        }
-    }
-
-    fn write_u128(&mut self, value: u128) {
-        let (low, high) = (value & u128::from(u64::MAX), value >> 64);
-        self.0 = u64::try_from(low ^ high).unwrap_or_default();
-    }
+/// A block that another thread reads.
+struct Coming {
+    number: u32,
+    read: mpsc::Receiver<std::io::Result<AtHand>>,
 }
 
 /// See the head of this file.
 pub(super) struct Window {
-    file: PieceFile,
-    blocks: HashMap<u32, Block>,
+    file: Arc<PieceFile>,
     /// The block used last is at the end.
-    order: VecDeque<u32>,
-    pieces: HashMap<u128, Position, BuildHasherDefault<AsIs>>,
+    blocks: Vec<AtHand>,
+    /// Blocks that are likely to be wanted next.
+    coming: VecDeque<Coming>,
     cuts: HashMap<ChunkId, (u32, u32)>,
     /// Where each page of yesterday's recipe ends in the stream.
     page_ends: Vec<u64>,
@@ -75,18 +80,19 @@ impl Window {
             end
         };
         let page_ends = file.trailer.pages.iter().map(add).collect();
+        // All of a short stream, whose archive may begin with another collection tonight.
+        let first = u32::try_from(file.blocks()).map_or(BLOCKS_MOST, |blocks| blocks.min(BLOCKS_MOST));
+        let read: Vec<_> = (0..first).into_par_iter().map(|number| AtHand::read(&file, number)).collect();
         let mut window = Self {
-            file,
-            blocks: HashMap::new(),
-            order: VecDeque::new(),
-            pieces: HashMap::default(),
+            file: Arc::new(file),
+            blocks: Vec::new(),
+            coming: VecDeque::new(),
             cuts: HashMap::new(),
             page_ends,
             failure: None,
         };
-        // All of a short stream, whose archive may begin with another collection tonight.
-        for number in (0..BLOCKS_MOST).rev() {
-            window.load(number);
+        for block in read.into_iter().rev() {
+            window.take(block);
         }
         window
     }
@@ -110,7 +116,7 @@ impl Window {
     /// piece. What follows it is at hand from here on.
     pub(super) fn cut(&mut self, id: &ChunkId) -> Option<(Cut, u64, Position)> {
         let (number, place) = *self.cuts.get(id)?;
-        let block = self.blocks.get(&number)?;
+        let block = self.block(number)?;
         let cut = block.cut(place as usize)?;
         let at = block.cuts.get(place as usize)?;
         let from = self.file.start_of(number) + at.offset;
@@ -123,10 +129,10 @@ impl Window {
     /// Returns name and length, in bytes, of yesterday's cut behind the one that holds `position`, if it is at hand
     /// and not the last: that one was cut because the stream ended.
     pub(super) fn cut_behind(&self, position: Position) -> Option<(ChunkId, usize)> {
-        let block = self.blocks.get(&position.block)?;
+        let block = self.block(position.block)?;
         let next = block.cuts.partition_point(|cut| cut.first_piece <= position.piece);
         let (number, next) = if next < block.cuts.len() { (position.block, next) } else { (position.block + 1, 0) };
-        let block = self.blocks.get(&number)?;
+        let block = self.block(number)?;
         let is_last = number as usize + 1 == self.file.blocks() && next + 1 == block.cuts.len();
         if is_last { None } else { block.id_and_len(next) }
     }
@@ -134,7 +140,7 @@ impl Window {
     /// Returns the piece behind `position`, if it is this one.
     pub(super) fn next(&mut self, position: Position, piece: &Piece) -> Option<Found> {
         let mut next = Position { piece: position.piece + 1, ..position };
-        if self.blocks.get(&next.block).is_some_and(|block| next.piece as usize >= block.pieces.len()) {
+        if self.block(next.block).is_some_and(|block| next.piece as usize >= block.pieces.len()) {
             next = Position { block: next.block + 1, piece: 0 };
         }
         let found = self.at(next, piece)?;
@@ -144,7 +150,11 @@ impl Window {
 
     /// Returns a piece wherever it is at hand.
     pub(super) fn find(&mut self, piece: &Piece) -> Option<Found> {
-        let position = *self.pieces.get(&piece.fingerprint)?;
+        let at = |at_hand: &AtHand| {
+            let number = at_hand.lookup.find(&at_hand.block.pieces, piece)?;
+            Some(Position { block: at_hand.number, piece: number })
+        };
+        let position = self.blocks.iter().rev().find_map(at)?;
         let found = self.at(position, piece)?;
         self.come_to(position);
         Some(found)
@@ -158,13 +168,17 @@ impl Window {
     /// Returns where the cut that holds a position starts in yesterday's stream.
     pub(super) fn stream_offset(&self, position: Position) -> u64 {
         let start = self.file.start_of(position.block);
-        let Some(block) = self.blocks.get(&position.block) else { return start };
+        let Some(block) = self.block(position.block) else { return start };
         let behind = block.cuts.partition_point(|cut| cut.first_piece <= position.piece);
         start + behind.checked_sub(1).and_then(|place| block.cuts.get(place)).map_or(0, |cut| cut.offset)
     }
 
+    fn block(&self, number: u32) -> Option<&Block> {
+        self.blocks.iter().rev().find(|at_hand| at_hand.number == number).map(|at_hand| &at_hand.block)
+    }
+
     fn at(&self, position: Position, piece: &Piece) -> Option<Found> {
-        let block = self.blocks.get(&position.block)?;
+        let block = self.block(position.block)?;
         if block.pieces.get(position.piece as usize)? != piece {
             return None;
         }
@@ -177,68 +191,80 @@ impl Window {
     /// Keeps the block of a place, and has the next one at hand where little of this one is left: what follows then
     /// is found though the last piece of the block has changed.
     fn come_to(&mut self, position: Position) {
-        self.touch(position.block);
-        let is_near_end = self.blocks.get(&position.block).is_some_and(|block| {
+        if self.blocks.last().is_none_or(|last| last.number != position.block) {
+            self.touch(position.block);
+            self.ask_for(position.block + 1);
+        }
+        let is_near_end = self.block(position.block).is_some_and(|block| {
             let last_cut = block.cuts.last().map_or(0, |cut| cut.first_piece as usize);
             position.piece as usize >= last_cut.min(block.pieces.len().saturating_sub(NEAR_END_PIECES))
         });
-        if is_near_end {
+        if is_near_end && self.block(position.block + 1).is_none() {
             self.load(position.block + 1);
         }
     }
 
-    fn touch(&mut self, number: u32) {
-        if self.order.back() != Some(&number)
-            && let Some(place) = self.order.iter().position(|other| *other == number)
-        {
-            self.order.remove(place);
-            self.order.push_back(number);
+    /// Makes a block the one used last. Returns whether it is at hand.
+    fn touch(&mut self, number: u32) -> bool {
+        let Some(place) = self.blocks.iter().rposition(|at_hand| at_hand.number == number) else { return false };
+        if place + 1 < self.blocks.len() {
+            let block = self.blocks.remove(place);
+            self.blocks.push(block);
         }
+        true
     }
 
+    /// Has a block read by another core. Nobody waits for it: what is not there when it is wanted is read again.
+    fn ask_for(&mut self, number: u32) {
+        let is_wanted = (number as usize) < self.file.blocks()
+            && self.block(number).is_none()
+            && !self.coming.iter().any(|coming| coming.number == number);
+        if !is_wanted {
+            return;
+        }
+        if self.coming.len() >= COMING_MOST {
+            self.coming.pop_front();
+        }
+        let (done, read) = mpsc::sync_channel(1);
+        let file = Arc::clone(&self.file);
+        rayon::spawn(move || {
+            // Nobody listens any more where it took too long.
+            let _ = done.send(AtHand::read(&file, number));
+        });
+        self.coming.push_back(Coming { number, read });
+    }
+
+    /// Brings a block at hand. Returns whether it was not there before.
     fn load(&mut self, number: u32) -> bool {
-        if number as usize >= self.file.blocks() {
+        if number as usize >= self.file.blocks() || self.touch(number) {
             return false;
         }
-        if self.blocks.contains_key(&number) {
-            self.touch(number);
-            return false;
-        }
-        let block = match self.file.block(number) {
-            Ok(block) => block,
+        let place = self.coming.iter().position(|coming| coming.number == number);
+        let coming = place.and_then(|place| self.coming.remove(place)).and_then(|coming| coming.read.try_recv().ok());
+        let read = coming.unwrap_or_else(|| AtHand::read(&self.file, number));
+        self.take(read)
+    }
+
+    fn take(&mut self, read: std::io::Result<AtHand>) -> bool {
+        let at_hand = match read {
+            Ok(at_hand) => at_hand,
             Err(error) => {
                 self.failure.get_or_insert_with(|| error.to_string());
                 return false;
             }
         };
-        while self.order.len() >= BLOCKS_MOST as usize {
-            let Some(oldest) = self.order.pop_front() else { break };
-            self.unload(oldest);
+        if self.blocks.len() >= BLOCKS_MOST as usize {
+            let oldest = self.blocks.remove(0);
+            for cut in &oldest.block.cuts {
+                if self.cuts.get(&cut.id).is_some_and(|(block, _)| *block == oldest.number) {
+                    self.cuts.remove(&cut.id);
+                }
+            }
         }
-        for (piece, place) in block.pieces.iter().zip(0..) {
-            self.pieces.insert(piece.fingerprint, Position { block: number, piece: place });
+        for (cut, place) in at_hand.block.cuts.iter().zip(0..) {
+            self.cuts.insert(cut.id, (at_hand.number, place));
         }
-        for (cut, place) in block.cuts.iter().zip(0..) {
-            self.cuts.insert(cut.id, (number, place));
-        }
-        self.blocks.insert(number, block);
-        self.order.push_back(number);
+        self.blocks.push(at_hand);
         true
-    }
-
-    fn unload(&mut self, number: u32) {
-        let Some(block) = self.blocks.remove(&number) else { return };
-        for piece in &block.pieces {
-            if let Entry::Occupied(place) = self.pieces.entry(piece.fingerprint)
-                && place.get().block == number
-            {
-                place.remove();
-            }
-        }
-        for cut in &block.cuts {
-            if self.cuts.get(&cut.id).is_some_and(|(block, _)| *block == number) {
-                self.cuts.remove(&cut.id);
-            }
-        }
     }
 }
