@@ -11,7 +11,7 @@ use super::lookup::Lookup;
 use super::{Base, Cut, Piece};
 use crate::format::id::ChunkId;
 
-/// Blocks at hand: 32 times 4,096 pieces, about 64 MiB of a stream of documents and 25 MiB of memory. An
+/// Blocks at hand: 32 times 4,096 pieces, about 64 MiB of a stream of documents and 6 MiB of memory. An
 /// archive of `mongodump` interleaves four collections, and every one of them has its own place.
 const BLOCKS_MOST: u32 = 32;
 
