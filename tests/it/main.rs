@@ -3,6 +3,8 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod bucket_doctor;
 #[cfg(test)]
 mod bucket_faults;
