@@ -11,6 +11,8 @@ mod bucket_faults;
 #[cfg(test)]
 mod bucket_immutable;
 #[cfg(test)]
+mod bucket_limits;
+#[cfg(test)]
 mod bucket_repository;
 #[cfg(test)]
 mod bucket_secrets;
