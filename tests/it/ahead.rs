@@ -26,46 +26,29 @@ fn open_options() -> OpenOptions {
     OpenOptions { cache: None, entropy: Arc::new(SystemEntropy) }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_key_slot_that_the_store_withholds_is_said_and_is_neither_no_slot_nor_a_wrong_key() {
-    let made = repository::make().await;
-    let mut withheld = 0;
-    // Config, a listing, three slots; in which order is the runtime's.
-    for at in 1..=5 {
-        let fault = Fault::Fail(ErrorKind::Denied);
-        let faulty = Arc::new(FaultBackend::new(made.backend.clone(), Counted::All, at, fault));
-        let access = vec![Access::Data(passphrase(DATA_PASSPHRASE))];
-        let opened = Repository::open(faulty.clone(), access, open_options()).await;
-        assert!(faulty.fired(), "{at}");
-        match opened {
-            // Another slot than the one that was asked for.
-            Ok(_) => {}
-            Err(Error::Backend(error)) => {
-                assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-                withheld += u32::from(matches!(error.key(), Some(ObjectKey::Slot(_))));
-            }
-            Err(error) => panic!("at operation {at}: {error}"),
-        }
-    }
-    assert_eq!(withheld, 1, "the slot of the data passphrase, and no other, is missed");
-}
-
-/// A store whose first listing of the data is of an earlier time: something was put since.
+/// A store in memory that does not say all.
 #[derive(Debug)]
-struct LateListing {
+struct Store {
     now: MemoryBackend,
-    earlier: MemoryBackend,
+    /// What the first listing of the data shows; the rest was put since.
+    earlier: Option<MemoryBackend>,
     was_listed: AtomicBool,
+    /// Whoever asks for it may not have it.
+    withheld: Option<ObjectKey>,
 }
 
-impl LateListing {
-    fn new(now: &MemoryBackend, earlier: MemoryBackend) -> Arc<Self> {
-        Arc::new(Self { now: now.clone(), earlier, was_listed: AtomicBool::new(false) })
+impl Store {
+    fn new(now: &MemoryBackend) -> Self {
+        Self { now: now.clone(), earlier: None, was_listed: AtomicBool::new(false), withheld: None }
+    }
+
+    fn listed_late(now: &MemoryBackend, earlier: &MemoryBackend) -> Arc<Self> {
+        Arc::new(Self { earlier: Some(earlier.clone()), ..Self::new(now) })
     }
 }
 
 #[async_trait]
-impl Backend for LateListing {
+impl Backend for Store {
     fn location(&self) -> String {
         self.now.location()
     }
@@ -75,6 +58,12 @@ impl Backend for LateListing {
     }
 
     async fn get(&self, key: ObjectKey, max_len: u64) -> Result<Bytes, backend::Error> {
+        if self.withheld == Some(key) {
+            // What a policy of the server would say.
+            return FaultBackend::new(self.now.clone(), Counted::All, 1, Fault::Fail(ErrorKind::Denied))
+                .get(key, max_len)
+                .await;
+        }
         self.now.get(key, max_len).await
     }
 
@@ -88,8 +77,11 @@ impl Backend for LateListing {
 
     fn list(&self, prefix: ObjectPrefix) -> BoxStream<'_, Result<Listed, backend::Error>> {
         let is_of_data = prefix == ObjectPrefix::Namespace(Namespace::Data);
-        if is_of_data && !self.was_listed.swap(true, Ordering::SeqCst) {
-            return self.earlier.list(prefix);
+        if is_of_data
+            && !self.was_listed.swap(true, Ordering::SeqCst)
+            && let Some(earlier) = &self.earlier
+        {
+            return earlier.list(prefix);
         }
         self.now.list(prefix)
     }
@@ -101,6 +93,27 @@ impl Backend for LateListing {
     async fn sweep(&self, before: SystemTime) -> Result<u64, backend::Error> {
         self.now.sweep(before).await
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_slot_that_the_store_withholds_is_said_and_is_neither_no_slot_nor_a_wrong_key() {
+    let made = repository::make().await;
+    let slots = made.backend.objects().into_keys().filter(|key| matches!(key, ObjectKey::Slot(_)));
+    let mut missed = 0;
+    for slot in slots {
+        let store = Arc::new(Store { withheld: Some(slot), ..Store::new(&made.backend) });
+        let access = vec![Access::Data(passphrase(DATA_PASSPHRASE))];
+        match Repository::open(store, access, open_options()).await {
+            // Another slot than the one that was asked for.
+            Ok(_) => {}
+            Err(Error::Backend(error)) => {
+                assert_eq!((error.kind(), error.key()), (ErrorKind::Denied, Some(slot)), "{error}");
+                missed += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(missed, 1, "the slot of the data passphrase, and no other");
 }
 
 /// Remembers warnings.
@@ -124,7 +137,7 @@ async fn a_snapshot_that_another_run_commits_after_the_listing_is_not_said_to_be
     let earlier = made.backend.snapshot();
     let beside = take(&made.open_writer().await, 200, &MemoryContent::default()).await.unwrap();
     for (newest, is_missing) in [(beside.id, false), (SnapshotId::from_bytes([7; 32]), true)] {
-        let store = LateListing::new(&made.backend, earlier.clone());
+        let store = Store::listed_late(&made.backend, &earlier);
         let repository = made.open_on(store.clone(), vec![made.writer()]).await;
         let memory = MemorySource { name: "memory".to_owned(), content: MemoryContent::default(), fails_after: None };
         let (sources, said) = (vec![Box::new(memory) as Box<dyn Source>], Said::default());
@@ -143,7 +156,7 @@ async fn a_survey_that_was_forgotten_is_taken_anew() {
     let earlier = made.backend.snapshot();
     let beside = take(&made.open_writer().await, 100, &MemoryContent::default()).await.unwrap();
     for is_forgotten in [false, true] {
-        let store = LateListing::new(&made.backend, earlier.clone());
+        let store = Store::listed_late(&made.backend, &earlier);
         let closed = Closed::look(store, SecretsStore::Unnamed, Ahead::Survey).await.unwrap();
         let repository = closed.open(vec![made.writer()], open_options()).await.unwrap();
         if is_forgotten {
