@@ -40,6 +40,7 @@ use container::ContainerProvider;
 pub use container::{ContainerError, ContainerToken};
 pub use probe::{Found, Probe, Versioning};
 use read::Which;
+pub use states::OldStates;
 pub use view::S3View;
 
 /// Where looks at a store's abilities leave what they cannot take away again.
