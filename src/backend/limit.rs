@@ -4,7 +4,6 @@
 //! behind those who asked before; nothing is held meanwhile, so that a store that hangs holds up nobody. Time in which a
 //! line carries something is nobody's fault: who watches over a transfer counts the rest ([`watch`]).
 
-use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,7 +18,7 @@ const CATCH_UP: Duration = Duration::from_millis(50);
 const SLICE_BYTES_MAX: u64 = 64 << 10;
 /// And no shorter, however slow it is.
 const SLICE_BYTES_MIN: u64 = 1 << 10;
-/// A slice is what a line carries in this part of a second: a server does not wait long for the next one.
+/// Else a line carries so many of them a second: a server does not wait long for the next one.
 const SLICES_PER_SEC: u64 = 8;
 
 /// Bytes a second; `None` is no limit.

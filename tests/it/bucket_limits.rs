@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -39,12 +40,14 @@ impl Pace for Real {
     }
 }
 
-/// Nothing here may be repeated.
-struct Once;
+/// So much may be repeated.
+struct AtMost(AtomicU32);
 
-impl Notice for Once {
+impl Notice for AtMost {
     fn retrying(&self, event: &Retrying<'_>) {
-        panic!("{}: {:?}", event.error, std::error::Error::source(event.error).map(ToString::to_string));
+        let source = std::error::Error::source(event.error).map(ToString::to_string);
+        let left = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        assert!(left.is_ok(), "{}: {source:?}", event.error);
     }
 }
 
@@ -84,17 +87,28 @@ fn plain(server: &FaultyS3, prefix: &str, lines: &Lines) -> S3Backend {
     made.unwrap()
 }
 
-/// As a run has it.
+/// As a run has it, where nothing is to be repeated.
 fn store(server: &FaultyS3, prefix: &str, lines: &Lines) -> RetryBackend<S3Backend> {
+    repeating(server, prefix, lines, 0)
+}
+
+fn repeating(server: &FaultyS3, prefix: &str, lines: &Lines, most: u32) -> RetryBackend<S3Backend> {
     let policy = RetryPolicy {
         attempt: PATIENCE,
+        first_pause: Duration::from_millis(10),
         total: PATIENCE,
         bytes_per_sec_min: BYTES_PER_SEC_MIN,
         ..RetryPolicy::default()
     };
     let pace = Arc::new(Real(Instant::now()));
-    RetryBackend::new(plain(server, prefix, lines), policy, pace, Arc::new(Once), Arc::default())
-        .with_lines(lines.clone())
+    RetryBackend::new(
+        plain(server, prefix, lines),
+        policy,
+        pace,
+        Arc::new(AtMost(AtomicU32::new(most))),
+        Arc::default(),
+    )
+    .with_lines(lines.clone())
 }
 
 fn pack(number: u8) -> ObjectKey {
@@ -124,6 +138,15 @@ async fn within_one_object_bytes_go_out_no_faster_than_the_limit_and_slow_is_not
     assert_paced(&world.arrived, began, body.len());
     assert!(world.arrived.len() > 4, "{}", world.arrived.len());
     assert!(world.buckets["vault"][&format!("p/{}", pack(1))].bytes == body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_took_long_only_for_the_line_is_tried_again_and_is_traffic_again() {
+    let server = server(Faults { busy: 1, ..Faults::default() }).await;
+    let body = Bytes::from(noise(6, 768 << 10));
+    let began = Instant::now();
+    let _ = repeating(&server, "p/", &lines(RATE), 1).put(pack(1), vec![body.clone()]).await.unwrap();
+    assert_paced(&server.world().arrived, began, 2 * body.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]

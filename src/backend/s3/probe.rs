@@ -254,27 +254,28 @@ impl Prober<'_> {
     /// Puts an object, replaces and removes it, and looks at what was there between.
     async fn old_states(&self, pace: &dyn Pace) -> Found<OldStates> {
         let name = format!("{}states", self.start);
-        let bodies = ["once".to_owned(), "once more".to_owned()];
-        let mut known = Vec::new();
-        let count = |body: &str| Some(body.len() as u64);
-        for body in &bodies {
+        let no_time = || S3Error::Answer { field: "time of a state" };
+        let (half, mut known) = (BETWEEN_STATES / 2, Vec::new());
+        let mut last = None;
+        for body in ["once", "once more"] {
             self.bucket.count(Request::Put, body.len() as u64);
             let request = self.bucket.client.put_object().bucket(&self.bucket.name).key(&name);
-            let put = request.body(ByteStream::from(body.clone().into_bytes())).send().await;
+            let put = request.body(ByteStream::from_static(body.as_bytes())).send().await;
             put.map_err(|error| self.wrong(error.into()))?;
             // By the store's clock, and while nothing was replaced: then all of them tell the truth.
             let told = self.states(&name).await?.into_iter().find(|state| state.is_latest);
-            let put_at = told.ok_or(S3Error::Answer { field: "newest state" })?.time;
-            if known.is_empty() {
-                known.push((put_at - BETWEEN_STATES / 2, None));
-            }
-            known.push((put_at + BETWEEN_STATES / 2, count(body)));
+            let put_at = told.ok_or_else(no_time)?.time;
+            known.push((put_at.checked_sub(half).ok_or_else(no_time)?, last));
+            last = Some(body.len() as u64);
+            known.push((put_at.checked_add(half).ok_or_else(no_time)?, last));
             pace.sleep(BETWEEN_STATES).await;
         }
-        let last = self.remove(&name).await.map_or(bodies.last().map(|body| body.len() as u64), |()| None);
+        if self.remove(&name).await.is_ok() {
+            last = None;
+        }
         let states = self.states(&name).await?;
-        let ends = states.iter().map(|state| state.time).max().into_iter();
-        known.extend(ends.map(|end| (end + BETWEEN_STATES, last)));
+        let end = states.iter().map(|state| state.time).max().and_then(|end| end.checked_add(BETWEEN_STATES));
+        known.push((end.ok_or_else(no_time)?, last));
         let said = states.iter().map(|state| Said {
             id: &state.id,
             time: state.time,
