@@ -33,15 +33,18 @@ class Run:
     stderr: bytes
 
 
-def run(argv, env, stdin=None, keep_stdout=False, cwd=None, flush=True):
+def run(argv, env, stdin=None, repository=None, keep_stdout=False, cwd=None, flush=True):
     """Returns the Run of `argv`; standard output goes to /dev/null unless it is kept.
 
-    What earlier commands left to be written is written first, and the input is read once, so that every
-    command starts from the same state: nothing dirty, input in the page cache. Without `flush` what is dirty stays
-    so: for long series, whose many runs tell what one does not.
+    What earlier commands left to be written is written first, and the input is read once, standard input or the
+    `repository`, so that every command starts from the same state: nothing dirty, input in the page cache. Without
+    `flush` what is dirty stays so: for long series, whose many runs tell what one does not.
     """
     if stdin:
         warm(stdin)
+    if repository:
+        for file in files(repository):
+            warm(file)
     if flush:
         os.sync()
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -129,10 +132,12 @@ def warm(path):
 
 def stored_bytes(directory):
     """Returns the bytes of all files below a directory. Directories themselves do not count."""
-    total = 0
-    for folder, _, names in os.walk(directory):
-        total += sum(os.lstat(os.path.join(folder, name)).st_size for name in names)
-    return total
+    return sum(os.lstat(file).st_size for file in files(directory))
+
+
+def files(directory):
+    """Returns the paths of all files below a directory."""
+    return [os.path.join(folder, name) for folder, _, names in os.walk(directory) for name in names]
 
 
 def machine():

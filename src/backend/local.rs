@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use rustix::fs::{CWD, OFlags, RenameFlags};
+use rustix::fs::{Advice, CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -40,6 +40,8 @@ const TEMP_NAMES_MAX: u32 = 16;
 const TEMP_NAME_START: &str = "put-";
 /// Bytes gathered before they are written; longer parts go straight through.
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
+/// Objects from this length on do not stay in the system's page cache: packs, which nobody reads soon.
+const UNCACHED_BYTES_LEAST: usize = 1024 * 1024;
 /// What a file system keeps at its root and no listing should stumble over.
 const FOREIGN_AT_ROOT: &str = "lost+found";
 
@@ -318,6 +320,11 @@ impl Store {
             file.sync_all()
         };
         write().map_err(at(&temp.path))?;
+        if body.iter().map(Bytes::len).sum::<usize>() >= UNCACHED_BYTES_LEAST {
+            // What a host keeps in memory is what it works with, and no backup of it. A file system that takes no advice
+            // loses nothing.
+            let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+        }
         Ok(temp)
     }
 

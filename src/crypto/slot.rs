@@ -1,6 +1,7 @@
 //! Key slots: sets of keys wrapped by a passphrase or a raw key (`docs/FORMAT.md`, section 5).
 
-use argon2::{Algorithm, Argon2, Params, Version};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use rayon::iter::{IntoParallelIterator as _, ParallelExtend as _, ParallelIterator as _};
 use zeroize::Zeroizing;
 
 use super::keys::KeySet;
@@ -42,9 +43,14 @@ pub(super) fn opening_key(header: &SlotHeader, opener: &Opener<'_>) -> Result<Se
         (Unlock::Passphrase(kdf), Opener::Passphrase(passphrase)) => {
             let no_memory = || Error::KdfMemory { memory_kib: kdf.memory_kib() };
             let params = Params::new(kdf.memory_kib(), kdf.passes(), kdf.lanes(), Some(32)).map_err(|_| no_memory())?;
+            let mut blocks = Vec::new();
+            blocks.try_reserve_exact(params.block_count()).map_err(|_| no_memory())?;
+            // The system gives memory page by page when it is written to first, which takes as long as half a pass:
+            // all cores do that, too.
+            blocks.par_extend((0..params.block_count()).into_par_iter().map(|_| Block::new()));
             let mut key = Zeroizing::new([0; 32]);
             Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-                .hash_password_into(passphrase.bytes(), &header.salt, key.as_mut())
+                .hash_password_into_with_memory(passphrase.bytes(), &header.salt, key.as_mut(), &mut blocks)
                 .map_err(|_| no_memory())?;
             Ok(SecretKey::new(*key))
         }

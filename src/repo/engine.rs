@@ -89,7 +89,7 @@ struct NextChunk<'a> {
 
 /// What lies where yesterday's next chunk would lie.
 #[derive(Clone, Copy)]
-struct Ahead {
+struct Guess {
     id: ChunkId,
     /// Bytes.
     len: usize,
@@ -259,16 +259,16 @@ impl Engine {
             block += open.blocks.get(block..).unwrap_or_default().partition_point(|end| *end <= open.front);
             let records = ends.get(record..).unwrap_or_default();
             let near = Ends { front: open.front, records, block: open.blocks.get(block).copied() };
-            let ahead = self.chunk_ahead(open, rest, near);
-            let len = match ahead {
-                Some(Ahead { len, is_known: true, .. }) => len,
+            let guess = self.chunk_ahead(open, rest, near);
+            let len = match guess {
+                Some(Guess { len, is_known: true, .. }) => len,
                 _ => match cutter.cut(rest, near, is_last) {
                     Some(len) => len,
                     None => break,
                 },
             };
             let (bytes, tail) = rest.split_at(len);
-            let id = ahead.filter(|ahead| ahead.len == len).map(|ahead| ahead.id);
+            let id = guess.filter(|guess| guess.len == len).map(|guess| guess.id);
             self.chunk(open, NextChunk { bytes, records, id })?;
             rest = tail;
         }
@@ -283,7 +283,7 @@ impl Engine {
 
     /// Looks whether `rest` begins with the chunk that followed yesterday. What is there need not be cut: the same
     /// bytes with the same ends of records are cut where they were.
-    fn chunk_ahead(&self, open: &OpenStream, rest: &[u8], near: Ends<'_>) -> Option<Ahead> {
+    fn chunk_ahead(&self, open: &OpenStream, rest: &[u8], near: Ends<'_>) -> Option<Guess> {
         let (expected, len) = open.compared.as_ref()?.matcher.cut_ahead()?;
         let bytes = rest.get(..len).filter(|bytes| !bytes.is_empty())?;
         let end = near.front + len as u64;
@@ -292,7 +292,7 @@ impl Engine {
             return None;
         }
         let id = self.lane(open.pack_kind()).ids.id(bytes);
-        Some(Ahead { id, len, is_known: id == expected })
+        Some(Guess { id, len, is_known: id == expected })
     }
 
     /// Takes one chunk of a stream.

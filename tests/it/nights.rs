@@ -185,8 +185,7 @@ async fn amplification(made: &Made, written: &StreamWritten) -> u64 {
     for page in reader.recipe_root(&record.recipe).await.unwrap().pages {
         for extent in &reader.recipe_page(&page.chunk, page.stream_len).await.unwrap().extents {
             let segment = repository.index().find(&extent.chunk).unwrap().unwrap().segment;
-            let len: u64 = segment.record.chunks.iter().map(|chunk| u64::from(chunk.len)).sum();
-            segments.insert(segment.row, len);
+            segments.insert(segment.row, segment.record.plain_len());
         }
     }
     segments.values().sum::<u64>() * 100 / record.length

@@ -64,9 +64,9 @@ impl Homes for Live<'_> {
     fn home(&self, base: &Base) -> Result<Option<Home>, Error> {
         let mut home = Home::New;
         let is_known = self.known.has(&base.chunk, |place| {
-            let chunks = &place.segment.record.chunks;
-            let len = chunks.iter().fold(0_u32, |sum, chunk| sum.saturating_add(chunk.len));
-            home = Home::In(InSegment { first: chunks.first().map_or(base.chunk, |chunk| chunk.id), len });
+            let record = &place.segment.record;
+            let len = u32::try_from(record.plain_len()).unwrap_or(u32::MAX);
+            home = Home::In(InSegment { first: record.chunks.first().map_or(base.chunk, |chunk| chunk.id), len });
             place.len == base.chunk_len && place.segment.kind == self.kind
         })?;
         Ok(is_known.then_some(home))
@@ -176,38 +176,33 @@ impl Engine {
         };
         let from = matched.from;
         let is_worth_it = matched.is_worth_it();
+        let pieces_count = u32::try_from(pieces.len()).expect("a chunk has fewer pieces than bytes");
         let spans = if is_known || !(is_worth_it || is_given_up) {
             let (extent, is_new) = self.store_as(open.pack_kind(), open.account, id, bytes)?;
             let base = Some(Base { chunk: id, chunk_len: extent.len });
-            let segment = match home {
-                Some(Home::In(segment)) => Some(segment),
-                _ => None,
-            };
-            let pieces = u32::try_from(pieces.len()).expect("a chunk has fewer pieces than bytes");
-            vec![OpenSpan { base, offset: 0, len: extent.len, pieces, is_new, segment }]
+            let segment = home.and_then(Home::segment);
+            vec![OpenSpan { base, offset: 0, len: extent.len, pieces: pieces_count, is_new, segment }]
         } else {
-            let mut rest = bytes;
-            let mut spans = Vec::with_capacity(matched.stretches.len());
-            let whole = || Stretch {
-                place: None,
-                len: chunk_len,
-                pieces: u32::try_from(pieces.len()).expect("a chunk has fewer pieces than bytes"),
-                segment: None,
+            let stretches = if is_worth_it {
+                matched.stretches
+            } else {
+                vec![Stretch { place: None, len: chunk_len, pieces: pieces_count, segment: None }]
             };
-            for stretch in if is_worth_it { matched.stretches } else { vec![whole()] } {
-                let (its_bytes, tail) = rest.split_at_checked(stretch.len as usize).unwrap_or((rest, &[]));
+            compared.has_given_up |= is_given_up;
+            let mut rest = bytes;
+            let mut spans = Vec::with_capacity(stretches.len());
+            for Stretch { place, len, pieces, segment } in stretches {
+                let (its_bytes, tail) = rest.split_at_checked(len as usize).unwrap_or((rest, &[]));
                 rest = tail;
-                let (base, offset) = if let Some((base, offset)) = stretch.place {
+                let (base, offset) = if let Some((base, offset)) = place {
                     (Some(base), offset)
                 } else {
                     let offset = u32::try_from(compared.literal.len()).expect("a literal chunk is at most 8 MiB");
                     compared.literal.extend_from_slice(its_bytes);
                     (None, offset)
                 };
-                let Stretch { len, pieces, segment, .. } = stretch;
                 spans.push(OpenSpan { base, offset, len, pieces, is_new: base.is_none(), segment });
             }
-            compared.has_given_up |= is_given_up;
             spans
         };
         compared.wait(OpenCut { id, spans, pieces }, from);
@@ -229,16 +224,13 @@ impl Engine {
     /// Stores the literal chunk and passes on what waited for it.
     pub(super) fn settle(&mut self, open: &mut OpenStream, compared: &mut Compared) -> Result<(), Error> {
         let mut literal = None;
-        let mut literal_segment = None;
         if !compared.literal.is_empty() {
             let bytes = std::mem::take(&mut compared.literal);
             let (extent, is_new) = self.store(open.pack_kind(), open.account, &bytes)?;
             let base = Base { chunk: extent.chunk, chunk_len: extent.chunk_len };
             let live = Live { known: self.known(), kind: open.pack_kind() };
-            if !is_new && let Some(Home::In(segment)) = live.home(&base)? {
-                literal_segment = Some(segment);
-            }
-            literal = Some((base, is_new));
+            let home = if is_new { None } else { live.home(&base)? };
+            literal = Some((base, is_new, home.and_then(Home::segment)));
         }
         compared.has_given_up = false;
         compared.pieces_waiting = 0;
@@ -248,22 +240,22 @@ impl Engine {
             {
                 self.store_page(open, Some(compared), &full)?;
             }
-            let mut cut =
-                Cut { id: waiting.id, spans: Vec::with_capacity(waiting.spans.len()), pieces: waiting.pieces };
-            let segment = |span: &OpenSpan| if span.base.is_none() { literal_segment } else { span.segment };
-            let segments: Vec<_> = waiting.spans.iter().map(segment).collect();
+            let mut spans = Vec::with_capacity(waiting.spans.len());
+            let mut segments = Vec::with_capacity(waiting.spans.len());
             for span in waiting.spans {
-                let own = span.base.map(|base| (base, span.is_new));
-                let (base, is_new) =
+                let own = span.base.map(|base| (base, span.is_new, span.segment));
+                let (base, is_new, segment) =
                     own.or(literal).expect("a span without a base is made together with literal bytes");
                 let OpenSpan { offset, len, pieces, .. } = span;
-                cut.spans.push(Span { base, offset, len, pieces });
+                spans.push(Span { base, offset, len, pieces });
+                segments.push(segment);
                 let extent = Extent { chunk: base.chunk, chunk_len: base.chunk_len, offset, len };
                 open.report.count(&extent, is_new);
                 if let Some(full) = open.recipe.push(extent) {
                     self.store_page(open, Some(compared), &full)?;
                 }
             }
+            let cut = Cut { id: waiting.id, spans, pieces: waiting.pieces };
             compared.grow(&self.pieces, |writer| writer.push(&cut, &segments));
         }
         Ok(())

@@ -26,6 +26,14 @@ const PARENTS_TRIED: usize = 32;
 /// any chunk.
 const COPIED_LEAST: u64 = 3;
 
+/// A page that was made an edit of others.
+struct Edited<'a> {
+    edit: PageEdit,
+    /// The edit, encoded.
+    bytes: Vec<u8>,
+    parents: Vec<&'a KnownPage>,
+}
+
 impl Engine {
     /// Refers to a range of a chunk as the next part of a stream.
     pub(super) fn refer(&mut self, open: &mut OpenStream, extent: Extent) -> Result<(), Error> {
@@ -44,8 +52,7 @@ impl Engine {
     ) -> Result<(), Error> {
         let page = self.put_page(open, compared.as_deref(), full)?;
         if let Some(compared) = compared {
-            compared.pages.insert(page.chunk);
-            compared.pages.extend(page.made_of.iter().map(|(chunk, _)| *chunk));
+            compared.pages.extend(page.chunks().map(|(chunk, _)| chunk));
             compared.grow(&self.pieces, |writer| {
                 writer.page(page);
                 Ok(())
@@ -121,7 +128,7 @@ impl Engine {
                 continue;
             }
             let mut with = made_of.clone();
-            with.extend(page.made_of.iter().chain([&(page.chunk, page.weight)]).copied());
+            with.extend(page.chunks());
             if parents.len() < PARENTS_MOST && fits(&with, full) && depth_above(page).is_some() {
                 made_of = with;
                 parents.push(page);
@@ -129,35 +136,27 @@ impl Engine {
                 is_refused = true;
             }
         }
-        let Some((edit, parents)) = self.edit_of(full, parents)? else { return Ok(None) };
-        let bytes = edit.encode();
+        let Some(Edited { edit, bytes, parents }) = self.edit_of(full, parents)? else { return Ok(None) };
         // Once pages become whole again, it is all of a page: one that was made of the rest would be refused tomorrow.
         if bytes.len() * (if is_refused { 4 } else { 2 }) > whole_len {
             return Ok(None);
         }
         let (extent, is_new) = self.store(PackKind::Meta, open.account, &bytes)?;
         open.report.recipe += if is_new { bytes.len() as u64 } else { 0 };
-        let mut made_of = BTreeMap::new();
-        for page in parents {
-            made_of.extend(page.made_of.iter().chain([&(page.chunk, page.weight)]).copied());
-        }
+        let made_of: BTreeMap<_, _> = parents.into_iter().flat_map(KnownPage::chunks).collect();
         let (chunk, depth) = (extent.chunk, edit.depth);
         let weight = weight(full.page.extents.len() + edit.weight());
         let (made_of, stream_len) = (made_of.into_iter().collect(), full.page.stream_len());
         Ok(Some(KnownPage { chunk, depth, weight, made_of, whole, stream_len }))
     }
 
-    /// Returns the page as an edit of those of yesterday's pages that it has something of, and these.
-    fn edit_of<'a>(
-        &self,
-        full: &FullPage,
-        mut parents: Vec<&'a KnownPage>,
-    ) -> Result<Option<(PageEdit, Vec<&'a KnownPage>)>, Error> {
+    /// Returns the page as an edit of those of yesterday's pages that it has something of.
+    fn edit_of<'a>(&self, full: &FullPage, mut parents: Vec<&'a KnownPage>) -> Result<Option<Edited<'a>>, Error> {
         let mut pages: Vec<Arc<RecipePage>> = Vec::new();
         for parent in &parents {
             let read = async {
-                let older = parent.made_of.iter().map(|(chunk, _)| *chunk).chain([parent.chunk]);
-                self.reader.come_to_page(&parent.chunk, older.collect()).await;
+                let chunks = parent.chunks().map(|(chunk, _)| chunk).collect();
+                self.reader.come_to_page(&parent.chunk, chunks).await;
                 self.reader.recipe_page(&parent.chunk, parent.stream_len).await
             };
             match self.runtime.block_on(read) {
@@ -177,10 +176,10 @@ impl Engine {
             let copied = edit.copied(&old);
             if copied.iter().all(|count| *count >= COPIED_LEAST) {
                 // What a reader would not make of it is not written: parents may be another's work.
+                let bytes = edit.encode();
                 let is_read = edit.apply(&old).as_ref() == Ok(&full.page)
-                    && StoredPage::decode(&edit.encode()).as_ref() == Ok(&StoredPage::Edit(edit.clone()));
-                debug_assert!(is_read, "an edit makes the page that it was made for");
-                return Ok(is_read.then_some((edit, parents)));
+                    && StoredPage::decode(&bytes).as_ref() == Ok(&StoredPage::Edit(edit.clone()));
+                return Ok(is_read.then_some(Edited { edit, bytes, parents }));
             }
             // The others are left out, and the edit is made again without them.
             let is_used = |place: usize| copied.get(place).is_some_and(|count| *count >= COPIED_LEAST);
@@ -192,8 +191,8 @@ impl Engine {
     }
 
     fn are_known(&self, page: &KnownPage) -> Result<bool, Error> {
-        for chunk in page.made_of.iter().map(|(chunk, _)| chunk).chain([&page.chunk]) {
-            if !self.is_known(chunk)? {
+        for (chunk, _) in page.chunks() {
+            if !self.is_known(&chunk)? {
                 return Ok(false);
             }
         }

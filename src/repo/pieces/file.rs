@@ -52,6 +52,13 @@ pub(in crate::repo) struct KnownPage {
     pub(in crate::repo) stream_len: u64,
 }
 
+impl KnownPage {
+    /// Returns the chunks that reading it takes, and their weights: those that it is made of, then its own.
+    pub(in crate::repo) fn chunks(&self) -> impl Iterator<Item = (ChunkId, u32)> {
+        self.made_of.iter().copied().chain([(self.chunk, self.weight)])
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct BlockPlace {
     offset: u64,

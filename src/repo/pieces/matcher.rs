@@ -38,6 +38,16 @@ pub(in crate::repo) enum Home {
     In(InSegment),
 }
 
+impl Home {
+    /// Returns the segment, where it was not stored in this run.
+    pub(in crate::repo) const fn segment(self) -> Option<InSegment> {
+        match self {
+            Self::New => None,
+            Self::In(segment) => Some(segment),
+        }
+    }
+}
+
 /// Tells which chunks can still be referred to.
 pub(in crate::repo) trait Homes {
     /// Returns where the repository has it, `None` where it has not, or has it with another length.
@@ -258,10 +268,9 @@ impl Matcher {
 /// Returns the segment of what can be referred to.
 #[expect(clippy::option_option, reason = "not to be referred to, and in no segment yet, are two things")]
 fn live(refused: &HashSet<ChunkId>, home: Option<Home>) -> Option<Option<InSegment>> {
-    match home? {
-        Home::New => Some(None),
-        Home::In(segment) => (!refused.contains(&segment.first)).then_some(Some(segment)),
-    }
+    let segment = home?.segment();
+    let is_refused = segment.is_some_and(|segment| refused.contains(&segment.first));
+    (!is_refused).then_some(segment)
 }
 
 /// Returns the segments that are not referred to again, by their first chunks.
