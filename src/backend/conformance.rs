@@ -366,13 +366,6 @@ fn fresh_retrying() -> Fresh {
     Fresh { backend: Box::new(retrying(super::MemoryBackend::new())), _place: None }
 }
 
-fn fresh_limited() -> Fresh {
-    let bandwidth = super::Bandwidth { upload: Some(1 << 20), download: Some(1 << 20) };
-    let pace = std::sync::Arc::new(super::test_pace::TestPace::default());
-    let backend = super::LimitBackend::new(super::MemoryBackend::new(), super::Lines::new(bandwidth), pace);
-    Fresh { backend: Box::new(backend), _place: None }
-}
-
 fn fresh_kept() -> Fresh {
     let place = tempfile::tempdir().unwrap();
     let backend = super::KeepBackend::new(super::MemoryBackend::new(), place.path().join("copies"));
@@ -381,9 +374,8 @@ fn fresh_kept() -> Fresh {
 
 conformance_tests!(keep, std::future::ready(super::fresh_kept()));
 conformance_tests!(retry, std::future::ready(super::fresh_retrying()));
-conformance_tests!(limit, std::future::ready(super::fresh_limited()));
 
-fn in_bucket(server: &S3Server, prefix: &str) -> super::s3::S3Backend {
+fn in_bucket_over(server: &S3Server, prefix: &str, lines: super::Lines) -> super::s3::S3Backend {
     super::s3::S3Backend::new(super::s3::S3Options {
         endpoint: Some(server.endpoint.clone()),
         region: "us-east-1".to_owned(),
@@ -395,8 +387,22 @@ fn in_bucket(server: &S3Server, prefix: &str) -> super::s3::S3Backend {
         conditions: super::s3::Conditions::Asked,
         lock: None,
         traffic: std::sync::Arc::default(),
+        lines,
     })
     .unwrap()
+}
+
+fn in_bucket(server: &S3Server, prefix: &str) -> super::s3::S3Backend {
+    in_bucket_over(server, prefix, super::Lines::default())
+}
+
+/// Every body goes in slices of 64 KiB, and takes no time.
+fn in_bucket_over_lines(server: &S3Server, prefix: &str) -> super::s3::S3Backend {
+    let bandwidth = super::Bandwidth { upload: Some(1 << 20), download: Some(1 << 20) };
+    let watchdog = Some(super::s3::S3Patience::default().read);
+    let pace = super::test_pace::TestPace { watchdog, ..Default::default() };
+    let pace: std::sync::Arc<dyn super::Pace> = std::sync::Arc::new(pace);
+    in_bucket_over(server, prefix, super::Lines::new(bandwidth, &pace)).with_part_bytes(5 << 20)
 }
 
 fn in_bucket_with_small_parts(server: &S3Server, prefix: &str) -> super::s3::S3Backend {
@@ -414,5 +420,6 @@ fn retrying_in_bucket_with_small_parts(server: &S3Server, prefix: &str) -> impl 
 
 conformance_on_server!(minio, (Program::Minio, in_bucket));
 conformance_on_server!(minio_with_small_parts, (Program::Minio, in_bucket_with_small_parts));
+conformance_on_server!(minio_over_limited_lines, (Program::Minio, in_bucket_over_lines));
 conformance_on_server!(versitygw, (Program::Versitygw, retrying_in_bucket));
 conformance_on_server!(versitygw_with_small_parts, (Program::Versitygw, retrying_in_bucket_with_small_parts));

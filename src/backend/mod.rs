@@ -59,7 +59,7 @@ use crate::format::object::{ObjectKey, ObjectPrefix};
 pub use error::{Cut, Error, ErrorKind, GaveUp, Operation};
 pub use fault::{Counted, Fault, FaultBackend};
 pub use keep::KeepBackend;
-pub use limit::{Bandwidth, LimitBackend, Lines};
+pub use limit::{Bandwidth, Lines};
 pub use local::LocalBackend;
 pub use memory::MemoryBackend;
 pub use pace::Pace;

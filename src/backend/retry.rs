@@ -13,11 +13,11 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::future::{self, Either};
 use futures::stream::{self, BoxStream, StreamExt as _};
 
 use super::error::GaveUp;
-use super::{Backend, Error, ErrorKind, Listed, Lock, Locked, ObjectInfo, Operation, Pace, Put, Traffic};
+use super::limit::{self, IdleClock, Line};
+use super::{Backend, Error, ErrorKind, Lines, Listed, Lock, Locked, ObjectInfo, Operation, Pace, Put, Traffic};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 /// How often and how long.
@@ -31,9 +31,10 @@ pub struct RetryPolicy {
     pub first_pause: Duration,
     /// It doubles no further.
     pub pause_max: Duration,
-    /// All attempts of an operation and the pauses between them. One that runs then may end.
+    /// All attempts of an operation and the pauses between them, without the time in which their line carries something. One
+    /// that runs then may end.
     pub total: Duration,
-    /// One attempt that moves no bytes.
+    /// One attempt that moves no bytes, without the time in which its line carries something.
     pub attempt: Duration,
     /// One attempt has so much longer. Bytes a second.
     pub bytes_per_sec_min: u64,
@@ -96,6 +97,7 @@ pub struct RetryBackend<B> {
     pace: Arc<dyn Pace>,
     notice: Arc<dyn Notice>,
     traffic: Arc<Traffic>,
+    lines: Lines,
 }
 
 impl<B: std::fmt::Debug> std::fmt::Debug for RetryBackend<B> {
@@ -138,7 +140,9 @@ struct Attempts<'a> {
     operation: Operation,
     key: Option<ObjectKey>,
     location: String,
-    began: Duration,
+    /// The line that its bytes go over, where it is limited: waiting for it is nobody's fault.
+    line: Option<&'a Line>,
+    clock: IdleClock<'a>,
     /// Failed since something last came of one.
     failed: u32,
     all_failed: u32,
@@ -151,14 +155,14 @@ impl Attempts<'_> {
         let policy = self.policies.now();
         let more = Duration::from_secs(len / policy.bytes_per_sec_min.max(1));
         let limit = policy.attempt.saturating_add(more);
-        match future::select(Box::pin(attempt), self.pace.sleep(limit)).await {
-            Either::Left((result, _)) => {
+        match limit::watch(self.line, self.pace, limit, attempt).await {
+            Some(result) => {
                 if result.is_ok() {
                     self.policies.has_answered.store(true, Ordering::Relaxed);
                 }
                 result
             }
-            Either::Right(_) => Err(Error::Failed {
+            None => Err(Error::Failed {
                 operation: self.operation,
                 key: self.key,
                 at: self.key.map_or_else(|| self.location.clone(), |key| format!("{}/{key}", self.location)),
@@ -184,7 +188,7 @@ impl Attempts<'_> {
         self.all_failed += 1;
         let policy = self.policies.now();
         let pause = pause(policy, self.failed, self.pace.chance());
-        let passed = self.pace.now().saturating_sub(self.began);
+        let passed = self.clock.passed();
         let is_last = self.failed >= policy.attempts_max || self.garbled >= policy.garbled_max;
         if is_last || passed.saturating_add(pause) > policy.total {
             let (attempts, secs) = (self.all_failed, passed.as_secs());
@@ -222,7 +226,13 @@ impl<B: Backend> RetryBackend<B> {
         traffic: Arc<Traffic>,
     ) -> Self {
         let policies = Policies { first_look: policy, patient: policy, has_answered: AtomicBool::new(false) };
-        Self { inner, policies, pace, notice, traffic }
+        Self { inner, policies, pace, notice, traffic, lines: Lines::default() }
+    }
+
+    /// With lines that the bytes of `inner` wait for: that time is no attempt's.
+    #[must_use]
+    pub fn with_lines(self, lines: Lines) -> Self {
+        Self { lines, ..self }
     }
 
     /// With another policy until something has come of any operation.
@@ -233,6 +243,7 @@ impl<B: Backend> RetryBackend<B> {
     }
 
     fn begin(&self, operation: Operation, key: Option<ObjectKey>) -> Attempts<'_> {
+        let line = self.lines.of(operation);
         Attempts {
             policies: &self.policies,
             pace: self.pace.as_ref(),
@@ -241,7 +252,8 @@ impl<B: Backend> RetryBackend<B> {
             operation,
             key,
             location: self.inner.location(),
-            began: self.pace.now(),
+            line,
+            clock: IdleClock::start(line, self.pace.as_ref()),
             failed: 0,
             all_failed: 0,
             garbled: 0,

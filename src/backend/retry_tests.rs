@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use futures::TryStreamExt as _;
+use futures::{TryStreamExt as _, future};
 
 use super::*;
 use crate::backend::test_pace::TestPace;

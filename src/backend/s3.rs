@@ -12,6 +12,7 @@ mod client;
 mod container;
 mod list;
 mod lock;
+mod paced;
 mod probe;
 mod put;
 mod read;
@@ -30,7 +31,7 @@ use aws_sdk_s3::types::ObjectLockMode;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 
-use super::{Backend, Error, Listed, Lock, Locked, ObjectInfo, Operation, Put, Request, Traffic};
+use super::{Backend, Error, Lines, Listed, Lock, Locked, ObjectInfo, Operation, Put, Request, Traffic};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 pub use client::S3Error;
@@ -39,6 +40,7 @@ use container::ContainerProvider;
 pub use container::{ContainerError, ContainerToken};
 pub use probe::{Found, Probe, Versioning};
 use read::Which;
+pub use states::OldStates;
 pub use view::S3View;
 
 /// Where looks at a store's abilities leave what they cannot take away again.
@@ -116,13 +118,14 @@ impl NewLock {
 pub struct S3Patience {
     /// For a connection.
     pub connect: Duration,
-    /// For the first byte of an answer; a request that sends an object has more, by its length.
+    /// For the first byte of an answer; a request that sends an object has more, by its length, and time in which its line
+    /// carries something is not counted.
     pub read: Duration,
     /// A body that brings nothing for so long is broken.
     pub stalled: Duration,
     /// What a server may need besides to put the parts of a long object together.
     pub assembly: Duration,
-    /// Slower counts as stuck. Bytes a second, measured over an object.
+    /// Slower counts as stuck. Bytes a second, measured over an object, without what is waited for a line.
     pub bytes_per_sec_min: u64,
 }
 
@@ -182,6 +185,8 @@ pub struct S3Options {
     pub lock: Option<NewLock>,
     /// Where requests are counted.
     pub traffic: Arc<Traffic>,
+    /// The lines that bodies go over, out and in.
+    pub lines: Lines,
 }
 
 /// A backend in a bucket. Clones share their client.

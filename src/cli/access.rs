@@ -18,8 +18,8 @@ use crate::repo::{self, Access, Ahead, Closed, OpenOptions, Repository, SecretsS
 /// What a command does with the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// Writes: the writer key and nothing else.
-    Write,
+    /// Writes: the writer key and nothing else. What it is sure to ask first is asked before the key.
+    Write(Ahead),
     /// Lists: the writer key, else the data passphrase.
     List,
     /// Reads content of these namespaces.
@@ -63,7 +63,7 @@ impl Drop for Opened {
 /// Opens the repository.
 pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Error> {
     let store = settings.repository();
-    let want = if need == Need::Write { Want::Writable } else { Want::Existing };
+    let want = if matches!(need, Need::Write(_)) { Want::Writable } else { Want::Existing };
     let is_check = matches!(need, Need::CheckStructure | Need::CheckContent);
     // An index of another time would be of no use tomorrow.
     let is_past = want == Want::Existing && settings.global.as_of.is_some();
@@ -76,11 +76,11 @@ pub(crate) async fn open(settings: &Settings, need: Need) -> Result<Opened, Erro
         apart => (apart, None),
     };
     let secrets = secrets_store(settings, apart, want).await?;
-    let ahead = if need == Need::Write { Ahead::Survey } else { Ahead::Nothing };
+    let ahead = if let Need::Write(ahead) = need { ahead } else { Ahead::Nothing };
     // Before keys: a missing repository is told before a passphrase is asked for.
     let mut closed = Closed::look(backend, secrets, ahead).await?;
     // The store of the secrets alone opens with their passphrase alone.
-    let is_alone = need != Need::Write && closed.part() == Part::Secrets;
+    let is_alone = want != Want::Writable && closed.part() == Part::Secrets;
     if same.is_some() && !is_alone {
         closed = closed.with_secrets(secrets_store(settings, same, want).await?).await?;
     }
@@ -156,7 +156,7 @@ async fn secrets_store(settings: &Settings, store: Option<StoreConfig>, want: Wa
 
 fn access(settings: &Settings, need: Need) -> Result<Vec<Access>, Error> {
     match need {
-        Need::Write => Ok(vec![writer(settings.writer_key()?)?]),
+        Need::Write(_) => Ok(vec![writer(settings.writer_key()?)?]),
         Need::List | Need::CheckStructure => Ok(vec![list(settings)?]),
         Need::Read { data, secrets } => read(settings, data, secrets),
         Need::CheckContent => {

@@ -210,9 +210,6 @@ fn of_store_kind(kind: backend::ErrorKind) -> Option<Judgement> {
         backend::ErrorKind::Denied => Some(judged(Exit::Failed, "check owner and mode of the repository")),
         backend::ErrorKind::Full => Some(judged(Exit::Failed, "free space; nothing that was complete is lost")),
         backend::ErrorKind::Transient => Some(judged(Exit::Failed, "try again")),
-        backend::ErrorKind::Garbled => {
-            Some(judged(Exit::Failed, "check the endpoint: something else may answer there"))
-        }
         _ => None,
     }
 }

@@ -9,8 +9,8 @@ use std::time::SystemTime;
 use super::error::Error;
 use super::resolve::Settings;
 use super::store::{self, StoreConfig};
-use crate::backend::s3::S3View;
-use crate::backend::{self, Backend, KeepBackend, LimitBackend, LocalBackend, RetryBackend, RetryPolicy};
+use crate::backend::s3::{S3Backend, S3View};
+use crate::backend::{self, Backend, KeepBackend, Lines, LocalBackend, RetryBackend, RetryPolicy};
 
 /// How the location of a bucket begins.
 const BUCKET_SCHEME: &str = "s3:";
@@ -106,12 +106,15 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
         (Location::Bucket { .. }, Want::New) if settings.global.as_of.is_some() => Err(nothing_is_changed(settings)),
         (Location::Bucket { bucket, prefix }, Want::Existing) if settings.global.as_of.is_some() => {
             let moment = settings.global.as_of.map_or(SystemTime::UNIX_EPOCH, SystemTime::from);
-            let view = S3View::new(store::options(settings, store, bucket, prefix)?, moment)?;
+            let options = store::options(settings, store, bucket, prefix)?;
+            let lines = options.lines.clone();
             // The first look at a past state is a list of all states, however long that takes.
-            Ok(Arc::new(limited(settings, store, patient(settings, view))))
+            Ok(Arc::new(patient(settings, S3View::new(options, moment)?, lines)))
         }
         (Location::Bucket { bucket, prefix }, want) => {
-            let bucket = limited(settings, store, retrying(settings, store::bucket(settings, store, bucket, prefix)?));
+            let options = store::options(settings, store, bucket, prefix)?;
+            let lines = options.lines.clone();
+            let bucket = retrying(settings, S3Backend::new(options)?, lines);
             if want == Want::New {
                 backend::expect_empty(&bucket).await?;
             }
@@ -152,18 +155,14 @@ pub(crate) fn nothing_is_changed(settings: &Settings) -> Error {
 }
 
 /// At first a wrong address is more likely than a store that is away for a while.
-fn retrying<B: Backend>(settings: &Settings, inner: B) -> RetryBackend<B> {
-    patient(settings, inner).with_first_look(RetryPolicy::FIRST_LOOK)
+fn retrying<B: Backend>(settings: &Settings, inner: B, lines: Lines) -> RetryBackend<B> {
+    patient(settings, inner, lines).with_first_look(RetryPolicy::FIRST_LOOK)
 }
 
-fn patient<B: Backend>(settings: &Settings, inner: B) -> RetryBackend<B> {
+fn patient<B: Backend>(settings: &Settings, inner: B, lines: Lines) -> RetryBackend<B> {
     let (pace, notice) = (Arc::clone(&settings.pace), Arc::clone(&settings.notice));
-    RetryBackend::new(inner, RetryPolicy::default(), pace, notice, Arc::clone(&settings.traffic))
-}
-
-/// Outside of repetitions: waiting for the line is no fault of the store.
-fn limited<B: Backend>(settings: &Settings, store: &StoreConfig, inner: B) -> LimitBackend<B> {
-    LimitBackend::new(inner, store::lines(settings, store), Arc::clone(&settings.pace))
+    let policy = RetryPolicy::default();
+    RetryBackend::new(inner, policy, pace, notice, Arc::clone(&settings.traffic)).with_lines(lines)
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ pub(crate) fn expected(settings: &Settings, repository: &Repository) -> Option<S
 /// Returns a finding where the snapshot that this host made last is not in the repository (any more).
 pub(crate) async fn lost(settings: &Settings, repository: &Repository) -> Result<Option<Finding>, Error> {
     let Some(id) = expected(settings, repository) else { return Ok(None) };
-    if repository.snapshot_ids(Namespace::Data).await?.contains(&id) {
+    if repository.has_snapshot(id).await? {
         return Ok(None);
     }
     Ok(Some(Finding {

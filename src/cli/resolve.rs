@@ -66,7 +66,8 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
     let writer_key = global.writer_key.clone().or_else(|| named("ORKVAULT_WRITER_KEY_FILE"));
     let passphrase = global.passphrase_file.clone().or_else(|| named("ORKVAULT_PASSPHRASE_FILE"));
     let secrets = global.secrets_passphrase_file.clone().or_else(|| named("ORKVAULT_SECRETS_PASSPHRASE_FILE"));
-    let lines = Lines::new(store::bandwidth(global.limit_upload, global.limit_download));
+    let pace: Arc<dyn Pace> = Arc::new(HostPace::new());
+    let lines = Lines::new(store::bandwidth(global.limit_upload, global.limit_download), &pace);
     let settings = Settings {
         format: if global.json { Format::Json } else { Format::Text },
         show: match (global.quiet, std::io::IsTerminal::is_terminal(&std::io::stderr())) {
@@ -84,7 +85,7 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
         working_dir,
         traffic: Arc::default(),
         lines,
-        pace: Arc::new(HostPace::new()),
+        pace,
         notice: Arc::new(SaidRetries::default()),
     };
     settings.stdin_once(None)?;

@@ -183,13 +183,14 @@ pub(crate) fn options(
             until: lock.until,
         }),
         traffic: Arc::clone(&settings.traffic),
+        lines: lines(settings, store),
     })
 }
 
 /// Returns the lines that a store is reached over: those of the options, which all stores of a run share, else what its
 /// table says.
-pub(crate) fn lines(settings: &Settings, store: &StoreConfig) -> Lines {
-    settings.lines.or(bandwidth(store.limit_upload, store.limit_download))
+fn lines(settings: &Settings, store: &StoreConfig) -> Lines {
+    settings.lines.or(&Lines::new(bandwidth(store.limit_upload, store.limit_download), &settings.pace))
 }
 
 /// Returns limits that are given in MiB a second.

@@ -6,6 +6,8 @@
 
 mod edit;
 mod expansion;
+#[cfg(test)]
+mod test_pages;
 
 pub use edit::{PageEdit, StoredPage};
 pub use expansion::{ExpandedPage, PageExpansion};

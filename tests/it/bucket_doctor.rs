@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use aws_sdk_s3::types::{BucketVersioningStatus, VersioningConfiguration};
 use serde_json::Value;
 
 use crate::support::cli::Vault;
@@ -32,7 +33,7 @@ async fn doctor_says_what_real_servers_can_do_and_leaves_nothing_behind() {
         assert_eq!(facts["racing_winners"], 1, "{name}");
         assert_eq!(facts["conditional_parts"], true, "{name}");
         assert_eq!(facts["delete"], true, "{name}");
-        assert_eq!(facts["versioning"], "off", "{name}");
+        assert_eq!((&facts["versioning"], &facts["old_states"]), (&Value::from("off"), &Value::Null), "{name}");
         assert_eq!(facts["object_lock"], false, "{name}");
         assert!(facts["clock_ahead_secs"].as_i64().unwrap().abs() <= 2, "{name}: {facts}");
         assert!(facts["latency_secs"].as_f64().is_some_and(|secs| secs > 0.0), "{name}: {facts}");
@@ -51,6 +52,22 @@ async fn doctor_sees_a_bucket_that_keeps_and_locks_objects() {
     let (facts, findings) = tokio::task::spawn_blocking(move || doctor(&vault)).await.unwrap();
     assert_eq!((&facts["versioning"], &facts["object_lock"]), (&Value::from("enabled"), &Value::from(true)));
     assert_eq!((findings["versioning"].0.as_str(), findings["object lock"].0.as_str()), ("ok", "ok"));
+}
+
+#[tokio::test]
+async fn doctor_finds_out_by_what_old_states_can_be_told_apart() {
+    for (program, by) in [(Program::Minio, "by times"), (Program::Versitygw, "by ids")] {
+        let Some(server) = S3Server::start(program).await else { return };
+        server.bucket("vault").await;
+        let enabled = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
+        let request = server.client.put_bucket_versioning().bucket("vault").versioning_configuration(enabled);
+        request.send().await.unwrap();
+        let vault = Vault::empty_in_bucket(&server.endpoint, "s3://vault/p");
+        let (facts, findings) = tokio::task::spawn_blocking(move || doctor(&vault)).await.unwrap();
+        assert_eq!((&facts["versioning"], &facts["old_states"]), (&Value::from("enabled"), &Value::from(by)));
+        let (verdict, text) = &findings["times of old states"];
+        assert!(verdict == "ok" && text.contains("--as-of goes by them"), "{verdict}: {text}");
+    }
 }
 
 async fn faulty(faults: Faults) -> (FaultyS3, Vault) {

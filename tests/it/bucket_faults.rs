@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use futures::future::join_all;
 use orkvault::backend::s3::{Addressing, Conditions, S3Backend, S3Credentials, S3Options, S3Patience};
 use orkvault::backend::{
-    Backend, Error, ErrorKind, Listed, Notice, Pace, Put, Request, RetryBackend, RetryPolicy, Retrying, Traffic,
+    Backend, Error, ErrorKind, Lines, Listed, Notice, Pace, Put, Request, RetryBackend, RetryPolicy, Retrying, Traffic,
 };
 use orkvault::format::id::{PackId, SlotId};
 use orkvault::format::object::{ObjectKey, ObjectPrefix};
@@ -92,6 +92,7 @@ impl Scene {
             conditions: Conditions::Asked,
             lock: None,
             traffic: Arc::clone(&traffic),
+            lines: Lines::default(),
         });
         let plain = plain.unwrap().with_part_bytes(1000);
         let heard = Arc::new(Heard::default());

@@ -491,14 +491,7 @@ fn full_manifest() -> Manifest {
     let failed = ComponentRecord {
         status: ComponentStatus::Failed,
         reason: Some("no such container".into()),
-        started_at: time(1),
-        finished_at: time(2),
-        consistency: String::new(),
-        facts: BTreeMap::new(),
-        streams: BTreeMap::new(),
-        entries: None,
-        catalogue: None,
-        warnings: Vec::new(),
+        ..ComponentRecord::new(time(1), time(2))
     };
     let previous = |byte| PreviousRecord {
         snapshot: SnapshotId::from_bytes([byte; 32]),

@@ -3,11 +3,15 @@
 // `cfg(test)` where helpers stand beside tests: clippy then takes them for test code too.
 
 #[cfg(test)]
+mod ahead;
+#[cfg(test)]
 mod bucket_doctor;
 #[cfg(test)]
 mod bucket_faults;
 #[cfg(test)]
 mod bucket_immutable;
+#[cfg(test)]
+mod bucket_limits;
 #[cfg(test)]
 mod bucket_repository;
 #[cfg(test)]

@@ -12,12 +12,13 @@ use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
     BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    StalledStreamProtectionConfig,
+    SharedInterceptor, StalledStreamProtectionConfig,
 };
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
+use super::paced::PacedUploads;
 use super::{Addressing, S3Options, S3Patience};
-use crate::backend::{Error, ErrorKind, Operation, Request, Traffic};
+use crate::backend::{Error, ErrorKind, Lines, Operation, Request, Traffic};
 use crate::format::object::ObjectKey;
 
 /// Characters of a server's message that are kept.
@@ -199,6 +200,13 @@ pub(super) struct Refusal {
 }
 
 impl Refusal {
+    /// Of an answer that did not come in time.
+    fn silence(limit: Duration) -> Self {
+        let (code, message) = (String::new(), String::new());
+        let reason = format!("it has not answered within {} s", limit.as_secs());
+        Self { status: 0, code, message, reason, is_unsent: false, is_whole: false }
+    }
+
     /// Of an answer that says that all is well and lacks what that would mean.
     pub(super) fn lacks(what: &str) -> Self {
         let reason = format!("it has no {what}");
@@ -241,6 +249,7 @@ pub(super) struct Bucket {
     /// Empty, or ending in `/`.
     pub(super) prefix: String,
     pub(super) patience: S3Patience,
+    pub(super) lines: Lines,
     endpoint: String,
     traffic: Arc<Traffic>,
 }
@@ -250,6 +259,8 @@ impl Bucket {
     pub(super) fn new(options: S3Options) -> Result<Self, S3Error> {
         options.endpoint.as_deref().map_or(Ok(()), check_endpoint)?;
         let patience = options.patience;
+        // It would take the wait for the line for a server that takes nothing; `sending` does not.
+        let stalled = StalledStreamProtectionConfig::enabled().upload_enabled(options.lines.upload().is_none());
         let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(options.region.clone()))
@@ -260,7 +271,10 @@ impl Bucket {
             // Repeating is the retry decorator's: seen, counted and bounded in one place.
             .retry_config(RetryConfig::disabled())
             .timeout_config(patience.timeouts(Duration::ZERO))
-            .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(patience.stalled).build());
+            .stalled_stream_protection(stalled.grace_period(patience.stalled).build());
+        if let Some(line) = options.lines.upload() {
+            config.push_interceptor(SharedInterceptor::new(PacedUploads::new(Arc::clone(line))));
+        }
         config.set_endpoint_url(options.endpoint.clone());
         Ok(Self {
             client: Client::from_conf(config.build()),
@@ -269,6 +283,7 @@ impl Bucket {
             patience,
             endpoint: options.endpoint.unwrap_or_else(|| format!("AWS ({})", options.region)),
             traffic: options.traffic,
+            lines: options.lines,
         })
     }
 
@@ -294,8 +309,30 @@ impl Bucket {
 
     /// Returns what a request that sends `len` bytes needs: the time for an answer counts from its first byte.
     pub(super) fn upload_limits(&self, len: u64) -> aws_sdk_s3::config::Builder {
-        let sending = Duration::from_secs(len / self.patience.bytes_per_sec_min.max(1));
-        aws_sdk_s3::Config::builder().timeout_config(self.patience.timeouts(sending))
+        let timeouts = self.patience.timeouts(self.patience.transfer(len));
+        // With a line to wait for, [`Bucket::sending`] knows which time counts.
+        let timeouts = match self.lines.upload() {
+            Some(_) => timeouts.to_builder().disable_read_timeout().build(),
+            None => timeouts,
+        };
+        aws_sdk_s3::Config::builder().timeout_config(timeouts)
+    }
+
+    /// Waits for what comes of a request that sends `len` bytes, with [`Bucket::upload_limits`].
+    pub(super) async fn sending<T, E>(
+        &self,
+        len: u64,
+        sent: impl Future<Output = Result<T, SdkError<E>>> + Send,
+    ) -> Result<T, Refusal>
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        let Some(line) = self.lines.upload() else { return sent.await.map_err(Refusal::from) };
+        let limit = self.patience.read.saturating_add(self.patience.transfer(len));
+        match line.watch(limit, sent).await {
+            Some(answer) => answer.map_err(Refusal::from),
+            None => Err(Refusal::silence(limit)),
+        }
     }
 
     /// Returns what the end of a put in parts needs: the server puts them together.
@@ -368,6 +405,11 @@ impl Bucket {
 }
 
 impl S3Patience {
+    /// Returns how long `len` bytes may be on their way.
+    pub(super) fn transfer(&self, len: u64) -> Duration {
+        Duration::from_secs(len / self.bytes_per_sec_min.max(1))
+    }
+
     /// Returns the SDK's limits for a request whose answer may take `more` than usual.
     fn timeouts(&self, more: Duration) -> TimeoutConfig {
         TimeoutConfig::builder().connect_timeout(self.connect).read_timeout(self.read.saturating_add(more)).build()

@@ -7,15 +7,18 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{BucketVersioningStatus, CompletedMultipartUpload, CompletedPart, EncodingType};
 use bytes::Bytes;
 use futures::future::join_all;
 
 use super::client::{Bucket, Refusal, S3Error};
 use super::list::{PAGE_NAMES, decode, time};
+use super::states::{self, OldStates, Said};
+use super::view::exact;
 use super::{PROBES, S3Backend};
 use crate::backend::{Error, Operation, Pace, Request};
+use crate::format::object::ObjectKey;
 
 /// Objects that are put, read and listed.
 const OBJECTS: usize = 8;
@@ -23,6 +26,8 @@ const OBJECTS: usize = 8;
 const RACERS: usize = 12;
 /// Reads of which the middle one's time is the latency.
 const READS: usize = 9;
+/// Between two states of one object: more than what a store that tells whole seconds leaves open.
+const BETWEEN_STATES: Duration = Duration::from_secs(2);
 
 /// What came of one ability's trial; why it could not be tried.
 pub type Found<T> = Result<T, S3Error>;
@@ -53,6 +58,8 @@ pub struct Probe {
     pub conditional_parts: Found<bool>,
     /// Whether old states of objects are kept.
     pub versioning: Found<Versioning>,
+    /// What a look at a moment makes of what the store says of old states; `None` where it keeps none.
+    pub old_states: Found<Option<OldStates>>,
     /// Whether objects can be locked.
     pub object_lock: Found<bool>,
     /// How far the store's clock is ahead of this host's, in seconds; whole ones, for it tells no less.
@@ -61,6 +68,15 @@ pub struct Probe {
     pub latency: Found<Duration>,
     /// Whether what was put could be removed, and was gone then.
     pub delete: Found<bool>,
+}
+
+/// A state of an object, as the store tells it.
+struct Told {
+    id: String,
+    time: SystemTime,
+    is_latest: bool,
+    /// `None` where it is a removal.
+    len: Option<u64>,
 }
 
 struct Prober<'a> {
@@ -81,6 +97,10 @@ impl S3Backend {
         let racing_winners = prober.racing_winners().await;
         let conditional_parts = prober.conditional_parts(&names).await;
         let versioning = prober.versioning().await;
+        let old_states = match versioning {
+            Ok(Versioning::Enabled) => prober.old_states(pace).await.map(Some),
+            _ => Ok(None),
+        };
         let object_lock = prober.object_lock().await;
         let clock_ahead_secs = prober.clock_ahead_secs(now).await;
         let latency = prober.latency(&names, pace).await;
@@ -92,6 +112,7 @@ impl S3Backend {
             racing_winners,
             conditional_parts,
             versioning,
+            old_states,
             object_lock,
             clock_ahead_secs,
             latency,
@@ -228,6 +249,60 @@ impl Prober<'_> {
         self.bucket.count(Request::Lock, 0);
         let answer = self.bucket.client.get_bucket_versioning().bucket(&self.bucket.name).send().await;
         Ok(versioning(answer.map_err(|error| self.wrong(error.into()))?.status()))
+    }
+
+    /// Puts an object, replaces and removes it, and looks at what was there between.
+    async fn old_states(&self, pace: &dyn Pace) -> Found<OldStates> {
+        let name = format!("{}states", self.start);
+        let no_time = || S3Error::Answer { field: "time of a state" };
+        let (half, mut known) = (BETWEEN_STATES / 2, Vec::new());
+        let mut last = None;
+        for body in ["once", "once more"] {
+            self.bucket.count(Request::Put, body.len() as u64);
+            let request = self.bucket.client.put_object().bucket(&self.bucket.name).key(&name);
+            let put = request.body(ByteStream::from_static(body.as_bytes())).send().await;
+            put.map_err(|error| self.wrong(error.into()))?;
+            // By the store's clock, and while nothing was replaced: then all of them tell the truth.
+            let told = self.states(&name).await?.into_iter().find(|state| state.is_latest);
+            let put_at = told.ok_or_else(no_time)?.time;
+            known.push((put_at.checked_sub(half).ok_or_else(no_time)?, last));
+            last = Some(body.len() as u64);
+            known.push((put_at.checked_add(half).ok_or_else(no_time)?, last));
+            pace.sleep(BETWEEN_STATES).await;
+        }
+        if self.remove(&name).await.is_ok() {
+            last = None;
+        }
+        let states = self.states(&name).await?;
+        let end = states.iter().map(|state| state.time).max().and_then(|end| end.checked_add(BETWEEN_STATES));
+        known.push((end.ok_or_else(no_time)?, last));
+        let said = states.iter().map(|state| Said {
+            id: &state.id,
+            time: state.time,
+            is_latest: state.is_latest,
+            len: state.len,
+        });
+        // Under whose name they are looked at is all the same.
+        Ok(states::judge(ObjectKey::Config, &said.collect::<Vec<_>>(), &known))
+    }
+
+    /// Returns what the store says of an object's states.
+    async fn states(&self, name: &str) -> Found<Vec<Told>> {
+        self.bucket.count(Request::List, 0);
+        let request = self.bucket.client.list_object_versions().bucket(&self.bucket.name).prefix(name);
+        let answer = request.send().await.map_err(|error| self.wrong(error.into()))?;
+        let told = |id: Option<&str>, time: Option<&DateTime>, is_latest: Option<bool>, len| {
+            let (id, time) = (id?.to_owned(), time.and_then(exact)?);
+            Some(Told { id, time, is_latest: is_latest.unwrap_or(false), len })
+        };
+        let puts = answer.versions().iter().map(|state| {
+            let len = state.size().and_then(|len| u64::try_from(len).ok())?;
+            told(state.version_id(), state.last_modified(), state.is_latest(), Some(len))
+        });
+        let removals = answer.delete_markers().iter();
+        let removals = removals.map(|state| told(state.version_id(), state.last_modified(), state.is_latest(), None));
+        let all = puts.chain(removals).collect::<Option<_>>();
+        all.ok_or(S3Error::Answer { field: "version" })
     }
 
     async fn object_lock(&self) -> Found<bool> {

@@ -129,9 +129,9 @@ impl S3Backend {
             .set_checksum_crc32(self.checksum(&body))
             // In memory and not streamed: the signature covers every byte, so that none changes on the way.
             .body(ByteStream::from(body));
-        let sent = request.customize().config_override(bucket.upload_limits(len)).send().await;
+        let sent = request.customize().config_override(bucket.upload_limits(len)).send();
         // Whatever says yes and names no state of an object is no store.
-        match sent.map_err(Refusal::from)?.e_tag() {
+        match bucket.sending(len, sent).await?.e_tag() {
             Some(_) => Ok(()),
             None => Err(Refusal::lacks("etag")),
         }
@@ -186,8 +186,8 @@ impl S3Backend {
             let request = bucket.client.upload_part().bucket(&bucket.name).key(bucket.path(key)).upload_id(id);
             let request = request.part_number(number).set_checksum_crc32(self.checksum(&part));
             let request = request.body(ByteStream::from(part)).customize();
-            let answer =
-                request.config_override(bucket.upload_limits(part_bytes)).send().await.map_err(Refusal::from)?;
+            let sent = request.config_override(bucket.upload_limits(part_bytes)).send();
+            let answer = bucket.sending(part_bytes, sent).await?;
             let part = CompletedPart::builder().part_number(number).set_e_tag(answer.e_tag);
             parts.push(part.set_checksum_crc32(answer.checksum_crc32).build());
             number += 1;

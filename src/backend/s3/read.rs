@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::client::{Bucket, Refusal, S3Error, innermost};
 use super::list::time;
@@ -26,6 +26,8 @@ pub(super) struct Which<'a> {
 /// See [`crate::backend::Backend::get`].
 pub(super) async fn get(bucket: &Bucket, which: Which<'_>, max_len: u64) -> Result<Bytes, Error> {
     let key = which.key;
+    // How long it is shows when it is there.
+    let paid = wait_for_line(bucket, 0).await;
     let answer = match request(bucket, which, None).await {
         Ok(answer) => answer,
         Err(refusal) => return Err(missing_or_failed(bucket, Operation::Get, key, refusal).await),
@@ -36,7 +38,7 @@ pub(super) async fn get(bucket: &Bucket, which: Which<'_>, max_len: u64) -> Resu
     if len > max_len {
         return Err(Error::TooLong { key, location: bucket.location(), len, max: max_len });
     }
-    body(bucket, key, answer.body, 0, len).await
+    body(bucket, key, answer.body, 0, len, paid).await
 }
 
 /// See [`crate::backend::Backend::get_range`].
@@ -52,6 +54,7 @@ pub(super) async fn get_range(bucket: &Bucket, which: Which<'_>, offset: u64, le
         return if len == 0 && have.is_some() { Ok(Bytes::new()) } else { Err(short(have.unwrap_or(0))) };
     }
     let last = offset.saturating_add(len - 1).min(POSITION_MAX);
+    let paid = wait_for_line(bucket, len).await;
     let answer = match request(bucket, which, Some(format!("bytes={offset}-{last}"))).await {
         Ok(answer) => answer,
         Err(refusal) if refusal.status == 416 => return Err(short(0)),
@@ -66,7 +69,7 @@ pub(super) async fn get_range(bucket: &Bucket, which: Which<'_>, offset: u64, le
     if have != len {
         return Err(short(have));
     }
-    body(bucket, key, answer.body, offset, len).await
+    body(bucket, key, answer.body, offset, len, paid).await
 }
 
 /// See [`crate::backend::Backend::stat`].
@@ -129,32 +132,56 @@ fn content_range(text: &str) -> Option<(u64, u64)> {
     Some((first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
-/// Reads exactly `len` bytes, the first of them at `offset` of the object. What came of a body that breaks off
-/// is in the error, so that it need not come again.
-async fn body(bucket: &Bucket, key: ObjectKey, mut body: ByteStream, offset: u64, len: u64) -> Result<Bytes, Error> {
+/// Waits until the line is free, and takes it for the first bytes of a range: requests then begin one after another, and
+/// not all at once. Returns how many bytes are paid for.
+async fn wait_for_line(bucket: &Bucket, len: u64) -> u64 {
+    let Some(line) = bucket.lines.download() else { return 0 };
+    let first = line.slice_bytes().min(len);
+    line.pass(first).await;
+    first
+}
+
+/// Reads exactly `len` bytes, the first of them at `offset` of the object; the line has been waited for `paid` of them. What
+/// came of a body that breaks off is in the error, so that it need not come again.
+async fn body(
+    bucket: &Bucket,
+    key: ObjectKey,
+    mut body: ByteStream,
+    offset: u64,
+    len: u64,
+    mut paid: u64,
+) -> Result<Bytes, Error> {
     let mut got = BytesMut::with_capacity(usize::try_from(len).unwrap_or(usize::MAX));
-    let reason = {
-        let patience = &bucket.patience;
-        let whole = patience.stalled.saturating_add(Duration::from_secs(len / patience.bytes_per_sec_min.max(1)));
-        let gather = async {
-            loop {
-                match timeout(patience.stalled, body.next()).await {
-                    Err(_) => return Some(format!("nothing came for {} ms", patience.stalled.as_millis())),
-                    Ok(Some(Err(error))) => return Some(innermost(&error)),
-                    Ok(None) => return None,
-                    Ok(Some(Ok(run))) => {
-                        bucket.received(run.len() as u64);
-                        got.extend_from_slice(&run);
-                        if got.len() as u64 > len {
-                            return Some("there are more than were announced".to_owned());
-                        }
-                    }
+    let patience = &bucket.patience;
+    let whole = patience.stalled.saturating_add(patience.transfer(len));
+    // Waiting for the server; for the line it may be any time.
+    let mut waited = Duration::ZERO;
+    let reason = loop {
+        let (asked, left) = (Instant::now(), whole.saturating_sub(waited));
+        let next = timeout(patience.stalled.min(left), body.next()).await;
+        waited = waited.saturating_add(asked.elapsed());
+        match next {
+            Err(_) if left < patience.stalled => {
+                break Some(format!("fewer than {} bytes a second came", patience.bytes_per_sec_min));
+            }
+            Err(_) => break Some(format!("nothing came for {} ms", patience.stalled.as_millis())),
+            Ok(Some(Err(error))) => break Some(innermost(&error)),
+            Ok(None) => break None,
+            Ok(Some(Ok(run))) => {
+                bucket.received(run.len() as u64);
+                got.extend_from_slice(&run);
+                if got.len() as u64 > len {
+                    break Some("there are more than were announced".to_owned());
+                }
+                let unpaid = (run.len() as u64).saturating_sub(paid);
+                paid = paid.saturating_sub(run.len() as u64);
+                if unpaid > 0
+                    && let Some(line) = bucket.lines.download()
+                {
+                    // What is not read stays with the server: its connection takes only so much.
+                    line.pass(unpaid).await;
                 }
             }
-        };
-        match timeout(whole, gather).await {
-            Ok(reason) => reason,
-            Err(_) => Some(format!("fewer than {} bytes a second came", patience.bytes_per_sec_min)),
         }
     };
     let have = got.len() as u64;

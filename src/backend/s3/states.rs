@@ -143,6 +143,33 @@ impl Object {
     }
 }
 
+/// What a look at a moment makes of what a server says of old states.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OldStates {
+    /// The times that the server tells are those of the puts.
+    ByTimes,
+    /// The ids of the states tell when each was put.
+    ById,
+    /// What is said cannot be true, and is an error.
+    Untold,
+    /// What is said could be true and is not: a wrong state would be shown.
+    Wrong,
+}
+
+/// Tries moments at which it is known how long an object was, `None` where there was none, on what a server says of its
+/// states.
+pub(super) fn judge(key: ObjectKey, said: &[Said<'_>], known: &[(SystemTime, Option<u64>)]) -> OldStates {
+    for (moment, len) in known {
+        let mut states = States::new(*moment);
+        let taken = said.iter().try_for_each(|said| states.take(key, said));
+        let Ok(mut found) = taken.and_then(|()| states.finish()) else { return OldStates::Untold };
+        if found.remove(&key).and_then(|state| state.content).map(|(_, len)| len) != *len {
+            return OldStates::Wrong;
+        }
+    }
+    if said.iter().all(|said| ulid_time(said.id).is_some()) { OldStates::ById } else { OldStates::ByTimes }
+}
+
 fn apart(one: SystemTime, other: SystemTime) -> Duration {
     one.duration_since(other).unwrap_or_else(|before| before.duration())
 }
@@ -234,6 +261,32 @@ mod tests {
             said(&ulid(100), 200, false, Some(1))
         ]));
         assert_eq!(len_at(250, &[said("b", 300, true, Some(2)), said(NO_ID, 200, false, Some(1))]).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn a_server_is_judged_by_moments_at_which_it_is_known_what_was_there() {
+        let known = [(at(99), None), (at(101), Some(1)), (at(201), Some(2)), (at(9999), None)];
+        let judged = |said: &[Said<'_>]| judge(KEY, said, &known);
+        // Puts at 100 and 200, and a removal at 300.
+        let true_times = |ids: [&str; 3]| {
+            let [first, second, third] = ids;
+            judged(&[said(third, 300, true, None), said(second, 200, false, Some(2)), said(first, 100, false, Some(1))])
+        };
+        let (first, second, third) = (ulid(100), ulid(200), ulid(300));
+        assert_eq!(true_times(["a", "b", "c"]), OldStates::ByTimes);
+        assert_eq!(true_times([&first, &second, &third]), OldStates::ById);
+        // Told is when each was replaced.
+        let replaced = |ids: [&str; 3], last| {
+            let [first, second, third] = ids;
+            judged(&[
+                said(second, 300, false, Some(2)),
+                said(first, 200, false, Some(1)),
+                said(third, last, true, None),
+            ])
+        };
+        assert_eq!(replaced([&first, &second, &third], 200), OldStates::ById);
+        assert_eq!(replaced(["a", "b", "c"], 300), OldStates::Wrong);
+        assert_eq!(replaced(["a", "b", "c"], 200), OldStates::Untold);
     }
 
     #[test]

@@ -131,7 +131,7 @@ impl S3View {
 }
 
 /// Returns the server's time with the fraction that it has.
-fn exact(time: &DateTime) -> Option<SystemTime> {
+pub(super) fn exact(time: &DateTime) -> Option<SystemTime> {
     let secs = u64::try_from(time.secs()).ok()?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::new(secs, time.subsec_nanos()))
 }

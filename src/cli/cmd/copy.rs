@@ -14,13 +14,13 @@ use crate::cli::progress::{TerminalProgress, size};
 use crate::cli::resolve::Settings;
 use crate::cli::{locks, newest};
 use crate::ops::copy::{Copied, CopyFailure, CopyOptions, CopyOutcome, CopySecrets, apply, plan};
-use crate::repo::LoadedSnapshot;
+use crate::repo::{Ahead, LoadedSnapshot};
 
 /// Copies what is not here yet, oldest first. Snapshots that are damaged are named, and the run fails at its end.
 pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, Error> {
     let started = Instant::now();
     // The key that needs no derivation first: a mistake in it is told before a passphrase is asked for.
-    let to = access::open(settings, Need::Write).await?;
+    let to = access::open(settings, Need::Write(Ahead::Nothing)).await?;
     let from = access::open_source(settings, args).await?;
     let options = CopyOptions {
         wanted: args.snapshot.clone(),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use serde_json::{Value, json};
 
 use super::doctor::Findings;
-use crate::backend::s3::{Found, Probe, Versioning};
+use crate::backend::s3::{Found, OldStates, Probe, Versioning};
 use crate::cli::location::Location;
 use crate::cli::resolve::Settings;
 use crate::cli::store::{self, StoreConfig};
@@ -107,6 +107,25 @@ fn protection(name: &str, probe: &Probe, findings: &mut Findings) {
         Ok(_) => findings.ok(&versioning, "off; these credentials cannot delete"),
         Err(error) => findings.warn(&versioning, format!("not known: {}", reason(error))),
     }
+    let old_states = format!("{name}: times of old states");
+    match &probe.old_states {
+        Ok(None) => {}
+        Ok(Some(OldStates::ByTimes)) => findings.ok(&old_states, "those of the puts: --as-of goes by them"),
+        Ok(Some(OldStates::ById)) => {
+            findings.ok(&old_states, "the ids of the states tell when each was put: --as-of goes by them");
+        }
+        Ok(Some(OldStates::Untold)) => {
+            findings.warn(
+                &old_states,
+                "cannot be true: --as-of says so and shows nothing; old states must be fetched by hand",
+            );
+        }
+        Ok(Some(OldStates::Wrong)) => findings.warn(
+            &old_states,
+            "are not those of the puts, and look as if they were: what --as-of shows is of another moment",
+        ),
+        Err(error) => findings.warn(&old_states, format!("not known: {}", reason(error))),
+    }
     match &probe.object_lock {
         Ok(true) => findings.ok(&object_lock, "can be used: snapshot --lock-days"),
         Ok(false) => findings.ok(&object_lock, "the bucket has none: --lock-days would fail"),
@@ -144,6 +163,12 @@ fn facts(probe: &Probe) -> Value {
         Versioning::Suspended => "suspended",
         Versioning::Off => "off",
     });
+    let old_states = probe.old_states.as_ref().ok().copied().flatten().map(|old_states| match old_states {
+        OldStates::ByTimes => "by times",
+        OldStates::ById => "by ids",
+        OldStates::Untold => "untold",
+        OldStates::Wrong => "wrong",
+    });
     json!({
         "read_after_write": probe.read_after_write.as_ref().ok(),
         "listing_honest": probe.listed.as_ref().ok().map(|(shown, all)| shown == all),
@@ -152,6 +177,7 @@ fn facts(probe: &Probe) -> Value {
         "conditional_parts": probe.conditional_parts.as_ref().ok(),
         "delete": probe.delete.is_ok(),
         "versioning": versioning,
+        "old_states": old_states,
         "object_lock": probe.object_lock.as_ref().ok(),
         "clock_ahead_secs": probe.clock_ahead_secs.as_ref().ok(),
         "latency_secs": probe.latency.as_ref().ok().map(std::time::Duration::as_secs_f64),

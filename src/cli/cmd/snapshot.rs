@@ -22,7 +22,7 @@ use crate::component::mongodb::{ArchiveFile, EmptyArchive};
 use crate::component::stack::Stack;
 use crate::format::manifest::ComponentStatus;
 use crate::ops::snapshot::{SnapshotOptions, SnapshotOutcome, StreamFacts, snapshot};
-use crate::repo::{Compression, WriterOptions};
+use crate::repo::{Ahead, Compression, WriterOptions};
 
 /// What names this program in manifests.
 const TOOL: &str = concat!("orkvault ", env!("CARGO_PKG_VERSION"));
@@ -38,7 +38,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     if settings.global.as_of.is_some() {
         return Err(location::nothing_is_changed(settings));
     }
-    let opened = access::open(settings, Need::Write).await?;
+    let opened = access::open(settings, Need::Write(Ahead::Survey)).await?;
     let of_stack: BTreeSet<String> = wanted.iter().filter(|name| !from.contains_key(*name)).cloned().collect();
     let stack = components::resolve(settings, &of_stack).await.map_err(nothing_captured)?;
     journal::resume(settings, stack.docker.as_ref().map(|(docker, _)| docker)).await?;

@@ -332,18 +332,7 @@ impl StoredPage {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn chunk(number: u8) -> ChunkId {
-        ChunkId::from_bytes([number; 32])
-    }
-
-    fn part(number: u8, offset: u32, len: u32) -> Extent {
-        Extent { chunk: chunk(number), chunk_len: 1000, offset, len }
-    }
-
-    fn page(extents: &[Extent]) -> RecipePage {
-        RecipePage { extents: extents.to_vec() }
-    }
+    use crate::format::recipe::test_pages::{chunk, page, part};
 
     #[test]
     fn an_edit_makes_the_new_page_of_the_old_one() {

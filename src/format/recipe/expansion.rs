@@ -139,19 +139,7 @@ fn less_deep(depth: u8, above: u8) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::recipe::Extent;
-
-    fn chunk(number: u8) -> ChunkId {
-        ChunkId::from_bytes([number; 32])
-    }
-
-    fn part(number: u8, offset: u32, len: u32) -> Extent {
-        Extent { chunk: chunk(number), chunk_len: 1000, offset, len }
-    }
-
-    fn page(extents: &[Extent]) -> RecipePage {
-        RecipePage { extents: extents.to_vec() }
-    }
+    use crate::format::recipe::test_pages::{chunk, page, part};
 
     /// Expands the page `from` of `stored`, where `get` says under which number a chunk is found. Returns it, and how
     /// many pages were asked for.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -117,6 +117,8 @@ pub(crate) struct World {
     pub(crate) uploads: BTreeMap<String, Upload>,
     /// Requests so far.
     pub(crate) requests: u32,
+    /// When how many bytes of bodies came.
+    pub(crate) arrived: Vec<(Instant, usize)>,
 }
 
 impl World {
@@ -234,7 +236,7 @@ impl Response {
 }
 
 async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
-    let Some(request) = read_request(&mut socket).await else { return };
+    let Some(request) = read_request(&mut socket, &world).await else { return };
     let (response, latency, drip) = {
         let mut world = world.lock().expect("no test panics while it holds this");
         (answer(&mut world, &request), world.faults.latency, world.faults.drip)
@@ -273,7 +275,7 @@ async fn hold(mut socket: TcpStream, end: End) {
     let _closed = socket.shutdown().await;
 }
 
-async fn read_request(socket: &mut TcpStream) -> Option<Request> {
+async fn read_request(socket: &mut TcpStream, world: &Mutex<World>) -> Option<Request> {
     let mut received = Vec::new();
     let end = loop {
         if let Some(end) = received.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -300,9 +302,12 @@ async fn read_request(socket: &mut TcpStream) -> Option<Request> {
     }
     let len = headers.get("content-length").map_or(0, |len| len.parse().expect("a length is a number"));
     let mut body = received.split_off(end + 4);
+    let arrived = |len| world.lock().expect("no test panics while it holds this").arrived.push((Instant::now(), len));
+    arrived(body.len());
     while body.len() < len {
-        if socket.read_buf(&mut body).await.ok()? == 0 {
-            return None;
+        match socket.read_buf(&mut body).await.ok()? {
+            0 => return None,
+            len => arrived(len),
         }
     }
     Some(Request {
