@@ -13,7 +13,7 @@ use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
 use crate::format::manifest::{Manifest, StreamRecord, TableRecord};
 use crate::format::{config, limits};
-use crate::repo::{self, Marks, OpenStream, Reader, StreamReport, StreamWritten, TableWriter, Writer};
+use crate::repo::{self, Marks, OpenStream, Reader, StreamReport, StreamWritten, TableReader, TableWriter, Writer};
 
 fn failed(what: &str, source: repo::Error) -> component::Error {
     component::Error::Store { what: what.to_owned(), source: Box::new(source) }
@@ -103,15 +103,13 @@ impl<'a> DataCapture<'a> {
     /// Reads the previous entry table and every recipe that it refers to, once. What proves damaged is set aside
     /// before the first row is given out: no row of this capture then refers to it.
     pub async fn prove_previous(&mut self, record: &TableRecord) {
-        let mut table = StoredTable::open(&self.reader, record);
-        loop {
-            match table.next_entry().await {
-                Ok(Some((_, Some(content)))) => {
-                    // Whatever it is, `previous` meets it again and says so.
-                    let _ = super::stored::is_there(&self.reader, &content).await;
-                }
-                Ok(Some((_, None))) => {}
-                Ok(None) | Err(_) => break,
+        let mut table = TableReader::open(&self.reader, record);
+        // A row that cannot be read is met again, and said, by `previous`.
+        while let Ok(Some(row)) = table.next_row().await {
+            // Extents that stand in the row itself are only looked up: nothing can prove damaged.
+            if matches!(row.content, EntryContent::Recipe { .. }) {
+                // Whatever it is, `previous` meets it again and says so.
+                let _ = self.reader.check_structure(&row.content).await;
             }
         }
         self.previous = Some(StoredTable::open(&self.reader, record));

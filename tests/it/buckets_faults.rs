@@ -89,6 +89,18 @@ async fn a_listing_that_ends_early_loses_nothing_and_is_told() {
 }
 
 #[tokio::test]
+async fn the_next_page_is_asked_for_while_a_page_still_comes() {
+    // Each page waits for the next one to be asked for: whoever reads to the end first would wait with it.
+    let server = server(10, Faults { late_pages: true, ..Faults::default() }).await;
+    let snapshot = Snapshot::take(&mut source(&server), None).await.unwrap();
+    assert_eq!(snapshot.keys(), expected(10));
+    let usual = self::server(10, Faults::default()).await;
+    Snapshot::take(&mut source(&usual), None).await.unwrap();
+    // And no page twice.
+    assert_eq!(server.world().listings, usual.world().listings);
+}
+
+#[tokio::test]
 async fn a_repeated_token_is_an_error() {
     let server = server(10, Faults { repeat_token: true, ..Faults::default() }).await;
     let error = s3_error(Snapshot::take(&mut source(&server), None).await);

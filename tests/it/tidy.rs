@@ -38,7 +38,7 @@ const FENCES: &[(&str, &[&str])] = &[
     ("crc64fast", &["src/component/"]),
     ("rusqlite", &["src/repo/index/cache.rs", "src/repo/index/cache/"]),
     ("aws_", &["src/backend/s3", "src/component/s3"]),
-    ("http_body", &["src/backend/s3/"]),
+    ("http_body", &["src/backend/s3/", "src/component/s3/"]),
     ("fastcdc", &["src/chunker.rs", "src/chunker/"]),
     ("argon2", &["src/crypto/"]),
     ("chacha20poly1305", &["src/crypto/"]),

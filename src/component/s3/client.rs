@@ -16,8 +16,10 @@ use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::operation::list_objects_v2::ListObjectsV2Output;
 use aws_sdk_s3::primitives::{ByteStream, DateTime, DateTimeFormat};
 use aws_sdk_s3::types::EncodingType;
+use tokio::sync::oneshot;
 
 use super::attributes::{self, Head};
+use super::early::EarlyToken;
 use super::listing::{Ask, Listed, Page};
 use super::{Error, Place};
 use crate::component::secret::Secret;
@@ -228,11 +230,18 @@ impl Server {
         }
     }
 
-    /// Returns a page; a bucket that is denied (404) but listed is asked for again for a while.
-    pub(super) async fn page_through_flap(&self, bucket: &str, ask: &Ask) -> Result<Page, Error> {
+    /// Returns a page; a bucket that is denied (404) but listed is asked for again for a while. Tells the token of the
+    /// next page `early`, where that can be.
+    pub(super) async fn page_through_flap(
+        &self,
+        bucket: &str,
+        ask: &Ask,
+        early: oneshot::Sender<String>,
+    ) -> Result<Page, Error> {
         let mut waited = Duration::ZERO;
+        let mut early = Some(early);
         loop {
-            match self.page(bucket, ask).await {
+            match self.page(bucket, ask, early.take()).await {
                 Err(error @ Error::NoSuchBucket { .. }) => self.wait_out(bucket, error, &mut waited).await?,
                 other => return other,
             }
@@ -251,7 +260,7 @@ impl Server {
         Ok(())
     }
 
-    async fn page(&self, bucket: &str, ask: &Ask) -> Result<Page, Error> {
+    async fn page(&self, bucket: &str, ask: &Ask, early: Option<oneshot::Sender<String>>) -> Result<Page, Error> {
         let request = self.client.list_objects_v2().bucket(bucket).max_keys(PAGE_KEYS).encoding_type(EncodingType::Url);
         let request = match ask {
             Ask::Start => request,
@@ -259,6 +268,10 @@ impl Server {
             Ask::After(key) => request.start_after(key),
         };
         let at = || place("ListObjectsV2", Some(bucket), None);
+        let mut request = request.customize();
+        if let Some(early) = early {
+            request = request.interceptor(EarlyToken::new(early));
+        }
         let answer = request.send().await.map_err(|error| self.classify(error, at()))?;
         read_page(bucket, answer)
     }

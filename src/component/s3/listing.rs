@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::Error;
@@ -150,7 +151,7 @@ impl ListingCheck {
     }
 }
 
-/// The objects of one bucket in key order; holds one page, and another one that is asked for meanwhile.
+/// The objects of one bucket in key order; holds one page, and the one behind it, which is asked for meanwhile.
 pub(super) struct Lister {
     server: Arc<Server>,
     bucket: String,
@@ -161,23 +162,34 @@ pub(super) struct Lister {
 }
 
 /// A page that was asked for. Dropped, it is asked for no more.
-struct Coming(JoinHandle<Result<Page, Error>>);
+struct Coming {
+    task: JoinHandle<Result<Page, Error>>,
+    /// The token of the page behind it.
+    early: oneshot::Receiver<String>,
+}
 
 impl Coming {
     fn ask(server: &Arc<Server>, bucket: &str, ask: Ask) -> Self {
         let (server, bucket) = (Arc::clone(server), bucket.to_owned());
-        Self(tokio::spawn(async move { server.page_through_flap(&bucket, &ask).await }))
+        let (told, early) = oneshot::channel();
+        Self { task: tokio::spawn(async move { server.page_through_flap(&bucket, &ask, told).await }), early }
+    }
+
+    /// Returns the token of the page behind this one, if the answer told it while it came.
+    async fn token(&mut self) -> Option<String> {
+        // Gone without a word when the answer was read to its end, or failed.
+        (&mut self.early).await.ok()
     }
 
     async fn page(mut self) -> Result<Page, Error> {
         // Nobody else stops the task: what is left is a panic of its own.
-        (&mut self.0).await.unwrap_or_else(|stopped| std::panic::resume_unwind(stopped.into_panic()))
+        (&mut self.task).await.unwrap_or_else(|stopped| std::panic::resume_unwind(stopped.into_panic()))
     }
 }
 
 impl Drop for Coming {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -197,12 +209,17 @@ impl Lister {
     pub(super) async fn peek(&mut self) -> Result<Option<&Listed>, Error> {
         while self.queue.is_empty() {
             let started = self.next_ask.take().map(|ask| Coming::ask(&self.server, &self.bucket, ask));
-            let Some(coming) = started.or_else(|| self.coming.take()) else { return Ok(None) };
+            let Some(mut coming) = started.or_else(|| self.coming.take()) else { return Ok(None) };
+            // The server looks for the next page while this one is read, parsed, and compared with the last night's.
+            let early = coming.token().await.map(Ask::Token);
+            let guess = early.map(|ask| (Coming::ask(&self.server, &self.bucket, ask.clone()), ask));
             let page = coming.page().await?;
             let next = self.check.accept(&page);
             let next = next.map_err(|fault| Error::Listing { bucket: self.bucket.clone(), source: fault })?;
-            // The server looks for the next page while this one is compared with the last night's.
-            self.coming = next.map(|ask| Coming::ask(&self.server, &self.bucket, ask));
+            self.coming = match (next, guess) {
+                (Some(next), Some((coming, asked))) if asked == next => Some(coming),
+                (next, _) => next.map(|ask| Coming::ask(&self.server, &self.bucket, ask)),
+            };
             self.queue.extend(page.objects);
         }
         Ok(self.queue.front())

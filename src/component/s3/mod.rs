@@ -16,6 +16,7 @@
 mod attributes;
 mod bucket;
 mod client;
+mod early;
 mod fetch;
 mod listing;
 mod rows;

@@ -89,6 +89,8 @@ pub(crate) struct Faults {
     pub(crate) garbled: u32,
     /// Answers with half of what was announced, of so many listings.
     pub(crate) cut_listings: u32,
+    /// A page of a listing that another follows ends only when that one was asked for.
+    pub(crate) late_pages: bool,
     /// Every answer comes so much later.
     pub(crate) latency: Duration,
 }
@@ -117,6 +119,8 @@ pub(crate) struct World {
     pub(crate) uploads: BTreeMap<String, Upload>,
     /// Requests so far.
     pub(crate) requests: u32,
+    /// Pages of listings asked for so far.
+    pub(crate) listings: u32,
     /// When how many bytes of bodies came.
     pub(crate) arrived: Vec<(Instant, usize)>,
 }
@@ -189,6 +193,8 @@ pub(super) enum End {
     Cut,
     /// Nothing more comes, and the connection stays.
     Stalled,
+    /// As it should, when there were more listings than so many.
+    AfterListings(u32),
 }
 
 pub(super) struct Response {
@@ -257,11 +263,22 @@ async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
     let _sent = socket.write_all(head.as_bytes()).await;
     if request.method != "HEAD" {
         let (bytes, pause) = drip.unwrap_or((usize::MAX, Duration::ZERO));
-        for piece in response.body[..response.sent].chunks(bytes) {
+        let (start, rest) = match response.end {
+            End::AfterListings(_) => response.body[..response.sent].split_at(response.sent - 1),
+            _ => (&response.body[..response.sent], &[][..]),
+        };
+        for piece in start.chunks(bytes) {
             if socket.write_all(piece).await.is_err() {
                 break;
             }
             tokio::time::sleep(pause).await;
+        }
+        if let End::AfterListings(count) = response.end {
+            let listings = || world.lock().expect("no test panics while it holds this").listings;
+            while listings() <= count {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let _sent = socket.write_all(rest).await;
         }
     }
     hold(socket, response.end).await;
@@ -461,7 +478,9 @@ fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response 
     }
     let last_shown = visible.get(page_len.wrapping_sub(1)).or(visible.last()).map(|(key, _)| (*key).clone());
     world.last_shown = last_shown.unwrap_or_default();
-    Response::xml(body + "</ListBucketResult>")
+    world.listings += 1;
+    let end = if world.faults.late_pages && truncated { End::AfterListings(world.listings) } else { End::Whole };
+    Response { end, ..Response::xml(body + "</ListBucketResult>") }
 }
 
 fn head_object(world: &mut World, bucket: &str, key: &str) -> Response {
