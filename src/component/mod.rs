@@ -221,7 +221,8 @@ pub trait Source: Send {
     /// Returns one line that says what would be read, from where, and how that was found. Never a secret.
     fn describe(&self) -> String;
 
-    /// Checks that a capture could start (container runs, server answers, credentials fit). Reads no data.
+    /// Checks that a capture could start (container runs, server answers, credentials fit). Reads no data. For who wants
+    /// to know beforehand: a capture finds the same by itself, and a dump that is only begun is a load, too.
     async fn probe(&mut self) -> Result<(), Error>;
 
     /// Captures everything. Returns only when it is proven whole; any doubt is an `Err`.

@@ -170,10 +170,10 @@ impl Run<'_> {
         run_started: jiff::Timestamp,
     ) -> Result<ComponentRecord, Error> {
         let started_at = stamp(self.clock.now());
-        let captured = match source.probe().await {
-            Err(error) => Err(error),
-            Ok(()) if source.component() == SECRETS => self.secrets(source, options, run_started).await?,
-            Ok(()) => self.data(writer, source).await?,
+        let captured = if source.component() == SECRETS {
+            self.secrets(source, options, run_started).await?
+        } else {
+            self.data(writer, source).await?
         };
         let mut record = ComponentRecord::new(started_at, stamp(self.clock.now()));
         match captured {
