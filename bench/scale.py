@@ -26,7 +26,8 @@ OBJECT_BYTES = 1024
 PUTS_AT_ONCE = 8
 # As orkvault asks for it; the container knows its own password.
 DUMP = (
-    'exec mongodump --quiet --archive --numParallelCollections=1 --authenticationDatabase admin --username "$MONGO_INITDB_ROOT_USERNAME"'
+    "exec mongodump --quiet --archive --numParallelCollections=1 --authenticationDatabase admin"
+    ' --username "$MONGO_INITDB_ROOT_USERNAME"'
     ' --password "$MONGO_INITDB_ROOT_PASSWORD" --db "$MONGO_INITDB_DATABASE"'
 )
 # MinIO answers within a second; a machine that builds something else meanwhile gets half a minute.

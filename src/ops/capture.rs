@@ -104,11 +104,10 @@ impl<'a> DataCapture<'a> {
     /// before the first row is given out: no row of this capture then refers to it.
     pub async fn prove_previous(&mut self, record: &TableRecord) {
         let mut table = TableReader::open(&self.reader, record);
-        // A row that cannot be read is met again, and said, by `previous`.
+        // What cannot be read is met again, and said, by `previous`.
         while let Ok(Some(row)) = table.next_row().await {
             // Extents that stand in the row itself are only looked up: nothing can prove damaged.
             if matches!(row.content, EntryContent::Recipe { .. }) {
-                // Whatever it is, `previous` meets it again and says so.
                 let _ = self.reader.check_structure(&row.content).await;
             }
         }

@@ -119,8 +119,6 @@ pub(crate) struct World {
     pub(crate) uploads: BTreeMap<String, Upload>,
     /// Requests so far.
     pub(crate) requests: u32,
-    /// Pages of listings asked for so far.
-    pub(crate) listings: u32,
     /// When how many bytes of bodies came.
     pub(crate) arrived: Vec<(Instant, usize)>,
 }
@@ -274,7 +272,7 @@ async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
             tokio::time::sleep(pause).await;
         }
         if let End::AfterListings(count) = response.end {
-            let listings = || world.lock().expect("no test panics while it holds this").listings;
+            let listings = || world.lock().expect("no test panics while it holds this").counts["ListObjectsV2"];
             while listings() <= count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -478,8 +476,8 @@ fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response 
     }
     let last_shown = visible.get(page_len.wrapping_sub(1)).or(visible.last()).map(|(key, _)| (*key).clone());
     world.last_shown = last_shown.unwrap_or_default();
-    world.listings += 1;
-    let end = if world.faults.late_pages && truncated { End::AfterListings(world.listings) } else { End::Whole };
+    let is_late = world.faults.late_pages && truncated;
+    let end = if is_late { End::AfterListings(world.counts["ListObjectsV2"]) } else { End::Whole };
     Response { end, ..Response::xml(body + "</ListBucketResult>") }
 }
 
