@@ -2,9 +2,9 @@
 //! it again cuts it as its source would have, so that the two have chunks in common.
 
 use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream;
 
-use super::mongodb::archive::{Framer, PUSH_LEN_MAX};
+use super::mongodb::archive::Framer;
 use super::mongodb::{self, EmptyArchive};
 use super::{ByteStream, Error, Run, StreamKind};
 
@@ -15,32 +15,17 @@ const REDIS: &str = "redis";
 /// is passed on without them: whether the content is right is not judged here.
 #[must_use]
 pub fn marked(component: &str, stream: &str, body: ByteStream) -> (StreamKind, ByteStream) {
-    let short = body.flat_map(short_runs).boxed();
     if (component, stream) == (mongodb::COMPONENT, mongodb::STREAM) {
         let framer = Some(Framer::new(EmptyArchive::Allowed));
-        return (StreamKind::Dump, stream::unfold((short, framer), next).boxed());
+        return (StreamKind::Dump, stream::unfold((body, framer), next).boxed());
     }
     let kind = if component == REDIS { StreamKind::Rdb } else { StreamKind::Dump };
-    (kind, short)
-}
-
-type Short = BoxStream<'static, Result<Run, Error>>;
-
-/// Cuts a run into such as are allowed.
-fn short_runs(run: Result<Run, Error>) -> Short {
-    match run {
-        Ok(Run { bytes, .. }) => {
-            let places = (0..bytes.len()).step_by(PUSH_LEN_MAX);
-            let runs = places.map(move |at| Ok(Run::from(bytes.slice(at..bytes.len().min(at + PUSH_LEN_MAX)))));
-            stream::iter(runs).boxed()
-        }
-        Err(error) => stream::iter([Err(error)]).boxed(),
-    }
+    (kind, body)
 }
 
 async fn next(
-    (mut body, mut framer): (Short, Option<Framer>),
-) -> Option<(Result<Run, Error>, (Short, Option<Framer>))> {
+    (mut body, mut framer): (ByteStream, Option<Framer>),
+) -> Option<(Result<Run, Error>, (ByteStream, Option<Framer>))> {
     let run = body.next().await?.map(|mut run| {
         if let Some(framed) = &mut framer
             && framed.push(&run.bytes, &mut run.ends).is_err()

@@ -106,10 +106,13 @@ pub enum ErrorKind {
     Failed,
 }
 
+/// Bytes of a [`Run`], at most.
+pub const RUN_BYTES_MAX: usize = 1 << 20;
+
 /// A bounded run of a stream's bytes and the places in it where records end.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
-    /// At most 1 MiB, never empty.
+    /// At most [`RUN_BYTES_MAX`], never empty.
     pub bytes: Bytes,
     /// Strictly increasing places in `bytes`; the repository prefers to cut a chunk there.
     /// Empty for streams without records.
@@ -123,6 +126,14 @@ pub struct RecordEnd {
     pub at: u32,
     /// True where a whole block ends too (of a mongodump archive): a chunk always ends here.
     pub block: bool,
+}
+
+impl Run {
+    /// Cuts bytes into runs without records.
+    pub fn cut(bytes: Bytes) -> impl Iterator<Item = Self> + Send {
+        let places = (0..bytes.len()).step_by(RUN_BYTES_MAX);
+        places.map(move |at| Self::from(bytes.slice(at..bytes.len().min(at + RUN_BYTES_MAX))))
+    }
 }
 
 impl From<Bytes> for Run {

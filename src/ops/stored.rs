@@ -18,7 +18,8 @@ fn failed(what: &str, source: repo::Error) -> component::Error {
 
 fn runs(what: &str, content: ContentStream) -> ByteStream {
     let what = what.to_owned();
-    content.map(move |piece| piece.map(Run::from).map_err(|source| failed(&what, source))).boxed()
+    let runs = content.map_ok(|piece| futures::stream::iter(Run::cut(piece)).map(Ok)).try_flatten();
+    runs.map_err(move |source| failed(&what, source)).boxed()
 }
 
 /// An entry table of a snapshot, as a component sees it.
@@ -203,7 +204,32 @@ impl Stored for SecretsStored {
         let bytes = file.filter(|file| file.key == entry.key).and_then(|file| file.content.as_ref());
         let stream = String::from_utf8_lossy(&entry.key).into_owned();
         let bytes = bytes.ok_or(component::Error::NoSuchStream { stream })?;
-        let run = (!bytes.is_empty()).then(|| Ok(Run::from(Bytes::copy_from_slice(bytes))));
-        Ok(futures::stream::iter(run).boxed())
+        Ok(futures::stream::iter(Run::cut(Bytes::copy_from_slice(bytes))).map(Ok).boxed())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::component::RUN_BYTES_MAX;
+
+    #[tokio::test]
+    async fn however_long_a_piece_is_components_get_runs_that_they_take() {
+        let long: Vec<u8> = (0..5_000_001_u32).map(|at| at.to_le_bytes()[1]).collect();
+        let pieces = [Ok(Bytes::from_static(b"short")), Ok(long.clone().into()), Err(repo::Error::StreamDamaged)];
+        let mut runs = runs("a stream", Box::pin(futures::stream::iter(pieces)));
+        let mut found = Vec::new();
+        let error = loop {
+            match runs.try_next().await {
+                Ok(Some(run)) => {
+                    assert!((1..=RUN_BYTES_MAX).contains(&run.bytes.len()), "a run of {} bytes", run.bytes.len());
+                    found.extend_from_slice(&run.bytes);
+                }
+                Ok(None) => panic!("the error is lost"),
+                Err(error) => break error,
+            }
+        };
+        assert!(found == [b"short", long.as_slice()].concat());
+        assert!(matches!(error, component::Error::Stored { .. }));
     }
 }

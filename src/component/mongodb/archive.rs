@@ -18,7 +18,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
-use crate::component::RecordEnd;
+use crate::component::{RUN_BYTES_MAX, RecordEnd};
 
 pub use bson::Fault;
 use catalogue::{BlockHeader, Catalogue};
@@ -26,7 +26,7 @@ pub use catalogue::{Header, Namespace};
 pub use error::{ArchiveError, Within};
 
 /// Bytes that [`Framer::push`] takes at once.
-pub const PUSH_LEN_MAX: usize = 1 << 20;
+pub const PUSH_LEN_MAX: usize = RUN_BYTES_MAX;
 /// The longest document that mongorestore reads from an archive, in bytes.
 pub const DOCUMENT_LEN_RESTORABLE: u64 = 16 << 20;
 /// The longest document that a server sends, in bytes: an oplog entry may exceed a document's limit.
