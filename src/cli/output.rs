@@ -74,10 +74,10 @@ pub(crate) fn raw_stdout() -> Result<File, Error> {
 }
 
 /// Returns standard input as a file that is read in large pieces.
-pub(crate) fn raw_stdin() -> Result<tokio::fs::File, Error> {
+pub(crate) fn raw_stdin() -> Result<File, Error> {
     let fail = |source| Error::System { action: "read standard input", source };
     let handle = io::stdin().as_fd().try_clone_to_owned().map_err(fail)?;
-    Ok(tokio::fs::File::from_std(File::from(handle)))
+    Ok(File::from(handle))
 }
 
 /// Returns whether standard output is a terminal.

@@ -176,7 +176,7 @@ async fn sources(
             Some(path) if path.as_os_str() == "-" => Box::new(ArchiveFile::new("standard input", raw_stdin()?, empty)),
             Some(path) => {
                 let fail = |source| Error::File { action: "cannot read", path: path.clone(), source };
-                let file = tokio::fs::File::open(path).await.map_err(fail)?;
+                let file = tokio::fs::File::open(path).await.map_err(fail)?.into_std().await;
                 Box::new(ArchiveFile::new(path.display().to_string(), file, empty))
             }
             None => components::source(settings, stack, name, options)?,

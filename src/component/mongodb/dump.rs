@@ -15,8 +15,9 @@ use super::tools::{Output, Tools};
 use super::{COMPONENT, Error, STREAM};
 use crate::component::{ByteStream, Capture, Captured, CatalogueRow, Error as ComponentError, Run, Source, StreamKind};
 
-/// Bytes that are gathered before they go on as a run: what comes from Docker comes in frames of a few KiB.
-const RUN_LEN: usize = 256 << 10;
+/// Bytes at which a run goes on, so that whoever takes it is woken seldom: what comes from Docker comes in frames of a
+/// few KiB. The last of them still fits the buffer.
+const RUN_LEN: usize = PUSH_LEN_MAX - (64 << 10);
 
 /// Which databases a dump takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -130,6 +131,13 @@ impl Source for MongoSource {
 pub(super) trait Bytewise: Send + 'static {
     /// Appends at most 1 MiB to `buffer`; false at the end.
     fn fill(&mut self, buffer: &mut BytesMut) -> impl Future<Output = Result<bool, Error>> + Send;
+}
+
+/// Makes room for a run where there is none.
+pub(super) fn make_room(buffer: &mut BytesMut) {
+    if buffer.len() == buffer.capacity() {
+        buffer.reserve(PUSH_LEN_MAX);
+    }
 }
 
 impl Bytewise for Output {

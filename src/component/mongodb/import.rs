@@ -1,16 +1,14 @@
 //! Takes in a mongodump archive that was made elsewhere, with the same checks as one that we make.
 
-use async_trait::async_trait;
-use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::io::Read;
 
-use super::archive::EmptyArchive;
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use super::archive::{EmptyArchive, PUSH_LEN_MAX};
 use super::dump::{Bytewise, follow, store};
 use super::{COMPONENT, Error};
 use crate::component::{Capture, Captured, Error as ComponentError, Source};
-
-/// Bytes that are asked for at once.
-const READ_LEN: usize = 256 << 10;
 
 /// A file or standard input that holds a mongodump archive. It can be captured once.
 pub struct ArchiveFile<R> {
@@ -19,8 +17,8 @@ pub struct ArchiveFile<R> {
     empty: EmptyArchive,
 }
 
-impl<R: AsyncRead + Send + Unpin + 'static> ArchiveFile<R> {
-    /// Returns a source of what `reader` gives; `origin` names it in messages.
+impl<R: Read + Send + 'static> ArchiveFile<R> {
+    /// Returns a source of what `reader` gives, which may make its thread wait; `origin` names it in messages.
     pub fn new(origin: impl Into<String>, reader: R, empty: EmptyArchive) -> Self {
         Self { origin: origin.into(), reader: Some(reader), empty }
     }
@@ -32,7 +30,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> ArchiveFile<R> {
 }
 
 #[async_trait]
-impl<R: AsyncRead + Send + Unpin + 'static> Source for ArchiveFile<R> {
+impl<R: Read + Send + 'static> Source for ArchiveFile<R> {
     fn component(&self) -> &str {
         COMPONENT
     }
@@ -51,22 +49,36 @@ impl<R: AsyncRead + Send + Unpin + 'static> Source for ArchiveFile<R> {
 
     async fn capture(&mut self, out: &mut dyn Capture) -> Result<Captured, ComponentError> {
         let reader = self.reader.take().ok_or_else(|| self.taken())?;
-        let (body, verdict) = follow(Reading { origin: self.origin.clone(), reader }, self.empty);
+        let (body, verdict) = follow(Reading { origin: self.origin.clone(), reader: Some(reader) }, self.empty);
         store(out, body, verdict).await
     }
 }
 
 struct Reading<R> {
     origin: String,
-    reader: R,
+    /// On another thread while it is read, and gone when that ended badly.
+    reader: Option<R>,
 }
 
-impl<R: AsyncRead + Send + Unpin + 'static> Bytewise for Reading<R> {
+impl<R: Read + Send + 'static> Bytewise for Reading<R> {
     async fn fill(&mut self, buffer: &mut BytesMut) -> Result<bool, Error> {
-        buffer.reserve(READ_LEN);
-        match self.reader.read_buf(buffer).await {
-            Ok(len) => Ok(len > 0),
-            Err(source) => Err(Error::Import { origin: self.origin.clone(), source }),
+        let failed = |source| Error::Import { origin: self.origin.clone(), source };
+        let Some(mut reader) = self.reader.take() else {
+            return Err(failed(std::io::Error::other("reading it has failed before")));
+        };
+        let read = tokio::task::spawn_blocking(move || {
+            let mut run = Vec::with_capacity(PUSH_LEN_MAX);
+            let read = reader.by_ref().take(PUSH_LEN_MAX as u64).read_to_end(&mut run);
+            read.map(|_| (reader, run))
+        });
+        let (reader, run) = read.await.map_err(std::io::Error::other).and_then(|read| read).map_err(failed)?;
+        self.reader = Some(reader);
+        let is_more = !run.is_empty();
+        if buffer.is_empty() {
+            *buffer = BytesMut::from(Bytes::from(run));
+        } else {
+            buffer.extend_from_slice(&run);
         }
+        Ok(is_more)
     }
 }

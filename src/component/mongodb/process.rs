@@ -12,12 +12,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::Error;
+use super::dump::make_room;
 use crate::component::{ByteStream, Error as ComponentError};
 
 /// Bytes that are kept of what a tool prints.
 const TAIL_LEN: usize = 64 << 10;
-/// Bytes that are asked for at once: as many as a pipe holds.
-const READ_LEN: usize = 64 << 10;
 
 /// Exit codes with a meaning.
 pub(super) mod exit {
@@ -94,7 +93,7 @@ impl Child {
     /// Appends what it writes next to `buffer`; false at the end.
     pub(super) async fn fill(&mut self, buffer: &mut BytesMut) -> Result<bool, Error> {
         let Some(output) = &mut self.output else { return Ok(false) };
-        buffer.reserve(READ_LEN);
+        make_room(buffer);
         match timeout(self.idle, output.read_buf(buffer)).await {
             Err(_) => Err(self.idle_error()),
             Ok(Ok(len)) => Ok(len > 0),

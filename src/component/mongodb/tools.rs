@@ -17,6 +17,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use zeroize::Zeroizing;
 
 use super::Error;
+use super::dump::make_room;
 use super::process::{Child, Fed, exit};
 use super::server::{Address, Login, Server};
 use crate::component::docker::{self, Docker, ExecCommand};
@@ -268,6 +269,7 @@ impl Output {
         match &mut self.process {
             Process::Container(dump) => match dump.next().await {
                 Ok(Some(bytes)) => {
+                    make_room(buffer);
                     buffer.extend_from_slice(&bytes);
                     Ok(true)
                 }
