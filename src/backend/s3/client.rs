@@ -275,6 +275,10 @@ impl Bucket {
         if let Some(line) = options.lines.upload() {
             config.push_interceptor(SharedInterceptor::new(PacedUploads::new(Arc::clone(line))));
         }
+        if options.endpoint.as_deref().is_some_and(|endpoint| endpoint.starts_with("http://")) {
+            // Reading the system's certificates takes longer than many a request.
+            config.set_http_client(Some(aws_smithy_http_client::Builder::new().build_http()));
+        }
         config.set_endpoint_url(options.endpoint.clone());
         Ok(Self {
             client: Client::from_conf(config.build()),

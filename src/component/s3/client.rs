@@ -145,7 +145,7 @@ impl Server {
     pub(super) fn new(access: &Access) -> Result<Arc<Self>, Error> {
         check_endpoint(&access.endpoint)?;
         let patience = &access.patience;
-        let config = aws_sdk_s3::Config::builder()
+        let mut config = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(access.region.clone()))
             .endpoint_url(&access.endpoint)
@@ -165,10 +165,13 @@ impl Server {
             .timeout_config(
                 TimeoutConfig::builder().connect_timeout(patience.connect).read_timeout(patience.read).build(),
             )
-            .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(patience.stalled).build())
-            .build();
+            .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(patience.stalled).build());
+        if access.endpoint.starts_with("http://") {
+            // Reading the system's certificates takes longer than many a listing.
+            config.set_http_client(Some(aws_smithy_http_client::Builder::new().build_http()));
+        }
         Ok(Arc::new(Self {
-            client: Client::from_conf(config),
+            client: Client::from_conf(config.build()),
             endpoint: access.endpoint.clone(),
             bucket_flap: patience.bucket_flap,
             connect_time: patience.connect,
