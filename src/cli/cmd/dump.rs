@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use futures::stream::TryReadyChunksError;
 use serde_json::json;
 use tokio::sync::mpsc;
 
@@ -19,8 +20,9 @@ use crate::ops;
 use crate::ops::snapshot::SECRETS;
 use crate::repo::ContentStream;
 
-/// Pieces that wait for the writing thread; each is at most a segment.
-const PIECES_QUEUED: usize = 4;
+/// Batches that wait for the writing thread, and pieces in each, at most: what is at hand goes together.
+const BATCHES_QUEUED: usize = 2;
+const BATCH_PIECES: usize = 16;
 
 /// Writes the stream. Every byte has been authenticated before it is written; one that cannot be ends the run.
 pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, Error> {
@@ -81,30 +83,41 @@ async fn to_file(path: &Path, content: ContentStream) -> Result<u64, Error> {
 
 /// Copies content to a file; `path` is its name, none for standard output. The thread that writes may wait
 /// for a slow reader without keeping signals from being heard.
-async fn copy(mut content: ContentStream, mut to: File, path: Option<PathBuf>) -> Result<(u64, File), Error> {
-    let (pieces, mut queue) = mpsc::channel::<Bytes>(PIECES_QUEUED);
+async fn copy(content: ContentStream, mut to: File, path: Option<PathBuf>) -> Result<(u64, File), Error> {
+    let (batches, mut queue) = mpsc::channel::<Vec<Bytes>>(BATCHES_QUEUED);
     let writing = tokio::task::spawn_blocking(move || {
         let mut written = 0_u64;
-        while let Some(piece) = queue.blocking_recv() {
-            to.write_all(&piece).map_err(|source| match &path {
-                Some(path) => Error::OutputCut { path: path.clone(), written, source },
-                None => Error::StdoutCut { written, source },
-            })?;
-            written += piece.len() as u64;
+        while let Some(batch) = queue.blocking_recv() {
+            for piece in batch {
+                to.write_all(&piece).map_err(|source| match &path {
+                    Some(path) => Error::OutputCut { path: path.clone(), written, source },
+                    None => Error::StdoutCut { written, source },
+                })?;
+                written += piece.len() as u64;
+            }
         }
         Ok::<_, Error>((written, to))
     });
     let read = async {
-        while let Some(piece) = content.try_next().await? {
-            if pieces.send(piece).await.is_err() {
+        let mut content = content.try_ready_chunks(BATCH_PIECES);
+        loop {
+            // What came before an error is written, too.
+            let (batch, error) = match content.try_next().await {
+                Ok(Some(batch)) => (batch, None),
+                Ok(None) => return Ok::<(), Error>(()),
+                Err(TryReadyChunksError(batch, error)) => (batch, Some(error)),
+            };
+            if batches.send(batch).await.is_err() {
                 // The writer has ended, and says why.
-                break;
+                return Ok(());
+            }
+            if let Some(error) = error {
+                return Err(error.into());
             }
         }
-        Ok::<(), Error>(())
     };
     let read = read.await;
-    drop(pieces);
+    drop(batches);
     let (written, to) = writing.await.map_err(|_| Error::Bug)??;
     match read {
         Ok(()) => Ok((written, to)),

@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use tokio::sync::mpsc;
 
 use super::Error;
@@ -32,7 +32,7 @@ use crate::format::manifest::StreamRecord;
 use crate::format::pack::PackKind;
 use crate::format::recipe::{Extent, RecipeRoot};
 use extents::ExtentSource;
-use pipeline::Pipeline;
+use pipeline::{Batch, Pipeline};
 use verify::Expected;
 
 pub(super) use decode::Decoders;
@@ -41,8 +41,8 @@ pub(super) use fetch::open_data_key;
 /// Packs that are tried for one chunk: a damaged one is set aside, and a later run may have stored the same
 /// chunk again.
 const COPIES_TRIED: usize = 4;
-/// Pieces between reading and hashing, and between hashing and the consumer. A piece is at most a segment.
-const PIECES_QUEUED: usize = 2;
+/// Batches of pieces between reading and hashing, and between hashing and the consumer. Each is about a MiB, or a segment.
+const BATCHES_QUEUED: usize = 2;
 
 /// Bytes on their way out. Ends early only with an `Err`.
 pub type ContentStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
@@ -117,14 +117,15 @@ impl Reader {
 
     fn start(self: &Arc<Self>, stream: ToVerify) -> ContentStream {
         let expected = stream.expected();
-        let (read, pieces) = mpsc::channel(PIECES_QUEUED);
-        let (checked, received) = mpsc::channel(PIECES_QUEUED);
+        let (read, batches) = mpsc::channel(BATCHES_QUEUED);
+        let (checked, received) = mpsc::channel(BATCHES_QUEUED);
         let pipeline = Pipeline::new(self, vec![(ExtentSource::new(stream.content, expected), read)]);
         tokio::spawn(pipeline.run());
-        tokio::spawn(verify::pass_on(expected, pieces, checked));
-        Box::pin(futures::stream::unfold(received, |mut received| async move {
-            received.recv().await.map(|piece| (piece, received))
-        }))
+        tokio::spawn(verify::pass_on(expected, batches, checked));
+        let batches = futures::stream::unfold(received, |mut received| async move {
+            received.recv().await.map(|batch: Result<Batch, Error>| (batch, received))
+        });
+        Box::pin(batches.map_ok(|batch| futures::stream::iter(batch).map(Ok)).try_flatten())
     }
 
     /// Reads streams side by side and compares each with its length and hash, so that a segment that several of
@@ -140,9 +141,9 @@ impl Reader {
         let mut verdicts = Vec::new();
         for stream in streams {
             let expected = stream.expected();
-            let (read, pieces) = mpsc::channel(PIECES_QUEUED);
+            let (read, batches) = mpsc::channel(BATCHES_QUEUED);
             sources.push((ExtentSource::new(stream.content, expected), read));
-            verdicts.push(tokio::spawn(verify::judge(expected, pieces, progress.clone())));
+            verdicts.push(tokio::spawn(verify::judge(expected, batches, progress.clone())));
         }
         drop(progress);
         tokio::spawn(Pipeline::new(self, sources).run());

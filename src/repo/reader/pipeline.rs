@@ -14,9 +14,11 @@ use crate::format::recipe::Extent;
 use crate::repo::Error;
 use crate::repo::index::{Place, Segment};
 
-/// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
+/// Bytes of a stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
 /// that neighbours come in one request.
 const AHEAD_BYTES: u64 = 12 * 1024 * 1024;
+/// Streams read together for which that counts: what more of them want ahead is mostly the same.
+const AHEAD_STREAMS: u64 = 2;
 /// Bytes of decoded content that are held for pieces whose turn has not come.
 const HELD_BYTES_MAX: u64 = 40 * 1024 * 1024;
 /// Bytes of the stream that are planned.
@@ -26,14 +28,18 @@ const PLANNED_ITEMS: usize = 32 * 1024;
 const PLANNED_SEGMENTS: usize = 512;
 /// Extents that are planned for every piece that is handed out, so that planning never holds up the reading.
 const EXTENTS_A_STEP: usize = 512;
-/// Pieces below this length are copied together up to the next: hashing and handing on cost per piece.
+/// Pieces below this length are copied together up to the next: hashing and writing cost per piece.
 const SMALL_BYTES: usize = 64 * 1024;
 const GATHERED_BYTES: usize = 256 * 1024;
+/// Bytes of pieces that are handed on together: waking who takes them costs each time.
+const BATCH_BYTES: usize = 1024 * 1024;
 /// Segments planned last, among which streams that are read together are kept side by side.
 const SIDE_BY_SIDE_SEGMENTS: usize = 24;
 
+/// Pieces of a stream, some at a time.
+pub(super) type Batch = Vec<Bytes>;
 /// Where the pieces of a stream go. Closed at its end; an `Err` is the last of it.
-pub(super) type Out = mpsc::Sender<Result<Bytes, Error>>;
+pub(super) type Out = mpsc::Sender<Result<Batch, Error>>;
 
 struct Stream {
     extents: ExtentSource,
@@ -44,6 +50,8 @@ struct Stream {
     /// Gone when it is over, failed, or nobody listens.
     out: Option<Out>,
     small: BytesMut,
+    batch: Batch,
+    batch_bytes: usize,
 }
 
 enum Content {
@@ -71,6 +79,7 @@ pub(super) struct Pipeline {
     /// The first item that was not looked at for a slot.
     scheduled: u64,
     ahead_bytes: u64,
+    ahead_bytes_most: u64,
     held_bytes: u64,
     under_way: Arc<Semaphore>,
     /// Rows of the segments planned last.
@@ -86,7 +95,10 @@ impl Pipeline {
             planned_bytes: 0,
             out: Some(out),
             small: BytesMut::new(),
+            batch: Batch::new(),
+            batch_bytes: 0,
         };
+        let ahead_bytes_most = AHEAD_BYTES * (streams.len() as u64).clamp(1, AHEAD_STREAMS);
         Self {
             reader: Arc::clone(reader),
             streams: streams.into_iter().map(stream).collect(),
@@ -96,6 +108,7 @@ impl Pipeline {
             whole: HashMap::new(),
             scheduled: 0,
             ahead_bytes: 0,
+            ahead_bytes_most,
             held_bytes: 0,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_KIB as usize)),
             recent: VecDeque::new(),
@@ -131,7 +144,7 @@ impl Pipeline {
         while self.horizon.len() < PLANNED_ITEMS
             && self.horizon.segments() < PLANNED_SEGMENTS
             && self.horizon.bytes() < PLANNED_BYTES
-            && (step > 0 || self.horizon.bytes() < AHEAD_BYTES)
+            && (step > 0 || self.horizon.bytes() < self.ahead_bytes_most)
         {
             let Some(stream) = self.next_stream().await else { return };
             step = step.saturating_sub(1);
@@ -204,12 +217,12 @@ impl Pipeline {
     /// Sees to it that the pieces whose turn comes soon have a slot, and fetches what these want.
     fn schedule(&mut self) {
         self.scheduled = self.scheduled.max(self.horizon.front());
-        if self.ahead_bytes > AHEAD_BYTES / 2 {
+        if self.ahead_bytes > self.ahead_bytes_most / 2 {
             return;
         }
         let near = self.scheduled + PLANNED_ITEMS as u64 / 64;
         let mut wanted = Vec::new();
-        while self.ahead_bytes < AHEAD_BYTES {
+        while self.ahead_bytes < self.ahead_bytes_most {
             let Some(item) = self.horizon.get(self.scheduled) else { break };
             if let Item::Piece(piece, None) = item {
                 let segment = Arc::clone(&piece.segment);
@@ -372,17 +385,22 @@ impl Pipeline {
         let Some(stream) = self.streams.get_mut(number) else { return };
         if bytes.len() < SMALL_BYTES {
             stream.small.extend_from_slice(&bytes);
-            if stream.small.len() >= GATHERED_BYTES {
-                stream.flush().await;
+            if stream.small.len() < GATHERED_BYTES {
+                return;
             }
-            return;
+            stream.close_small();
+        } else {
+            stream.close_small();
+            stream.add(bytes);
         }
-        stream.flush().await;
-        stream.put(Ok(bytes)).await;
+        if stream.batch_bytes >= BATCH_BYTES {
+            stream.flush().await;
+        }
     }
 
     async fn end(&mut self, number: StreamNumber, error: Option<Error>) {
         let Some(stream) = self.streams.get_mut(number) else { return };
+        stream.close_small();
         stream.flush().await;
         if let Some(error) = error {
             stream.put(Err(error)).await;
@@ -392,16 +410,29 @@ impl Pipeline {
 }
 
 impl Stream {
-    async fn flush(&mut self) {
+    fn close_small(&mut self) {
         if !self.small.is_empty() {
             let gathered = std::mem::replace(&mut self.small, BytesMut::new()).freeze();
-            self.put(Ok(gathered)).await;
+            self.add(gathered);
         }
     }
 
-    async fn put(&mut self, piece: Result<Bytes, Error>) {
+    fn add(&mut self, piece: Bytes) {
+        self.batch_bytes += piece.len();
+        self.batch.push(piece);
+    }
+
+    async fn flush(&mut self) {
+        self.batch_bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if !batch.is_empty() {
+            self.put(Ok(batch)).await;
+        }
+    }
+
+    async fn put(&mut self, batch: Result<Batch, Error>) {
         let Some(out) = &self.out else { return };
-        if out.send(piece).await.is_err() {
+        if out.send(batch).await.is_err() {
             self.out = None;
         }
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::pipeline::Batch;
 use crate::crypto::hash::StreamHasher;
 use crate::format::id::ContentHash;
 use crate::repo::Error;
@@ -38,30 +39,30 @@ impl Verdict {
 /// Passes pieces on and holds the last one back until length and hash of the whole are right.
 pub(super) async fn pass_on(
     expected: Expected,
-    mut pieces: mpsc::Receiver<Result<Bytes, Error>>,
-    out: mpsc::Sender<Result<Bytes, Error>>,
+    mut batches: mpsc::Receiver<Result<Batch, Error>>,
+    out: mpsc::Sender<Result<Batch, Error>>,
 ) {
     let mut verdict = Verdict::new(expected);
     let mut held: Option<Bytes> = None;
-    while let Some(piece) = pieces.recv().await {
-        let piece = match piece {
-            Ok(piece) => piece,
+    while let Some(batch) = batches.recv().await {
+        let mut batch = match batch {
+            Ok(batch) => batch,
             Err(error) => {
                 // A consumer that went away wants no error either.
                 let _ = out.send(Err(error)).await;
                 return;
             }
         };
-        verdict.take(&piece);
-        if let Some(last) = held.replace(piece)
-            && out.send(Ok(last)).await.is_err()
-        {
+        batch.iter().for_each(|piece| verdict.take(piece));
+        let last = std::mem::replace(&mut held, batch.pop());
+        batch.splice(..0, last);
+        if !batch.is_empty() && out.send(Ok(batch)).await.is_err() {
             return;
         }
     }
     let last = if verdict.is_right() {
         let Some(last) = held else { return };
-        Ok(last)
+        Ok(vec![last])
     } else {
         Err(Error::StreamDamaged)
     };
@@ -71,15 +72,15 @@ pub(super) async fn pass_on(
 /// Takes all pieces and returns whether they are what was expected; `passed` hears of each one's length.
 pub(super) async fn judge(
     expected: Expected,
-    mut pieces: mpsc::Receiver<Result<Bytes, Error>>,
+    mut batches: mpsc::Receiver<Result<Batch, Error>>,
     passed: mpsc::UnboundedSender<u64>,
 ) -> Result<(), Error> {
     let mut verdict = Verdict::new(expected);
-    while let Some(piece) = pieces.recv().await {
-        let piece = piece?;
-        verdict.take(&piece);
+    while let Some(batch) = batches.recv().await {
+        let before = verdict.len;
+        batch?.iter().for_each(|piece| verdict.take(piece));
         // Nobody may be listening.
-        let _ = passed.send(piece.len() as u64);
+        let _ = passed.send(verdict.len - before);
     }
     if verdict.is_right() { Ok(()) } else { Err(Error::StreamDamaged) }
 }
