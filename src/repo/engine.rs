@@ -28,13 +28,15 @@ use crate::format::pack::{ChunkRecord, PackKind};
 use crate::format::recipe::Extent;
 use compare::Compared;
 
-/// Plain bytes at which a segment is full: where the compression ratio stops improving (design, section 4).
-const SEGMENT_BYTES_TARGET: usize = 1024 * 1024;
+/// Plain bytes at which a segment is full: where the compression ratio stops improving (design, section 4, and
+/// `docs/PERFORMANCE.md`, "Compression level").
+const SEGMENT_BYTES_TARGET: usize = 2 * 1024 * 1024;
 /// Chunks at which a segment is full however small they are: bounds what one lookup in the index brings along.
 const SEGMENT_CHUNKS_TARGET: usize = 4096;
 const _: () = assert!(SEGMENT_CHUNKS_TARGET as u64 <= limits::SEGMENT_CHUNKS_MAX);
-/// Bytes that are gathered before they are cut: a thread then works on more than a few chunks at a time.
-const WINDOW_BYTES: usize = 1024 * 1024;
+/// Bytes that are gathered before they are cut where they come in small runs: a thread then works on more than a few chunks at
+/// a time.
+const WINDOW_BYTES: usize = 512 * 1024;
 /// Buffers on their way to the thread that hashes the stream.
 const HASH_QUEUE: usize = 8;
 
@@ -66,6 +68,7 @@ type HashQueue = mpsc::SyncSender<(StreamNumber, HashWork)>;
 struct OpenStream {
     kind: StreamKind,
     account: Account,
+    /// What was not cut yet.
     window: Vec<u8>,
     /// The window's place in the stream.
     front: u64,
@@ -85,6 +88,26 @@ struct NextChunk<'a> {
     records: &'a [u64],
     /// Its name, where that is known already.
     id: Option<ChunkId>,
+}
+
+/// Which chunks are cut off.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cuts {
+    /// Those that are whole, whatever comes next.
+    Whole,
+    /// Those of them that begin before this place, in bytes.
+    BeginBefore(usize),
+    /// All: nothing comes next.
+    All,
+}
+
+impl Cuts {
+    fn goes_on(self, at: usize) -> bool {
+        match self {
+            Self::BeginBefore(end) => at < end,
+            Self::Whole | Self::All => true,
+        }
+    }
 }
 
 /// What lies where yesterday's next chunk would lie.
@@ -207,16 +230,14 @@ impl Engine {
                 if open.kind != StreamKind::Table {
                     self.stats.read_bytes += bytes.len() as u64;
                 }
-                open.push(&bytes, &marks);
-                self.hash(stream, HashWork::Bytes(bytes))?;
-                if open.window.len() >= WINDOW_BYTES {
-                    self.cut(&mut open, false)?;
-                }
+                open.mark(&marks);
+                self.hash(stream, HashWork::Bytes(bytes.clone()))?;
+                self.push(&mut open, &bytes)?;
                 self.streams.insert(stream, open);
             }
             Command::End { stream, extents_most, reply } => {
                 let Some(mut open) = self.streams.remove(&stream) else { return Ok(()) };
-                self.cut(&mut open, true)?;
+                self.cut_last(&mut open)?;
                 let (answer, hash) = mpsc::sync_channel(1);
                 self.hash(stream, HashWork::Finish(answer))?;
                 let hash = hash.recv().map_err(|_| Error::Stopped)?;
@@ -238,23 +259,62 @@ impl Engine {
         Arc::clone(self.cutters.entry(kind).or_insert_with(|| Arc::new(Cutter::new(sizes, &self.gear))))
     }
 
-    /// Cuts off every chunk that the window holds whole.
-    fn cut(&mut self, open: &mut OpenStream, is_last: bool) -> Result<(), Error> {
-        let whole_below = self.config.sizes(open.kind).whole_below as usize;
-        if !open.has_cut && open.window.len() <= whole_below {
-            if is_last && !open.window.is_empty() {
-                let window = std::mem::take(&mut open.window);
-                let records = std::mem::take(&mut open.records);
-                self.chunk(open, NextChunk { bytes: &window, records: &records, id: None })?;
-            }
+    /// Takes the next bytes of a stream and cuts off every chunk that is whole. Only what lies across two runs is copied
+    /// into the window.
+    fn push(&mut self, open: &mut OpenStream, bytes: &[u8]) -> Result<(), Error> {
+        let gathered = open.window.len() + bytes.len();
+        if gathered < WINDOW_BYTES || (!open.has_cut && gathered <= self.whole_below(open)) {
+            open.window.extend_from_slice(bytes);
             return Ok(());
         }
-        let cutter = self.cutter(open.kind);
+        let carried = open.window.len();
+        let mut window = std::mem::take(&mut open.window);
+        let mut rest = bytes;
+        if carried > 0 {
+            // As far as a chunk can reach that begins before these bytes.
+            let reach = self.cutter(open.kind).max().min(bytes.len());
+            window.extend_from_slice(bytes.get(..reach).unwrap_or_default());
+            let done = self.cut(open, &window, Cuts::BeginBefore(carried))?;
+            let Some(taken) = done.checked_sub(carried) else {
+                assert_eq!(reach, bytes.len(), "only too few bytes do not end the chunk that begins before them");
+                window.drain(..done);
+                open.window = window;
+                return Ok(());
+            };
+            rest = bytes.get(taken..).unwrap_or_default();
+        }
+        let done = self.cut(open, rest, Cuts::Whole)?;
+        window.clear();
+        window.extend_from_slice(rest.get(done..).unwrap_or_default());
+        open.window = window;
+        Ok(())
+    }
+
+    /// Cuts what is left at the end of a stream.
+    fn cut_last(&mut self, open: &mut OpenStream) -> Result<(), Error> {
         let window = std::mem::take(&mut open.window);
+        if open.has_cut || window.len() > self.whole_below(open) {
+            let done = self.cut(open, &window, Cuts::All)?;
+            assert_eq!(done, window.len(), "the last cut takes everything");
+        } else if !window.is_empty() {
+            let records = std::mem::take(&mut open.records);
+            self.chunk(open, NextChunk { bytes: &window, records: &records, id: None })?;
+        }
+        Ok(())
+    }
+
+    /// Returns the bytes up to which a stream is one chunk.
+    fn whole_below(&self, open: &OpenStream) -> usize {
+        self.config.sizes(open.kind).whole_below as usize
+    }
+
+    /// Cuts chunks off the front of `bytes`, which lie where the stream was cut last, and returns how many bytes they take.
+    fn cut(&mut self, open: &mut OpenStream, bytes: &[u8], cuts: Cuts) -> Result<usize, Error> {
+        let cutter = self.cutter(open.kind);
         let ends = std::mem::take(&mut open.records);
-        let mut rest = window.as_slice();
+        let mut rest = bytes;
         let (mut record, mut block) = (0, 0);
-        loop {
+        while cuts.goes_on(bytes.len() - rest.len()) {
             record += ends.get(record..).unwrap_or_default().partition_point(|end| *end <= open.front);
             block += open.blocks.get(block..).unwrap_or_default().partition_point(|end| *end <= open.front);
             let records = ends.get(record..).unwrap_or_default();
@@ -262,7 +322,7 @@ impl Engine {
             let guess = self.chunk_ahead(open, rest, near);
             let len = match guess {
                 Some(Guess { len, is_known: true, .. }) => len,
-                _ => match cutter.cut(rest, near, is_last) {
+                _ => match cutter.cut(rest, near, cuts == Cuts::All) {
                     Some(len) => len,
                     None => break,
                 },
@@ -275,10 +335,7 @@ impl Engine {
         open.records = ends;
         open.records.drain(..record);
         open.blocks.drain(..block);
-        let consumed = window.len() - rest.len();
-        open.window = window;
-        open.window.drain(..consumed);
-        Ok(())
+        Ok(bytes.len() - rest.len())
     }
 
     /// Looks whether `rest` begins with the chunk that followed yesterday. What is there need not be cut: the same
@@ -360,7 +417,6 @@ impl Engine {
     }
 
     fn end(&mut self, mut open: OpenStream, hash: ContentHash, extents_most: usize) -> Result<StreamWritten, Error> {
-        debug_assert!(open.window.is_empty(), "the last cut takes everything");
         let mut compared = open.compared.take();
         if let Some(compared) = &mut compared {
             self.settle(&mut open, compared)?;
@@ -457,11 +513,11 @@ impl OpenStream {
         pack_kind(self.kind)
     }
 
-    fn push(&mut self, bytes: &[u8], marks: &Marks) {
+    /// Notes where records and blocks end in the bytes that come next.
+    fn mark(&mut self, marks: &Marks) {
         let base = self.front + self.window.len() as u64;
         self.records.extend(marks.records.iter().map(|at| base + u64::from(*at)));
         self.blocks.extend(marks.blocks.iter().map(|at| base + u64::from(*at)));
-        self.window.extend_from_slice(bytes);
     }
 }
 

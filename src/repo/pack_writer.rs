@@ -20,6 +20,8 @@ use crate::format::padme::padded_len;
 /// A pack is closed before it would grow beyond this, directory and all. The one that is being filled and those that
 /// are being put are in memory, however slow the store is; into a bucket each is one request.
 const PACK_BYTES_TARGET: usize = 16 * 1024 * 1024;
+/// From here on a pack is closed where little padding is lost.
+const PACK_BYTES_LEAST: usize = PACK_BYTES_TARGET / 4 * 3;
 /// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
 const SEGMENTS_TARGET: usize = 4096;
 /// Chunks after which a pack is closed: bounds the directory of packs full of tiny chunks to about 4 MiB.
@@ -71,7 +73,7 @@ impl PackWriter {
         Self { keyring, kind, open: None }
     }
 
-    /// Adds a segment; returns the pack that is full now.
+    /// Adds a segment; returns the pack that is full now, with this segment or without it.
     pub(super) fn add(&mut self, segment: EncodedSegment) -> Result<Option<Pack>, Error> {
         let full = match &self.open {
             Some(open) => {
@@ -87,6 +89,9 @@ impl PackWriter {
             None => self.open.insert(Open::new(&self.keyring, self.kind, &segment)?),
         };
         open.add(segment);
+        if finished.is_none() && is_well_filled(open.len_of(0, 0), open.directory.segments.len()) {
+            return self.finish();
+        }
         Ok(finished)
     }
 
@@ -113,9 +118,14 @@ impl Open {
     /// Returns the length, before padding, of the pack with this segment behind those that it has. Up to the
     /// target that is padded to the target; one byte more would cost a thirty-second.
     fn len_with(&self, segment: &EncodedSegment) -> usize {
-        let directory = Directory::len_most(self.directory.segments.len() + 1, self.chunks + segment.chunks.len());
+        self.len_of(1, segment.chunks.len()) + segment.bytes.len() + TAG_LEN
+    }
+
+    /// Returns the length, before padding, with a directory of so many segments and chunks more, at most.
+    fn len_of(&self, segments: usize, chunks: usize) -> usize {
+        let directory = Directory::len_most(self.directory.segments.len() + segments, self.chunks + chunks);
         let sealed = usize::try_from(padded_len(directory as u64)).expect("directories are at most 16 MiB") + TAG_LEN;
-        self.body.len() + segment.bytes.len() + TAG_LEN + DIRECTORY_HEAD_LEN + sealed + DIRECTORY_TAIL_LEN
+        self.body.len() + DIRECTORY_HEAD_LEN + sealed + DIRECTORY_TAIL_LEN
     }
 
     fn add(&mut self, segment: EncodedSegment) {
@@ -161,5 +171,50 @@ impl Open {
             directory: self.directory,
         };
         Ok(Pack { record, body: Bytes::from(self.body) })
+    }
+}
+
+/// Returns whether a pack of `len` bytes with so many segments loses so little to padding that it is not worth waiting for a
+/// better end. Where what is lost is anything up to one step, the best of `n` more ends loses about 2 / (n + 3) of a step
+/// (optimal stopping: v(1) = 1 / 2, v(n + 1) = v(n) - v(n)^2 / 2).
+fn is_well_filled(len: usize, segments: usize) -> bool {
+    if !(PACK_BYTES_LEAST..=PACK_BYTES_TARGET).contains(&len) {
+        return false;
+    }
+    let padded = padded_len(len as u64);
+    let step = padded_len(padded + 1) - padded;
+    let ends_to_come = (PACK_BYTES_TARGET - len) * segments / len;
+    (padded - len as u64) * (ends_to_come as u64 + 3) <= 2 * step
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the share of padding in packs that are filled with many segments of about `segment` bytes.
+    fn padding_share(segment: usize, is_closed: impl Fn(usize, usize) -> bool) -> f64 {
+        let (mut state, mut padded, mut used) = (7_u64, 0, 0);
+        let (mut len, mut segments) = (0, 0);
+        for _ in 0..20_000 {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let next = segment * 3 / 4 + usize::try_from(state >> 33).unwrap() % (segment / 2);
+            if len + next > PACK_BYTES_TARGET || is_closed(len, segments) {
+                assert!(len > PACK_BYTES_LEAST, "packs are not small");
+                padded += padded_len(len as u64);
+                used += len as u64;
+                (len, segments) = (0, 0);
+            }
+            len += next;
+            segments += 1;
+        }
+        (padded - used) as f64 / used as f64
+    }
+
+    #[test]
+    fn packs_end_where_little_padding_is_lost() {
+        for segment in [200_000, 400_000, 700_000] {
+            let (with, without) = (padding_share(segment, is_well_filled), padding_share(segment, |_, _| false));
+            assert!(with < without * 0.6, "segments of {segment} bytes: {with} of {without}");
+        }
     }
 }

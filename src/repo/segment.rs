@@ -22,17 +22,17 @@ pub struct Compression {
 pub(super) enum Effort {
     /// A zstd level, 1 to 19.
     Level(i32),
-    /// Level 3 with tables that fit a core's own cache: a quarter faster, and 5 % larger at most
-    /// (`docs/PERFORMANCE.md`, "Compression level").
+    /// Faster than level 3 by half, and larger by some hundredths (`docs/PERFORMANCE.md`, "Compression level").
     Bulk,
 }
 
-/// Segments that a run can afford to compress harder: some hundredths of a second. A small night has no more.
-const FIRST_SEGMENTS: u64 = 2;
-/// Bytes up to which such a segment is small: 40 ms at the highest level.
+/// Bytes up to which the first segment of a run, which is then all that a small night has, is compressed as hard as can be:
+/// 40 ms.
 const SMALL_BYTES: usize = 128 * 1024;
+/// Bytes up to which it is compressed harder than others: 20 ms.
+const FIRST_BYTES: usize = 1024 * 1024;
 /// Segments of a run from which on time counts more than the last twentieth of the bytes: it is a first night.
-const BULK_SEGMENTS: u64 = 32;
+const BULK_SEGMENTS: u64 = 8;
 
 impl Compression {
     /// One zstd level for everything, 1 to 19.
@@ -45,17 +45,17 @@ impl Compression {
     /// Returns how hard the `number`th segment of a run, from 0, of `len` bytes is compressed.
     pub(super) const fn effort(&self, number: u64, len: usize) -> Effort {
         match number {
-            0..FIRST_SEGMENTS if len <= SMALL_BYTES => self.small,
-            0..FIRST_SEGMENTS => self.first,
-            FIRST_SEGMENTS..BULK_SEGMENTS => self.then,
+            0 if len <= SMALL_BYTES => self.small,
+            0 if len <= FIRST_BYTES => self.first,
+            0..BULK_SEGMENTS => self.then,
             _ => self.bulk,
         }
     }
 }
 
 impl Default for Compression {
-    /// By how much there is to compress: level 19 for a night of a few dozen KiB, 9 for one of a few MiB, then level 3,
-    /// zstd's own default and the peers', then with small tables.
+    /// By how much there is to compress: level 19 for a night of a few dozen KiB, 9 for one of a MiB, else level 3, zstd's own
+    /// default and the peers', for the first 16 MiB and then what costs least time.
     fn default() -> Self {
         Self { small: Effort::Level(19), first: Effort::Level(9), then: Effort::Level(3), bulk: Effort::Bulk }
     }
@@ -66,13 +66,12 @@ impl Effort {
     fn parameters(self) -> Vec<CParameter> {
         match self {
             Self::Level(level) => vec![CParameter::CompressionLevel(level)],
-            // Chosen by measurement: `docs/PERFORMANCE.md`.
+            // Chosen by measurement: `docs/PERFORMANCE.md`. A table of 256 KiB, and all of a segment in reach.
             Self::Bulk => vec![
-                CParameter::CompressionLevel(3),
-                CParameter::WindowLog(20),
-                CParameter::Strategy(Strategy::ZSTD_dfast),
-                CParameter::HashLog(15),
-                CParameter::ChainLog(16),
+                CParameter::CompressionLevel(1),
+                CParameter::Strategy(Strategy::ZSTD_fast),
+                CParameter::WindowLog(21),
+                CParameter::HashLog(16),
                 CParameter::MinMatch(7),
             ],
         }
@@ -232,7 +231,7 @@ mod tests {
         let words = ["customer ", "invoice ", "shipped ", "pending "];
         let text: Vec<u8> = noise(200_000).iter().flat_map(|byte| words[usize::from(byte % 4)].bytes()).collect();
         let default = Compression::default();
-        for number in [0, 1, 2, 31, 32, 500] {
+        for number in [0, 1, 7, 8, 500] {
             let effort = default.effort(number, text.len());
             let encoded = encoders.encode(&text, effort).unwrap();
             assert!(encoded.len() < text.len() / 4, "{effort:?}: {} bytes", encoded.len());
@@ -241,6 +240,7 @@ mod tests {
         assert_eq!(encoders.lock().len(), 1);
         assert_eq!(default.effort(0, 60_000), Effort::Level(19));
         assert_eq!(default.effort(0, 600_000), Effort::Level(9));
+        assert_eq!(default.effort(0, 2_000_000), Effort::Level(3));
         assert_eq!(default.effort(500, 60_000), Effort::Bulk);
         assert_eq!(Compression::of_level(7).effort(0, 60_000), Effort::Level(7));
     }

@@ -38,6 +38,42 @@ async fn streams_of_any_length_come_back_as_they_went_in() {
     }
 }
 
+/// Ends of records and blocks are places in `bytes`.
+async fn write_in_runs(repository: &Repository, kind: StreamKind, bytes: &[u8], run_len: usize) -> StreamWritten {
+    let mut writer = Writer::new(repository, WriterOptions::default()).unwrap();
+    let stream = writer.begin(kind).await.unwrap();
+    for (number, run) in bytes.chunks(run_len).enumerate() {
+        let front = number * run_len;
+        let ends = |step: usize| -> Vec<u32> {
+            let places = (1..=run.len()).filter(|place| (front + place).is_multiple_of(step));
+            places.map(|place| u32::try_from(place).unwrap()).collect()
+        };
+        let marks = match kind {
+            StreamKind::Dump => Marks { records: ends(700), blocks: ends(700 * 1_500) },
+            _ => Marks::default(),
+        };
+        writer.push(&stream, Bytes::copy_from_slice(run), marks).await.unwrap();
+    }
+    let written = writer.end(stream, 0).await.unwrap();
+    writer.finish().await.unwrap();
+    written
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_cut_alike_in_whatever_runs_it_comes() {
+    let made = repository::make().await;
+    let repository = made.open_writer().await;
+    for (kind, len) in [(StreamKind::Dump, 4_000_000), (StreamKind::Object, 4_000_000), (StreamKind::Object, 60_000)] {
+        let input = noise(len as u64 + 1, len);
+        let first = write_in_runs(&repository, kind, &input, 1 << 20).await;
+        for run_len in [999, 100_000, 300_000, 524_288, 600_000] {
+            let again = write_in_runs(&repository, kind, &input, run_len).await;
+            assert_eq!(again.content, first.content, "{kind:?} in runs of {run_len}");
+            assert_eq!(again.report.new, 0, "{kind:?} in runs of {run_len}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_known_is_not_stored_again_by_another_run() {
     let made = repository::make().await;
