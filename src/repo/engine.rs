@@ -28,9 +28,6 @@ use crate::format::pack::{ChunkRecord, PackKind};
 use crate::format::recipe::Extent;
 use compare::Compared;
 
-/// Plain bytes at which a segment is full: where the compression ratio stops improving (design, section 4, and
-/// `docs/PERFORMANCE.md`, "Compression level").
-const SEGMENT_BYTES_TARGET: usize = 2 * 1024 * 1024;
 /// Chunks at which a segment is full however small they are: bounds what one lookup in the index brings along.
 const SEGMENT_CHUNKS_TARGET: usize = 4096;
 const _: () = assert!(SEGMENT_CHUNKS_TARGET as u64 <= limits::SEGMENT_CHUNKS_MAX);
@@ -458,13 +455,13 @@ impl Known<'_> {
 
 impl Lane {
     fn add(&mut self, account: Account, record: ChunkRecord, bytes: &[u8], jobs: &PackJobs) -> Result<(), Error> {
-        let is_full =
-            self.segment.len() + bytes.len() > SEGMENT_BYTES_TARGET || self.chunks.len() >= SEGMENT_CHUNKS_TARGET;
+        let target = jobs.segment_bytes();
+        let is_full = self.segment.len() + bytes.len() > target || self.chunks.len() >= SEGMENT_CHUNKS_TARGET;
         if is_full {
             self.flush(jobs)?;
         }
         if self.segment.capacity() == 0 {
-            self.segment = jobs.buffer(SEGMENT_BYTES_TARGET.max(bytes.len()));
+            self.segment = jobs.buffer(target.max(bytes.len()));
         }
         self.segment.extend_from_slice(bytes);
         match self.shares.last_mut() {

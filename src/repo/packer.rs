@@ -17,7 +17,7 @@ use super::index::Index;
 use super::keyring::Keyring;
 use super::object::{self, ObjectBytes};
 use super::pack_writer::{EncodedSegment, Pack, PackWriter};
-use super::segment::{Compression, Encoders};
+use super::segment::{Compression, Encoders, segment_bytes};
 use crate::backend::Backend;
 use crate::format::envelope::{Codec, SealedKind};
 use crate::format::id::IndexId;
@@ -72,6 +72,11 @@ impl PackJobs {
         let (coming, received) = mpsc::sync_channel(SEGMENTS_PER_CORE * rayon::current_num_threads());
         let (encoders, buffers) = (Arc::default(), Arc::default());
         (Self { coming, compression, encoders, buffers, submitted: std::cell::Cell::new(0) }, received)
+    }
+
+    /// Returns the plain bytes at which the next segment is full.
+    pub(super) fn segment_bytes(&self) -> usize {
+        segment_bytes(self.submitted.get())
     }
 
     /// Returns an empty buffer for a segment of `len` bytes.

@@ -29,10 +29,20 @@ pub(super) enum Effort {
 /// Bytes up to which the first segment of a run, which is then all that a small night has, is compressed as hard as can be:
 /// 40 ms.
 const SMALL_BYTES: usize = 128 * 1024;
-/// Bytes up to which it is compressed harder than others: 20 ms.
-const FIRST_BYTES: usize = 1024 * 1024;
+/// Bytes up to which it is compressed harder than others: 15 ms. Less than of one that is full, behind which others come.
+const FIRST_BYTES: usize = 768 * 1024;
 /// Segments of a run from which on time counts more than the last twentieth of the bytes: it is a first night.
-const BULK_SEGMENTS: u64 = 8;
+const BULK_SEGMENTS: u64 = 16;
+/// Plain bytes at which a segment is full: where the compression ratio stops improving (design, section 4), and, of a first
+/// night, what the faster search for matches wants (`docs/PERFORMANCE.md`, "Compression level"). Small segments are less to
+/// decode for the little that later nights still use of them.
+const SEGMENT_BYTES: usize = 1024 * 1024;
+const BULK_SEGMENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// Returns the plain bytes at which the `number`th segment of a run, from 0, is full.
+pub(super) const fn segment_bytes(number: u64) -> usize {
+    if number < BULK_SEGMENTS { SEGMENT_BYTES } else { BULK_SEGMENT_BYTES }
+}
 
 impl Compression {
     /// One zstd level for everything, 1 to 19.
@@ -231,7 +241,7 @@ mod tests {
         let words = ["customer ", "invoice ", "shipped ", "pending "];
         let text: Vec<u8> = noise(200_000).iter().flat_map(|byte| words[usize::from(byte % 4)].bytes()).collect();
         let default = Compression::default();
-        for number in [0, 1, 7, 8, 500] {
+        for number in [0, 1, 15, 16, 500] {
             let effort = default.effort(number, text.len());
             let encoded = encoders.encode(&text, effort).unwrap();
             assert!(encoded.len() < text.len() / 4, "{effort:?}: {} bytes", encoded.len());

@@ -26,9 +26,8 @@ const DECODED_PERCENT: [(u64, u64); 3] = [(150, 12), (165, 25), (180, 50)];
 /// Percent of the stream up to which giving up is spread over nights, each storing so much of the stream anew.
 const DECODED_PERCENT_SPREAD: u64 = 195;
 const AGAIN_SHIFT: u32 = 8;
-/// Bytes that are decoded for others whose content lies beside either end of the stream, and nothing of its age: half a segment
-/// at each end.
-const ENDS_BYTES: u64 = 2 * 1024 * 1024;
+/// Bytes that are decoded for others whose content lies beside either end of the stream, and nothing of its age.
+const ENDS_BYTES: u64 = 1024 * 1024;
 
 /// Where the repository has a chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

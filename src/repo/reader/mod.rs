@@ -41,8 +41,8 @@ pub(super) use fetch::open_data_key;
 /// Packs that are tried for one chunk: a damaged one is set aside, and a later run may have stored the same
 /// chunk again.
 const COPIES_TRIED: usize = 4;
-/// Batches of pieces between reading and hashing, and between hashing and the consumer. Each is about a MiB, or a segment.
-const BATCHES_QUEUED: usize = 2;
+/// Batches of pieces that wait between reading and hashing, and between hashing and the consumer. Each is about a MiB, or a segment.
+const BATCHES_QUEUED: usize = 1;
 
 /// Bytes on their way out. Ends early only with an `Err`.
 pub type ContentStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;

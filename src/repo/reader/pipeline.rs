@@ -17,8 +17,9 @@ use crate::repo::index::{Place, Segment};
 /// Bytes of a stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
 /// that neighbours come in one request.
 const AHEAD_BYTES: u64 = 12 * 1024 * 1024;
-/// Streams read together for which that counts: what more of them want ahead is mostly the same.
-const AHEAD_STREAMS: u64 = 2;
+/// The same for streams that are read side by side, all together: what they want ahead is mostly the same, and then half as
+/// much of each is at hand.
+const AHEAD_BYTES_TOGETHER: u64 = 18 * 1024 * 1024;
 /// Bytes of decoded content that are held for pieces whose turn has not come.
 const HELD_BYTES_MAX: u64 = 40 * 1024 * 1024;
 /// Bytes of the stream that are planned.
@@ -98,7 +99,7 @@ impl Pipeline {
             batch: Batch::new(),
             batch_bytes: 0,
         };
-        let ahead_bytes_most = AHEAD_BYTES * (streams.len() as u64).clamp(1, AHEAD_STREAMS);
+        let ahead_bytes_most = if streams.len() > 1 { AHEAD_BYTES_TOGETHER } else { AHEAD_BYTES };
         Self {
             reader: Arc::clone(reader),
             streams: streams.into_iter().map(stream).collect(),
