@@ -9,8 +9,11 @@
 //!  tools      chunker  crypto  backend          cut points; keys and sealing; objects in and out
 //!  words      format         ids, limits, bytes <-> types. Pure: no I/O, clock, randomness
 //! ```
+//!
+//! Beside them `buffers`, memory that is used again, which `backend`, `component` and `repo` share.
 
 pub mod backend;
+pub mod buffers;
 pub mod chunker;
 pub mod cli;
 pub mod component;

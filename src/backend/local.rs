@@ -26,6 +26,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::{Backend, Error, ErrorKind, LEFTOVERS, Listed, ObjectInfo, Operation, Put};
+use crate::buffers::Buffers;
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 const DIRECTORY_MODE: u32 = 0o700;
@@ -42,6 +43,8 @@ const TEMP_NAME_START: &str = "put-";
 const WRITE_BUFFER_BYTES: usize = 64 * 1024;
 /// Objects from this length on do not stay in the system's page cache: packs, which nobody reads soon.
 const UNCACHED_BYTES_LEAST: usize = 1024 * 1024;
+/// Bytes of buffers for what was read that wait to be used again.
+const IDLE_BYTES_MAX: usize = 12 * 1024 * 1024;
 /// What a file system keeps at its root and no listing should stumble over.
 const FOREIGN_AT_ROOT: &str = "lost+found";
 
@@ -60,6 +63,7 @@ struct Store {
     /// Directories whose own entry, and all above up to the root, this process has synced.
     /// At most one per directory of the layout.
     synced: Mutex<BTreeSet<PathBuf>>,
+    buffers: Arc<Buffers>,
 }
 
 /// An error of the operating system and the path that it is about.
@@ -222,7 +226,8 @@ impl Store {
         // Absolute from the start: a later change of the working directory moves nothing.
         let root = std::path::absolute(path).map_err(at(path))?;
         let nonce = RandomState::new().build_hasher().finish();
-        Ok(Self { root, nonce, puts: AtomicU64::new(0), synced: Mutex::new(BTreeSet::new()) })
+        let buffers = Buffers::new(IDLE_BYTES_MAX);
+        Ok(Self { root, nonce, puts: AtomicU64::new(0), synced: Mutex::default(), buffers })
     }
 
     fn location(&self) -> String {
@@ -386,14 +391,13 @@ impl Store {
     fn read(&self, file: File, key: ObjectKey, offset: u64, len: u64, operation: Operation) -> Result<Bytes, Error> {
         let failed = |error| at(&self.path(key))(error).of(operation, Some(key));
         let size = usize::try_from(len).map_err(|_| failed(io::ErrorKind::FileTooLarge.into()))?;
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(size).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
+        let mut bytes = self.buffers.try_take(size).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
         file.take(len).read_to_end(&mut bytes).map_err(failed)?;
         if bytes.len() < size {
             let have = count(bytes.len());
             return Err(Error::Short { key, location: self.location(), offset, need: len, have });
         }
-        Ok(bytes.into())
+        Ok(self.buffers.lend(bytes))
     }
 
     /// Hands everything below the prefix to `take`, until that returns false.

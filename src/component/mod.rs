@@ -11,6 +11,7 @@ pub mod files;
 pub mod marks;
 pub mod mongodb;
 pub mod redis;
+mod runs;
 pub mod s3;
 pub mod secret;
 pub mod stack;

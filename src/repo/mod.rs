@@ -3,7 +3,6 @@
 //! Write order: packs, then the index part that lists them, then the snapshot, which is the commit point.
 //! Read order the reverse. A crash between any two steps leaves unreferenced objects only.
 
-mod buffers;
 mod closed;
 mod engine;
 mod error;

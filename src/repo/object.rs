@@ -1,6 +1,8 @@
 //! Sealed objects as they lie in the store: payload, compression, padding, seal (`docs/FORMAT.md`,
 //! section 6).
 
+use bytes::Bytes;
+
 use super::Error;
 use super::keyring::Keyring;
 use super::segment;
@@ -34,7 +36,7 @@ const LEVEL: i32 = 9;
 pub(super) fn seal(keyring: &Keyring, object: ObjectBytes, body: &[u8]) -> Result<Vec<u8>, Error> {
     let keys = keyring.namespace(object.namespace)?;
     let (codec, encoded) = match object.kind {
-        SealedKind::Index => (Codec::Stored, body.to_vec()),
+        SealedKind::Index => (Codec::Stored, Bytes::copy_from_slice(body)),
         _ => segment::encode(body.to_vec(), LEVEL),
     };
     let bare = HEADER_LEN + PAYLOAD_HEADER_LEN + encoded.len() + TAG_LEN + CHECKSUM_LEN;

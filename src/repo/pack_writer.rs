@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::Error;
 use super::keyring::Keyring;
+use crate::buffers::Buffers;
 use crate::crypto::hash;
 use crate::crypto::pack::PackSealer;
 use crate::format::envelope::{Codec, TAG_LEN};
@@ -19,7 +20,7 @@ use crate::format::padme::padded_len;
 
 /// A pack is closed before it would grow beyond this, directory and all. The one that is being filled and those that
 /// are being put are in memory, however slow the store is; into a bucket each is one request.
-const PACK_BYTES_TARGET: usize = 16 * 1024 * 1024;
+pub(super) const PACK_BYTES_TARGET: usize = 16 * 1024 * 1024;
 /// From here on a pack is closed where little padding is lost.
 const PACK_BYTES_LEAST: usize = PACK_BYTES_TARGET / 4 * 3;
 /// Segments after which a pack is closed: bounds the directory of packs full of tiny segments.
@@ -35,7 +36,7 @@ pub(super) struct EncodedSegment {
     /// How `bytes` are encoded.
     pub(super) codec: Codec,
     /// The encoded bytes.
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
     /// What is in it.
     pub(super) chunks: Vec<ChunkRecord>,
 }
@@ -64,13 +65,14 @@ struct Open {
 pub(super) struct PackWriter {
     keyring: Arc<Keyring>,
     kind: PackKind,
+    bodies: Arc<Buffers>,
     open: Option<Open>,
 }
 
 impl PackWriter {
-    /// Starts without a pack.
-    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind) -> Self {
-        Self { keyring, kind, open: None }
+    /// Starts without a pack. What packs are filled in comes from `bodies` and goes back there when they were put.
+    pub(super) fn new(keyring: Arc<Keyring>, kind: PackKind, bodies: Arc<Buffers>) -> Self {
+        Self { keyring, kind, bodies, open: None }
     }
 
     /// Adds a segment; returns the pack that is full now, with this segment or without it.
@@ -86,7 +88,9 @@ impl PackWriter {
         let finished = if full { self.finish()? } else { None };
         let open = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(Open::new(&self.keyring, self.kind, &segment)?),
+            None => {
+                self.open.insert(Open::new(&self.keyring, self.kind, self.bodies.take(PACK_BYTES_TARGET), &segment)?)
+            }
         };
         open.add(segment);
         if finished.is_none() && is_well_filled(open.len_of(0, 0), open.directory.segments.len()) {
@@ -97,20 +101,20 @@ impl PackWriter {
 
     /// Closes the pack that is being filled and returns it, `None` where there is none.
     pub(super) fn finish(&mut self) -> Result<Option<Pack>, Error> {
-        self.open.take().map(|open| open.finish(&self.keyring, self.kind)).transpose()
+        self.open.take().map(|open| open.finish(&self.keyring, self.kind, &self.bodies)).transpose()
     }
 }
 
 impl Open {
-    fn new(keyring: &Keyring, kind: PackKind, first: &EncodedSegment) -> Result<Self, Error> {
+    /// Begins a pack in `body`: address space, of which only what is written is memory. No pack outgrows it, so none is
+    /// moved.
+    fn new(keyring: &Keyring, kind: PackKind, mut body: Vec<u8>, first: &EncodedSegment) -> Result<Self, Error> {
         let keys = keyring.data()?;
         let content = first.chunks.first().map_or([0; 32], |chunk| *chunk.id.as_bytes());
         let (sealer, entry) = PackSealer::new(keys, &keyring.repository, kind, &content, keyring.entropy.as_ref())?;
         let header = PackHeader { kind, namespace: keys.namespace(), keys: vec![entry] }.encode();
         let mut hasher = hash::StreamHasher::default();
         hasher.update(&header);
-        // Address space, of which only what is written is memory. No pack outgrows it, so none is moved.
-        let mut body = Vec::with_capacity(PACK_BYTES_TARGET);
         body.extend_from_slice(&header);
         Ok(Self { sealer, body, header, directory: Directory::default(), chunks: 0, hasher })
     }
@@ -151,7 +155,7 @@ impl Open {
         self.body.extend_from_slice(bytes);
     }
 
-    fn finish(mut self, keyring: &Keyring, kind: PackKind) -> Result<Pack, Error> {
+    fn finish(mut self, keyring: &Keyring, kind: PackKind, bodies: &Arc<Buffers>) -> Result<Pack, Error> {
         let plain = self.directory.encode_padded();
         let entropy = keyring.entropy.as_ref();
         let sealed = self.sealer.seal_directory(&self.header, &plain, entropy)?;
@@ -170,7 +174,7 @@ impl Open {
             header_len: u32::try_from(self.header.len()).expect("headers are at most 20 KiB"),
             directory: self.directory,
         };
-        Ok(Pack { record, body: Bytes::from(self.body) })
+        Ok(Pack { record, body: bodies.lend(self.body) })
     }
 }
 

@@ -11,15 +11,15 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::Error;
-use super::buffers::Buffers;
 use super::engine::{Account, Pending};
 use super::index::Index;
 use super::keyring::Keyring;
 use super::object::{self, ObjectBytes};
-use super::pack_writer::{EncodedSegment, Pack, PackWriter};
+use super::pack_writer::{EncodedSegment, PACK_BYTES_TARGET, Pack, PackWriter};
 use super::segment::{Compression, Encoders, segment_bytes};
 use crate::backend::Backend;
-use crate::format::envelope::{Codec, SealedKind};
+use crate::buffers::Buffers;
+use crate::format::envelope::SealedKind;
 use crate::format::id::IndexId;
 use crate::format::index::{IndexPart, PackRecord};
 use crate::format::object::ObjectKey;
@@ -62,7 +62,6 @@ pub(super) struct PackJobs {
     coming: mpsc::SyncSender<Coming>,
     compression: Compression,
     encoders: Arc<Encoders>,
-    buffers: Arc<Buffers>,
     submitted: std::cell::Cell<u64>,
 }
 
@@ -70,8 +69,7 @@ impl PackJobs {
     /// Makes the queue and its other end.
     pub(super) fn new(compression: Compression) -> (Self, mpsc::Receiver<Coming>) {
         let (coming, received) = mpsc::sync_channel(SEGMENTS_PER_CORE * rayon::current_num_threads());
-        let (encoders, buffers) = (Arc::default(), Arc::default());
-        (Self { coming, compression, encoders, buffers, submitted: std::cell::Cell::new(0) }, received)
+        (Self { coming, compression, encoders: Arc::default(), submitted: std::cell::Cell::new(0) }, received)
     }
 
     /// Returns the plain bytes at which the next segment is full.
@@ -81,7 +79,7 @@ impl PackJobs {
 
     /// Returns an empty buffer for a segment of `len` bytes.
     pub(super) fn buffer(&self, len: usize) -> Vec<u8> {
-        self.buffers.take(len)
+        self.encoders.buffer(len)
     }
 
     /// Hands a segment over; waits while too many are in flight. The order of calls is the order in packs.
@@ -93,15 +91,9 @@ impl PackJobs {
         let number = self.submitted.get();
         self.submitted.set(number + 1);
         let effort = self.compression.effort(number, plain.len());
-        let (encoders, buffers) = (Arc::clone(&self.encoders), Arc::clone(&self.buffers));
+        let encoders = Arc::clone(&self.encoders);
         rayon::spawn(move || {
-            let (codec, bytes) = match encoders.encode(&plain, effort) {
-                Some(encoded) => {
-                    buffers.give(plain);
-                    (Codec::Zstd, encoded)
-                }
-                None => (Codec::Stored, plain),
-            };
+            let (codec, bytes) = encoders.encode(plain, effort);
             // The packer only stops listening when it has failed, and says so itself.
             let _ = done.send(EncodedSegment { codec, bytes, chunks });
         });
@@ -131,8 +123,9 @@ impl Packer {
         pending: Pending,
         runtime: Handle,
     ) -> Self {
-        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content);
-        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta);
+        let bodies = Buffers::new(UPLOADS_MOST * PACK_BYTES_TARGET);
+        let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content, Arc::clone(&bodies));
+        let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta, bodies);
         Self {
             backend,
             keyring,

@@ -1,10 +1,12 @@
 //! Segments: chunks compressed together (`docs/FORMAT.md`, section 7).
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use bytes::Bytes;
 use zstd::zstd_safe::{CCtx, CParameter, Strategy, compress_bound};
 
+use crate::buffers::Buffers;
 use crate::format::envelope::Codec;
 use crate::format::limits;
 
@@ -94,48 +96,76 @@ const PROBE_BYTES: usize = 16 * 1024;
 const PROBED_BYTES_LEAST: usize = 256 * 1024;
 /// Gain below which a body is stored: 1/32.
 const GAIN_SHIFT: usize = 5;
-/// Encoders that wait to be used again, at most: about 2 MiB each.
+/// Encoders that wait to be used again, at most: about 1 MiB each.
 const IDLE_MOST: usize = 16;
 
 fn is_worth_it(encoded: usize, plain: usize) -> bool {
     encoded < plain - (plain >> GAIN_SHIFT)
 }
 
-/// Compressors and what they have written last.
+/// A compressor.
 struct Encoder {
     context: CCtx<'static>,
     /// What the context is set to.
     effort: Effort,
     /// Tells what is incompressible.
     probe: CCtx<'static>,
-    encoded: Vec<u8>,
 }
+
+/// Bytes of buffers that wait to be filled with chunks, and with what is encoded of them: as many as are in flight.
+const IDLE_PLAIN_BYTES_MAX: usize = 16 * 1024 * 1024;
+const IDLE_ENCODED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Encodes bodies on any number of threads. Compressors are used again: their tables are dearer to get from the system
 /// than to fill.
-#[derive(Default)]
 pub(super) struct Encoders {
     idle: Mutex<Vec<Encoder>>,
     /// Whether the body that was encoded last did not shrink: the next one is tried in part first.
     is_doubtful: AtomicBool,
+    plain: Arc<Buffers>,
+    /// Mostly address space: of as much as a body could become at worst, a third is ever written to.
+    encoded: Arc<Buffers>,
+}
+
+impl Default for Encoders {
+    fn default() -> Self {
+        Self {
+            idle: Mutex::default(),
+            is_doubtful: AtomicBool::default(),
+            plain: Buffers::new(IDLE_PLAIN_BYTES_MAX),
+            encoded: Buffers::new(IDLE_ENCODED_BYTES_MAX),
+        }
+    }
 }
 
 impl Encoders {
-    /// Encodes a body; `None` for what does not shrink: it is stored. Behind a body that did not shrink,
-    /// incompressible input is told by compressing a part of it from the middle fast, so that a stream of it costs
-    /// a hundredth.
+    /// Returns an empty buffer for a body of `len` bytes.
+    pub(super) fn buffer(&self, len: usize) -> Vec<u8> {
+        self.plain.take(len)
+    }
+
+    /// Encodes a body; what does not shrink is stored as it is. Behind a body that did not shrink, incompressible input is
+    /// told by compressing a part of it from the middle fast, so that a stream of it costs a hundredth.
     #[must_use]
-    pub(super) fn encode(&self, plain: &[u8], effort: Effort) -> Option<Vec<u8>> {
+    pub(super) fn encode(&self, plain: Vec<u8>, effort: Effort) -> (Codec, Bytes) {
         let idle = self.lock().pop();
         // What an encoder for something else holds, tables of level 9 for one, is given back.
         let mut encoder = idle.filter(|idle| idle.effort == effort).unwrap_or_else(|| Encoder::new(effort));
-        let encoded = encoder.encode(plain, self.is_doubtful.load(Ordering::Relaxed)).map(<[u8]>::to_vec);
-        self.is_doubtful.store(encoded.is_none(), Ordering::Relaxed);
+        let mut encoded = self.encoded.take(compress_bound(plain.len()));
+        let shrinks = encoder.encode(&plain, self.is_doubtful.load(Ordering::Relaxed), &mut encoded).is_some();
+        self.is_doubtful.store(!shrinks, Ordering::Relaxed);
         let mut idle = self.lock();
         if idle.len() < IDLE_MOST {
             idle.push(encoder);
         }
-        encoded
+        drop(idle);
+        if shrinks {
+            self.plain.give(plain);
+            (Codec::Zstd, self.encoded.lend(encoded))
+        } else {
+            self.encoded.give(encoded);
+            (Codec::Stored, self.plain.lend(plain))
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Encoder>> {
@@ -152,46 +182,34 @@ impl Encoder {
             }
             context
         };
-        Self {
-            context: with(&effort.parameters()),
-            effort,
-            probe: with(&[CParameter::CompressionLevel(1)]),
-            encoded: Vec::new(),
-        }
+        Self { context: with(&effort.parameters()), effort, probe: with(&[CParameter::CompressionLevel(1)]) }
     }
 
-    /// Returns the encoded body, `None` where it does not shrink or zstd fails.
-    fn encode(&mut self, plain: &[u8], is_doubtful: bool) -> Option<&[u8]> {
+    /// Encodes a body into `encoded`, which has room for it. `None` where it does not shrink or zstd fails.
+    fn encode(&mut self, plain: &[u8], is_doubtful: bool, encoded: &mut Vec<u8>) -> Option<()> {
         if is_doubtful && plain.len() >= PROBED_BYTES_LEAST {
             // Halves of a segment may differ: a body is only stored where its start does not shrink either.
             let from_middle = plain.get(plain.len() / 2..).unwrap_or_default();
-            if !self.probe(from_middle)? && !self.probe(plain)? {
+            if !self.probe(from_middle, encoded)? && !self.probe(plain, encoded)? {
                 return None;
             }
         }
-        self.encoded.clear();
-        self.encoded.reserve(compress_bound(plain.len()));
-        let len = self.context.compress2(&mut self.encoded, plain).ok()?;
-        is_worth_it(len, plain.len()).then_some(self.encoded.as_slice())
+        let len = self.context.compress2(encoded, plain).ok()?;
+        is_worth_it(len, plain.len()).then_some(())
     }
 
     /// Returns whether the first bytes of `plain` shrink.
-    fn probe(&mut self, plain: &[u8]) -> Option<bool> {
+    fn probe(&mut self, plain: &[u8], encoded: &mut Vec<u8>) -> Option<bool> {
         let tried = plain.get(..PROBE_BYTES).unwrap_or(plain);
-        self.encoded.clear();
-        self.encoded.reserve(compress_bound(tried.len()));
-        let len = self.probe.compress2(&mut self.encoded, tried).ok()?;
+        let len = self.probe.compress2(encoded, tried).ok()?;
         Some(is_worth_it(len, tried.len()))
     }
 }
 
 /// Encodes one body, with a compressor of its own.
 #[must_use]
-pub(super) fn encode(plain: Vec<u8>, level: i32) -> (Codec, Vec<u8>) {
-    match Encoders::default().encode(&plain, Effort::Level(level)) {
-        Some(encoded) => (Codec::Zstd, encoded),
-        None => (Codec::Stored, plain),
-    }
+pub(super) fn encode(plain: Vec<u8>, level: i32) -> (Codec, Bytes) {
+    Encoders::default().encode(plain, Effort::Level(level))
 }
 
 /// Decodes an opened body to exactly `plain_len` bytes, `None` where it is not exactly that: a wrong length,
@@ -231,7 +249,7 @@ mod tests {
         {
             let (found, encoded) = encode(plain.clone(), 3);
             assert_eq!(found, codec);
-            assert_eq!(decode(found, encoded, plain.len() as u64), Some(plain));
+            assert_eq!(decode(found, encoded.to_vec(), plain.len() as u64), Some(plain));
         }
     }
 
@@ -243,9 +261,9 @@ mod tests {
         let default = Compression::default();
         for number in [0, 1, 15, 16, 500] {
             let effort = default.effort(number, text.len());
-            let encoded = encoders.encode(&text, effort).unwrap();
+            let (codec, encoded) = encoders.encode(text.clone(), effort);
             assert!(encoded.len() < text.len() / 4, "{effort:?}: {} bytes", encoded.len());
-            assert_eq!(decode(Codec::Zstd, encoded, text.len() as u64).as_ref(), Some(&text));
+            assert_eq!(decode(codec, encoded.to_vec(), text.len() as u64).as_ref(), Some(&text));
         }
         assert_eq!(encoders.lock().len(), 1);
         assert_eq!(default.effort(0, 60_000), Effort::Level(19));
@@ -267,7 +285,7 @@ mod tests {
             (noise(1 << 20), false),
             (half, true),
         ] {
-            assert_eq!(encoders.encode(&plain, Effort::Level(3)).is_some(), shrinks);
+            assert_eq!(encoders.encode(plain, Effort::Level(3)).0 == Codec::Zstd, shrinks);
         }
     }
 

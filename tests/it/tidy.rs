@@ -13,11 +13,12 @@ use code::{NamedPath, Token, paths, split_tests, tokens};
 /// What each room may name below `crate::`. `cli` may name everything.
 const ARROWS: &[(&str, &[&str])] = &[
     ("format", &[]),
+    ("buffers", &[]),
     ("chunker", &[]),
     ("crypto", &["format"]),
-    ("backend", &["format"]),
-    ("component", &["format"]),
-    ("repo", &["format", "chunker", "crypto", "backend"]),
+    ("backend", &["format", "buffers"]),
+    ("component", &["format", "buffers"]),
+    ("repo", &["format", "buffers", "chunker", "crypto", "backend"]),
     // Passphrases and the place of a repository pass through; what is done with them is `repo`'s.
     ("ops", &["format", "repo", "component", "crypto::secret", "crypto::Passphrase", "backend::Backend"]),
 ];

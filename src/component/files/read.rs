@@ -8,21 +8,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
 use futures::stream;
 use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, openat};
 use rustix::io::Errno;
 
 use super::Error;
 use super::attributes::Stamp;
+use crate::component::runs::RunReader;
 use crate::component::{ByteStream, Run};
 
 /// Files up to this length are read whole, and again when they change meanwhile.
 pub(super) const SMALL_MAX: u64 = 1 << 20;
 /// How often a small file is read until it stands still.
 const ATTEMPTS_MAX: u32 = 3;
-/// Bytes read at a time.
-const RUN_LEN: u64 = 1 << 20;
 
 /// A file, opened.
 pub(super) struct Opened {
@@ -71,7 +69,7 @@ pub(super) fn read_whole(opened: &mut Opened, limit: u64, path: &Path) -> Result
 /// shrank, or changed in place, ends in an error; one that only grew sets `grew`.
 pub(super) fn read_stream(opened: Opened, path: PathBuf, grew: Arc<AtomicBool>) -> ByteStream {
     let left = Stamp::of(&opened.stat).len;
-    let state = Reading { opened, path, left, grew };
+    let state = Reading { opened, runs: RunReader::default(), path, left, grew };
     Box::pin(stream::try_unfold(state, |state| async move {
         let path = state.path.clone();
         tokio::task::spawn_blocking(move || state.next())
@@ -83,6 +81,7 @@ pub(super) fn read_stream(opened: Opened, path: PathBuf, grew: Arc<AtomicBool>) 
 
 struct Reading {
     opened: Opened,
+    runs: RunReader,
     path: PathBuf,
     left: u64,
     grew: Arc<AtomicBool>,
@@ -93,18 +92,13 @@ impl Reading {
         if self.left == 0 {
             return self.settle().map(|()| None);
         }
-        let want = self.left.min(RUN_LEN);
-        let mut bytes = Vec::with_capacity(usize::try_from(want).expect("at most RUN_LEN"));
-        (&mut self.opened.file).take(want).read_to_end(&mut bytes).map_err(|source| Error::Io {
-            action: "reading",
-            path: self.path.clone(),
-            source,
-        })?;
+        let failed = |source| Error::Io { action: "reading", path: self.path.clone(), source };
+        let bytes = self.runs.read(&mut (&mut self.opened.file).take(self.left)).map_err(failed)?;
         if bytes.is_empty() {
             return Err(self.changed());
         }
         self.left -= u64::try_from(bytes.len()).expect("usize fits u64");
-        Ok(Some((Run::from(Bytes::from(bytes)), self)))
+        Ok(Some((Run::from(bytes), self)))
     }
 
     fn settle(&self) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures::stream;
 use tokio::sync::oneshot;
 
@@ -118,7 +118,7 @@ impl Source for MongoSource {
 
     async fn capture(&mut self, out: &mut dyn Capture) -> Result<Captured, ComponentError> {
         let output = self.tools.dump(self.arguments(), self.options.idle).await?;
-        let (body, verdict) = follow(output, self.options.empty);
+        let (body, verdict) = follow(Gathered::new(output), self.options.empty);
         let mut captured = store(out, body, verdict).await?;
         if let Scope::Database(name) = &self.options.scope {
             captured.facts.insert(fact::DATABASE.to_owned(), name.clone());
@@ -128,21 +128,38 @@ impl Source for MongoSource {
 }
 
 /// Bytes from somewhere, that end only when they are known to be all.
-pub(super) trait Bytewise: Send + 'static {
-    /// Appends at most 1 MiB to `buffer`; false at the end.
-    fn fill(&mut self, buffer: &mut BytesMut) -> impl Future<Output = Result<bool, Error>> + Send;
+pub(super) trait Runs: Send + 'static {
+    /// Returns the next of at most [`PUSH_LEN_MAX`] bytes, `None` at the end.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Bytes>, Error>> + Send;
+}
+
+/// What mongodump writes, gathered into runs.
+struct Gathered {
+    output: Output,
+    buffer: BytesMut,
+    at_end: bool,
+}
+
+impl Gathered {
+    fn new(output: Output) -> Self {
+        Self { output, buffer: BytesMut::new(), at_end: false }
+    }
+}
+
+impl Runs for Gathered {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        while !self.at_end && self.buffer.len() < RUN_LEN {
+            self.at_end = !self.output.fill(&mut self.buffer).await?;
+        }
+        let len = self.buffer.len().min(PUSH_LEN_MAX);
+        Ok((len > 0).then(|| self.buffer.split_to(len).freeze()))
+    }
 }
 
 /// Makes room for a run where there is none.
 pub(super) fn make_room(buffer: &mut BytesMut) {
     if buffer.len() == buffer.capacity() {
         buffer.reserve(PUSH_LEN_MAX);
-    }
-}
-
-impl Bytewise for Output {
-    async fn fill(&mut self, buffer: &mut BytesMut) -> Result<bool, Error> {
-        Output::fill(self, buffer).await
     }
 }
 
@@ -159,34 +176,27 @@ pub(super) async fn store(
     }
 }
 
-struct Following<O> {
-    source: O,
+struct Following<R> {
+    runs: R,
     framer: Framer,
-    buffer: BytesMut,
-    at_end: bool,
     verdict: oneshot::Sender<Archive>,
 }
 
 /// Returns the bytes as runs, and what they were as soon as they have ended well.
-pub(super) fn follow<O: Bytewise>(source: O, empty: EmptyArchive) -> (ByteStream, oneshot::Receiver<Archive>) {
+pub(super) fn follow<R: Runs>(runs: R, empty: EmptyArchive) -> (ByteStream, oneshot::Receiver<Archive>) {
     let (verdict, receiver) = oneshot::channel();
-    let following = Following { source, framer: Framer::new(empty), buffer: BytesMut::new(), at_end: false, verdict };
+    let following = Following { runs, framer: Framer::new(empty), verdict };
     (Box::pin(stream::try_unfold(following, Following::next)), receiver)
 }
 
-impl<O: Bytewise> Following<O> {
+impl<R: Runs> Following<R> {
     async fn next(mut self) -> Result<Option<(Run, Self)>, ComponentError> {
-        while !self.at_end && self.buffer.len() < RUN_LEN {
-            self.at_end = !self.source.fill(&mut self.buffer).await?;
-        }
-        if self.buffer.is_empty() {
+        let Some(bytes) = self.runs.next().await? else {
             let archive = self.framer.finish().map_err(Error::Archive)?;
             // Nobody waits for the verdict of a stream that nobody reads.
             let _ = self.verdict.send(archive);
             return Ok(None);
-        }
-        let len = self.buffer.len().min(PUSH_LEN_MAX);
-        let bytes = self.buffer.split_to(len).freeze();
+        };
         let mut ends = Vec::new();
         self.framer.push(&bytes, &mut ends).map_err(Error::Archive)?;
         Ok(Some((Run { bytes, ends }, self)))

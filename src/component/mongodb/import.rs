@@ -3,11 +3,12 @@
 use std::io::Read;
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use super::archive::{EmptyArchive, PUSH_LEN_MAX};
-use super::dump::{Bytewise, follow, store};
+use super::archive::EmptyArchive;
+use super::dump::{Runs, follow, store};
 use super::{COMPONENT, Error};
+use crate::component::runs::RunReader;
 use crate::component::{Capture, Captured, Error as ComponentError, Source};
 
 /// A file or standard input that holds a mongodump archive. It can be captured once.
@@ -49,36 +50,29 @@ impl<R: Read + Send + 'static> Source for ArchiveFile<R> {
 
     async fn capture(&mut self, out: &mut dyn Capture) -> Result<Captured, ComponentError> {
         let reader = self.reader.take().ok_or_else(|| self.taken())?;
-        let (body, verdict) = follow(Reading { origin: self.origin.clone(), reader: Some(reader) }, self.empty);
+        let reading = Reading { origin: self.origin.clone(), runs: RunReader::default(), reader: Some(reader) };
+        let (body, verdict) = follow(reading, self.empty);
         store(out, body, verdict).await
     }
 }
 
 struct Reading<R> {
     origin: String,
+    runs: RunReader,
     /// On another thread while it is read, and gone when that ended badly.
     reader: Option<R>,
 }
 
-impl<R: Read + Send + 'static> Bytewise for Reading<R> {
-    async fn fill(&mut self, buffer: &mut BytesMut) -> Result<bool, Error> {
+impl<R: Read + Send + 'static> Runs for Reading<R> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         let failed = |source| Error::Import { origin: self.origin.clone(), source };
         let Some(mut reader) = self.reader.take() else {
             return Err(failed(std::io::Error::other("reading it has failed before")));
         };
-        let read = tokio::task::spawn_blocking(move || {
-            let mut run = Vec::with_capacity(PUSH_LEN_MAX);
-            let read = reader.by_ref().take(PUSH_LEN_MAX as u64).read_to_end(&mut run);
-            read.map(|_| (reader, run))
-        });
+        let runs = self.runs.clone();
+        let read = tokio::task::spawn_blocking(move || runs.read(&mut reader).map(|run| (reader, run)));
         let (reader, run) = read.await.map_err(std::io::Error::other).and_then(|read| read).map_err(failed)?;
         self.reader = Some(reader);
-        let is_more = !run.is_empty();
-        if buffer.is_empty() {
-            *buffer = BytesMut::from(Bytes::from(run));
-        } else {
-            buffer.extend_from_slice(&run);
-        }
-        Ok(is_more)
+        Ok((!run.is_empty()).then_some(run))
     }
 }

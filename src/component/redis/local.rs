@@ -16,11 +16,8 @@ use tokio::time::timeout;
 use super::rdb::{Checker, Verdict};
 use super::{Error, STREAM, aof};
 use crate::component::docker::{BoxError, Docker};
+use crate::component::runs::RunReader;
 use crate::component::{ByteStream, Captured, Error as ComponentError};
-
-/// Bytes read back at a time.
-const SPOOL_RUN: usize = 1 << 20;
-const SPOOL_RUN_LEN: u64 = 1 << 20;
 
 /// Names that AOF directories have unless they were given another one.
 const APPEND_DIR: &str = "appendonlydir";
@@ -149,10 +146,9 @@ pub(super) async fn spool(
         len += u64::try_from(bytes.len()).expect("usize fits u64");
     }
     file.rewind().map_err(io_error("reading a nameless file in", dir))?;
-    let runs = stream::try_unfold(file, |mut file| async move {
-        let mut run = Vec::with_capacity(SPOOL_RUN);
-        (&mut file).take(SPOOL_RUN_LEN).read_to_end(&mut run)?;
-        Ok((!run.is_empty()).then(|| (Bytes::from(run), file)))
+    let runs = stream::try_unfold((RunReader::default(), file), |(runs, mut file)| async move {
+        let run = runs.read(&mut file)?;
+        Ok((!run.is_empty()).then_some((run, (runs, file))))
     });
     Ok((len, Box::pin(runs)))
 }

@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use zstd::bulk::Decompressor;
 
+use crate::buffers::Buffers;
 use crate::crypto::keys::ChunkIdKey;
 use crate::crypto::pack::DataKey;
 use crate::format::envelope::Codec;
 use crate::format::limits;
 use crate::format::object::ObjectKey;
 use crate::repo::Error;
-use crate::repo::buffers::Buffers;
 use crate::repo::index::Segment;
 
 /// First bytes of every zstd frame that is not skippable.
@@ -24,28 +24,18 @@ struct Decoder {
     encoded: Vec<u8>,
 }
 
+/// Bytes of buffers for decoded segments that wait to be used again.
+const IDLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Decodes segments on any number of threads.
-#[derive(Default)]
 pub(in crate::repo) struct Decoders {
     idle: Mutex<Vec<Decoder>>,
     buffers: Arc<Buffers>,
 }
 
-/// A buffer that goes back to where it came from.
-struct Lent {
-    bytes: Vec<u8>,
-    home: Arc<Buffers>,
-}
-
-impl AsRef<[u8]> for Lent {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.home.give(std::mem::take(&mut self.bytes));
+impl Default for Decoders {
+    fn default() -> Self {
+        Self { idle: Mutex::default(), buffers: Buffers::new(IDLE_BYTES_MAX) }
     }
 }
 
@@ -84,7 +74,7 @@ impl Decoders {
             segment: segment.ordinal,
             plain_len,
         })?;
-        let mut rest: &[u8] = plain.as_ref();
+        let mut rest = plain.as_slice();
         for record in &segment.record.chunks {
             let (chunk, tail) = rest.split_at(record.len as usize);
             if ids.id(chunk) != record.id {
@@ -92,32 +82,28 @@ impl Decoders {
             }
             rest = tail;
         }
-        Ok(Bytes::from_owner(plain))
+        Ok(self.buffers.lend(plain))
     }
 
     /// Returns exactly `plain_len` bytes, `None` where it is not exactly that: a wrong length, a second frame, a
     /// skippable frame, a window above the limit.
-    fn decompress(&self, decoder: &mut Decoder, codec: Codec, plain_len: u64) -> Option<Lent> {
+    fn decompress(&self, decoder: &mut Decoder, codec: Codec, plain_len: u64) -> Option<Vec<u8>> {
         let plain_len = usize::try_from(limits::check("segment", plain_len, limits::SEGMENT_BYTES_MAX).ok()?).ok()?;
-        let mut plain = self.lend(plain_len);
+        let mut plain = self.buffers.take(plain_len);
         let encoded = decoder.encoded.as_slice();
         match codec {
-            Codec::Stored => plain.bytes.extend_from_slice(encoded.get(..plain_len.min(encoded.len()))?),
+            Codec::Stored => plain.extend_from_slice(encoded.get(..plain_len.min(encoded.len()))?),
             Codec::Zstd => {
                 // Exactly one frame: the decompressor would accept more of them, and skippable ones.
                 let frame = zstd::zstd_safe::find_frame_compressed_size(encoded).ok()?;
                 if !encoded.starts_with(ZSTD_MAGIC) || frame != encoded.len() {
                     return None;
                 }
-                decoder.decompressor.decompress_to_buffer(encoded, &mut plain.bytes).ok()?;
+                decoder.decompressor.decompress_to_buffer(encoded, &mut plain).ok()?;
             }
         }
-        let is_whole = plain.bytes.len() == plain_len && (codec == Codec::Zstd || encoded.len() == plain_len);
+        let is_whole = plain.len() == plain_len && (codec == Codec::Zstd || encoded.len() == plain_len);
         is_whole.then_some(plain)
-    }
-
-    fn lend(&self, len: usize) -> Lent {
-        Lent { bytes: self.buffers.take(len), home: Arc::clone(&self.buffers) }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Decoder>> {
@@ -131,7 +117,7 @@ mod tests {
 
     fn decoded(codec: Codec, encoded: Vec<u8>, plain_len: u64) -> Option<Vec<u8>> {
         let mut decoder = Decoder { decompressor: Decompressor::default(), encoded };
-        Decoders::default().decompress(&mut decoder, codec, plain_len).map(|plain| plain.bytes.clone())
+        Decoders::default().decompress(&mut decoder, codec, plain_len)
     }
 
     #[test]
@@ -149,17 +135,5 @@ mod tests {
         assert_eq!(decoded(Codec::Stored, vec![1; 10], 11), None);
         assert_eq!(decoded(Codec::Stored, vec![1; 10], 9), None);
         assert_eq!(decoded(Codec::Stored, vec![1; 10], 10), Some(vec![1; 10]));
-    }
-
-    #[test]
-    fn a_buffer_is_used_again_and_starts_empty() {
-        let decoders = Decoders::default();
-        let mut first = decoders.lend(1000);
-        first.bytes.extend_from_slice(&[1; 1000]);
-        let place = first.bytes.as_ptr();
-        drop(Bytes::from_owner(first));
-        let second = decoders.lend(900);
-        assert_eq!(second.bytes.as_ptr(), place);
-        assert!(second.bytes.is_empty());
     }
 }
