@@ -11,6 +11,7 @@ pub mod random;
 pub mod seal;
 pub mod secret;
 pub mod slot;
+pub mod tree;
 pub mod writer_key;
 
 pub use random::{Entropy, SystemEntropy};

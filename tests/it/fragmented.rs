@@ -138,3 +138,34 @@ async fn streams_that_share_segments_are_verified_side_by_side_and_each_for_itse
     assert!(said[2].starts_with("chunk 0707"), "{}", said[2]);
     assert!(passed < wanted && passed > wanted / 2, "{passed} of {wanted}");
 }
+
+/// A dump may come to its collections in another order every night. What one stream wants of a segment and what another
+/// wants of it much later are taken out together, because only what their hashes need of it is held.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_segment_that_streams_come_to_long_after_one_another_is_opened_once() {
+    let made = repository::make().await;
+    let nights = nights(&made, 1, 56 * MIB).await;
+    let night = &nights[0];
+    let (half, len) = (night.content.len() / 2 + 12_345, night.content.len());
+    let there = (night.content.clone(), night.range(0, len));
+    let back = (
+        [&night.content[half..], &night.content[..half]].concat(),
+        [night.range(half, len - half), night.range(0, half)].concat(),
+    );
+    let [there, back] = [there, back].map(|(bytes, extents)| ToVerify {
+        len: bytes.len() as u64,
+        content: EntryContent::Extents { hash: content_hash(&bytes), extents },
+    });
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let access = vec![Access::Data(repository::passphrase(repository::DATA_PASSPHRASE))];
+    let repository = made.open_on(Arc::clone(&counting) as Arc<_>, access).await;
+    let mut operations = Vec::new();
+    for streams in [vec![there.clone()], vec![there, back]] {
+        let before = counting.operations();
+        let verdicts = Reader::new(&repository).unwrap().verify_together(streams, |_| ()).await;
+        assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+        operations.push(counting.operations() - before);
+    }
+    let [alone, together] = operations[..] else { panic!("two") };
+    assert!(alone >= 25 && together <= alone + alone / 20, "{together} operations instead of {alone}");
+}

@@ -9,6 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::Reader;
 use super::plan::Request;
 use crate::crypto::pack::DataKey;
+use crate::crypto::tree::HashedPart;
 use crate::format::id::PackId;
 use crate::format::object::{Namespace, ObjectKey};
 use crate::format::pack::{PackHeader, PackKind};
@@ -25,46 +26,115 @@ const KEYS_KEPT: usize = 4096;
 
 /// What is wanted of a segment.
 #[derive(Debug)]
-pub(super) enum Take {
-    /// All of it.
-    Whole,
-    /// Copies of these ranges: where each starts, and its length.
-    Parts(Vec<(u32, u32)>),
+pub(super) struct Take {
+    pub(super) form: Form,
+    /// For pieces of streams.
+    pub(super) parts: Vec<Part>,
 }
 
-/// What was taken out of a decoded segment.
-pub(super) enum Taken {
+/// In which form content is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
     /// All of it.
+    Whole,
+    /// Copies of the parts.
+    Copies,
+    /// None: only what the hashes of streams need of the parts.
+    Hashes,
+}
+
+/// A range of a segment that is a piece of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Part {
+    /// The sequence number of the piece.
+    pub(super) item: u64,
+    pub(super) start: u32,
+    pub(super) len: u32,
+    /// Where it starts in its stream, and the length of that.
+    pub(super) at: u64,
+    pub(super) stream_len: u64,
+}
+
+/// Bytes from which a part that is handed out is also hashed where it is decoded, while it is in that core's cache.
+pub(super) const HASHED_BYTES_LEAST: usize = 8 * 1024;
+
+/// What was taken out of a decoded segment.
+pub(super) struct Taken {
+    content: Content,
+    /// By the sequence number of the piece.
+    hashes: HashMap<u64, HashedPart>,
+}
+
+enum Content {
     Whole(Bytes),
-    /// Copies of ranges, by where each starts.
-    Parts(HashMap<u32, Bytes>),
+    /// By where each starts.
+    Copies(HashMap<u32, Bytes>),
+    None,
 }
 
 impl Taken {
     /// Returns a range that was asked for.
     pub(super) fn get(&self, start: u32, len: u32) -> Option<Bytes> {
         let (from, len) = (start as usize, len as usize);
-        match self {
-            Self::Whole(plain) => (from + len <= plain.len()).then(|| plain.slice(from..from + len)),
-            Self::Parts(parts) => parts.get(&start).filter(|part| part.len() >= len).map(|part| part.slice(..len)),
+        match &self.content {
+            Content::Whole(plain) => (from + len <= plain.len()).then(|| plain.slice(from..from + len)),
+            Content::Copies(parts) => parts.get(&start).filter(|part| part.len() >= len).map(|part| part.slice(..len)),
+            Content::None => None,
         }
+    }
+
+    /// Takes what the hash of its stream needs of a piece, where that is there.
+    pub(super) fn take_hash(&mut self, item: u64) -> Option<HashedPart> {
+        self.hashes.remove(&item)
     }
 }
 
 impl Take {
-    /// Takes it out of a decoded segment.
+    /// All of a segment, which is no piece of a stream.
+    fn whole() -> Self {
+        Self { form: Form::Whole, parts: Vec::new() }
+    }
+
+    /// Takes it out of a segment that was decoded just now.
     pub(super) fn of(self, plain: Bytes) -> Taken {
-        let Self::Parts(parts) = self else { return Taken::Whole(plain) };
-        let mut copies: HashMap<u32, Bytes> = HashMap::with_capacity(parts.len());
-        for (start, len) in parts {
-            let range = plain.get(start as usize..start as usize + len as usize).unwrap_or_default();
-            let copy = copies.entry(start).or_default();
-            if copy.len() < range.len() {
-                *copy = Bytes::copy_from_slice(range);
+        let hashed = |part: &Part| {
+            let bytes = range(&plain, part)?;
+            let is_worth_it = self.form == Form::Hashes || bytes.len() >= HASHED_BYTES_LEAST;
+            is_worth_it.then(|| (part.item, HashedPart::new(part.at, bytes, part.stream_len)))
+        };
+        let hashes = self.parts.iter().filter_map(hashed).collect();
+        Taken { content: self.content(plain), hashes }
+    }
+
+    /// Takes it out of a segment that was kept: what is not asked for is not hashed.
+    pub(super) fn of_kept(self, plain: Bytes) -> Taken {
+        match self.form {
+            Form::Hashes => self.of(plain),
+            Form::Whole | Form::Copies => Taken { content: self.content(plain), hashes: HashMap::new() },
+        }
+    }
+
+    fn content(&self, plain: Bytes) -> Content {
+        match self.form {
+            Form::Whole => Content::Whole(plain),
+            Form::Hashes => Content::None,
+            Form::Copies => {
+                let mut copies: HashMap<u32, Bytes> = HashMap::with_capacity(self.parts.len());
+                for part in &self.parts {
+                    let bytes = range(&plain, part).unwrap_or_default();
+                    let copy = copies.entry(part.start).or_default();
+                    if copy.len() < bytes.len() {
+                        *copy = Bytes::copy_from_slice(bytes);
+                    }
+                }
+                Content::Copies(copies)
             }
         }
-        Taken::Parts(copies)
     }
+}
+
+fn range<'a>(plain: &'a [u8], part: &Part) -> Option<&'a [u8]> {
+    plain.get(part.start as usize..)?.get(..part.len as usize)
 }
 
 /// What was wanted of a segment, or why there is none.
@@ -132,10 +202,10 @@ impl Reader {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_KIB as usize));
         let (to, decoded) = oneshot::channel();
         let request = Request { segments: vec![Arc::clone(segment)], offset, len };
-        self.fetch(request, vec![Wanted { take: Take::Whole, keep: Keep::Yes, to }], &under_way).await;
-        match decoded.await.unwrap_or(Err(Error::Stopped))? {
-            Taken::Whole(plain) => Ok(plain),
-            Taken::Parts(_) => Err(Error::Stopped),
+        self.fetch(request, vec![Wanted { take: Take::whole(), keep: Keep::Yes, to }], &under_way).await;
+        match decoded.await.unwrap_or(Err(Error::Stopped))?.content {
+            Content::Whole(plain) => Ok(plain),
+            Content::Copies(_) | Content::None => Err(Error::Stopped),
         }
     }
 

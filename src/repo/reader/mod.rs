@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Error;
 use super::index::Place;
@@ -31,9 +31,8 @@ use crate::format::id::{ChunkId, PackId};
 use crate::format::manifest::StreamRecord;
 use crate::format::pack::PackKind;
 use crate::format::recipe::{Extent, RecipeRoot};
-use extents::ExtentSource;
-use pipeline::{Batch, Pipeline};
-use verify::Expected;
+use pipeline::{Pipeline, Purpose, Source};
+use verify::{Expected, Outlet, Said};
 
 pub(super) use decode::Decoders;
 pub(super) use fetch::open_data_key;
@@ -41,8 +40,8 @@ pub(super) use fetch::open_data_key;
 /// Packs that are tried for one chunk: a damaged one is set aside, and a later run may have stored the same
 /// chunk again.
 const COPIES_TRIED: usize = 4;
-/// Batches of pieces that wait between reading and hashing, and between hashing and the consumer. Each is about a MiB, or a segment.
-const BATCHES_QUEUED: usize = 1;
+/// Batches of pieces that wait for the consumer. Each is about a MiB, or a segment.
+const BATCHES_QUEUED: usize = 2;
 
 /// Bytes on their way out. Ends early only with an `Err`.
 pub type ContentStream = Pin<Box<dyn Stream<Item = Result<Bytes, Error>> + Send>>;
@@ -77,12 +76,12 @@ impl ToVerify {
         Self { content, len: record.length }
     }
 
-    fn expected(&self) -> Expected {
+    fn source(self, outlet: Outlet) -> Source {
         let hash = match &self.content {
             EntryContent::None => crate::crypto::hash::content_hash(&[]),
             EntryContent::Extents { hash, .. } | EntryContent::Recipe { hash, .. } => *hash,
         };
-        Expected { len: self.len, hash }
+        Source { content: self.content, expected: Expected { len: self.len, hash }, outlet }
     }
 }
 
@@ -116,16 +115,19 @@ impl Reader {
     }
 
     fn start(self: &Arc<Self>, stream: ToVerify) -> ContentStream {
-        let expected = stream.expected();
-        let (read, batches) = mpsc::channel(BATCHES_QUEUED);
-        let (checked, received) = mpsc::channel(BATCHES_QUEUED);
-        let pipeline = Pipeline::new(self, vec![(ExtentSource::new(stream.content, expected), read)]);
-        tokio::spawn(pipeline.run());
-        tokio::spawn(verify::pass_on(expected, batches, checked));
-        let batches = futures::stream::unfold(received, |mut received| async move {
-            received.recv().await.map(|batch: Result<Batch, Error>| (batch, received))
+        let (to, said) = mpsc::channel(BATCHES_QUEUED);
+        let source = stream.source(Outlet::Content { to, held: None });
+        tokio::spawn(Pipeline::new(self, vec![source], Purpose::Content).run());
+        let pieces = futures::stream::unfold(Some(said), |said| async move {
+            let mut said = said?;
+            Some(match said.recv().await {
+                Some(Said::Pieces(pieces)) => (Ok(pieces), Some(said)),
+                Some(Said::Last(last)) => (Ok(last.into_iter().collect()), None),
+                Some(Said::Failed(error)) => (Err(error), None),
+                None => (Err(Error::Stopped), None),
+            })
         });
-        Box::pin(batches.map_ok(|batch| futures::stream::iter(batch).map(Ok)).try_flatten())
+        Box::pin(pieces.map_ok(|pieces| futures::stream::iter(pieces).map(Ok)).try_flatten())
     }
 
     /// Reads streams side by side and compares each with its length and hash, so that a segment that several of
@@ -140,13 +142,12 @@ impl Reader {
         let mut sources = Vec::new();
         let mut verdicts = Vec::new();
         for stream in streams {
-            let expected = stream.expected();
-            let (read, batches) = mpsc::channel(BATCHES_QUEUED);
-            sources.push((ExtentSource::new(stream.content, expected), read));
-            verdicts.push(tokio::spawn(verify::judge(expected, batches, progress.clone())));
+            let (to, verdict) = oneshot::channel();
+            sources.push(stream.source(Outlet::Verdict { to, passed: progress.clone() }));
+            verdicts.push(verdict);
         }
         drop(progress);
-        tokio::spawn(Pipeline::new(self, sources).run());
+        tokio::spawn(Pipeline::new(self, sources, Purpose::Verdict).run());
         while let Some(len) = pieces_passed.recv().await {
             passed(len);
         }

@@ -1,58 +1,85 @@
 //! Streams put together: extents are planned far ahead, segments fetched and decoded ahead of their turn, pieces handed
-//! out in order. One task conducts; fetching is the runtime's, decoding rayon's, hashing the receiver's.
+//! out in order. One task conducts and puts hashes together; fetching is the runtime's, decoding and hashing rayon's.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 
-use super::fetch::{Decoded, Keep, Take, Taken, UNDER_WAY_KIB, Wanted};
+use super::extents::ExtentSource;
+use super::fetch::{Decoded, Form, HASHED_BYTES_LEAST, Keep, Part, Take, Taken, UNDER_WAY_KIB, Wanted};
 use super::plan::{Horizon, Item, Need, Piece, SlotNumber, StreamNumber, requests_for};
-use super::{COPIES_TRIED, ExtentSource, Reader};
+use super::verify::{Expected, Handed, Outlet, Verdict};
+use super::{COPIES_TRIED, Reader};
+use crate::format::entry::EntryContent;
 use crate::format::recipe::Extent;
 use crate::repo::Error;
 use crate::repo::index::{Place, Segment};
 
-/// Bytes of a stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
-/// that neighbours come in one request.
-const AHEAD_BYTES: u64 = 12 * 1024 * 1024;
-/// The same for streams that are read side by side, all together: what they want ahead is mostly the same, and then half as
-/// much of each is at hand.
-const AHEAD_BYTES_TOGETHER: u64 = 18 * 1024 * 1024;
-/// Bytes of decoded content that are held for pieces whose turn has not come.
-const HELD_BYTES_MAX: u64 = 40 * 1024 * 1024;
-/// Bytes of the stream that are planned.
-const PLANNED_BYTES: u64 = 192 * 1024 * 1024;
+/// What a pipeline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Content is handed out, and hashed where it is decoded.
+    Content,
+    /// Only whether streams are what they are said to be: content stays where it is decoded, and only what the hashes of the
+    /// streams need of it is handed out. That is small, so it may be planned far ahead: a segment that several
+    /// streams come to, however long after one another, is decoded once.
+    Verdict,
+}
+
+/// How far a pipeline goes before the piece whose turn it is. All together where streams are read side by side.
+struct Bounds {
+    /// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
+    /// that neighbours come in one request.
+    ahead_bytes: u64,
+    /// Bytes that are held for pieces whose turn has not come.
+    held_bytes: u64,
+    /// Bytes of the stream that are planned, and before anything is fetched.
+    planned_bytes: u64,
+    first_planned_bytes: u64,
+}
+
+const MIB: u64 = 1024 * 1024;
+const FOR_CONTENT: Bounds =
+    Bounds { ahead_bytes: 12 * MIB, held_bytes: 40 * MIB, planned_bytes: 192 * MIB, first_planned_bytes: 12 * MIB };
+const FOR_A_VERDICT: Bounds =
+    Bounds { ahead_bytes: 32 * MIB, held_bytes: 32 * MIB, planned_bytes: 1024 * MIB, first_planned_bytes: 1024 * MIB };
+/// Bytes that are held at most of a piece that only its hash is wanted of.
+const HASH_BYTES: u64 = 4 * 1024;
 /// Pieces that are planned, and segments that they lie in.
 const PLANNED_ITEMS: usize = 32 * 1024;
 const PLANNED_SEGMENTS: usize = 512;
 /// Extents that are planned for every piece that is handed out, so that planning never holds up the reading.
 const EXTENTS_A_STEP: usize = 512;
 /// Pieces below this length are copied together up to the next: hashing and writing cost per piece.
-const SMALL_BYTES: usize = 64 * 1024;
+const SMALL_BYTES: usize = HASHED_BYTES_LEAST;
 const GATHERED_BYTES: usize = 256 * 1024;
 /// Bytes of pieces that are handed on together: waking who takes them costs each time.
-const BATCH_BYTES: usize = 1024 * 1024;
+const BATCH_BYTES: u64 = MIB;
 /// Segments planned last, among which streams that are read together are kept side by side.
 const SIDE_BY_SIDE_SEGMENTS: usize = 24;
 
-/// Pieces of a stream, some at a time.
-pub(super) type Batch = Vec<Bytes>;
-/// Where the pieces of a stream go. Closed at its end; an `Err` is the last of it.
-pub(super) type Out = mpsc::Sender<Result<Batch, Error>>;
+/// A stream to read.
+pub(super) struct Source {
+    pub(super) content: EntryContent,
+    pub(super) expected: Expected,
+    pub(super) outlet: Outlet,
+}
 
 struct Stream {
     extents: ExtentSource,
+    len: u64,
     /// The next extent and its place, once it was looked up.
     next: Option<(Extent, Place)>,
     is_planned: bool,
     planned_bytes: u64,
+    verdict: Verdict,
     /// Gone when it is over, failed, or nobody listens.
-    out: Option<Out>,
+    outlet: Option<Outlet>,
     small: BytesMut,
-    batch: Batch,
-    batch_bytes: usize,
+    batch: Vec<Bytes>,
+    batch_bytes: u64,
 }
 
 enum Content {
@@ -72,6 +99,7 @@ struct Slot {
 pub(super) struct Pipeline {
     reader: Arc<Reader>,
     streams: Vec<Stream>,
+    purpose: Purpose,
     horizon: Horizon,
     slots: HashMap<SlotNumber, Slot>,
     next_slot: SlotNumber,
@@ -80,7 +108,7 @@ pub(super) struct Pipeline {
     /// The first item that was not looked at for a slot.
     scheduled: u64,
     ahead_bytes: u64,
-    ahead_bytes_most: u64,
+    bounds: Bounds,
     held_bytes: u64,
     under_way: Arc<Semaphore>,
     /// Rows of the segments planned last.
@@ -88,28 +116,34 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub(super) fn new(reader: &Arc<Reader>, streams: Vec<(ExtentSource, Out)>) -> Self {
-        let stream = |(extents, out)| Stream {
-            extents,
+    pub(super) fn new(reader: &Arc<Reader>, streams: Vec<Source>, purpose: Purpose) -> Self {
+        let stream = |Source { content, expected, outlet }| Stream {
+            extents: ExtentSource::new(content, expected),
+            len: expected.len,
             next: None,
             is_planned: false,
             planned_bytes: 0,
-            out: Some(out),
+            verdict: Verdict::new(expected),
+            outlet: Some(outlet),
             small: BytesMut::new(),
-            batch: Batch::new(),
+            batch: Vec::new(),
             batch_bytes: 0,
         };
-        let ahead_bytes_most = if streams.len() > 1 { AHEAD_BYTES_TOGETHER } else { AHEAD_BYTES };
+        let bounds = match purpose {
+            Purpose::Content => FOR_CONTENT,
+            Purpose::Verdict => FOR_A_VERDICT,
+        };
         Self {
             reader: Arc::clone(reader),
             streams: streams.into_iter().map(stream).collect(),
+            purpose,
             horizon: Horizon::default(),
             slots: HashMap::new(),
             next_slot: 0,
             whole: HashMap::new(),
             scheduled: 0,
             ahead_bytes: 0,
-            ahead_bytes_most,
+            bounds,
             held_bytes: 0,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_KIB as usize)),
             recent: VecDeque::new(),
@@ -121,6 +155,7 @@ impl Pipeline {
         loop {
             self.plan().await;
             self.schedule();
+            let number = self.horizon.front();
             let Some(item) = self.horizon.pop() else {
                 if self.streams.iter().all(|stream| stream.is_planned) {
                     return;
@@ -128,10 +163,10 @@ impl Pipeline {
                 continue;
             };
             match item {
-                Item::Piece(piece, slot) => self.hand_out(&piece, slot).await,
+                Item::Piece(piece, slot) => self.hand_out(&piece, number, slot).await,
                 Item::End(stream, error) => self.end(stream, error).await,
             }
-            if self.streams.iter().all(|stream| stream.out.is_none()) {
+            if self.streams.iter().all(|stream| stream.outlet.is_none()) {
                 return;
             }
         }
@@ -144,8 +179,8 @@ impl Pipeline {
         let mut step = EXTENTS_A_STEP;
         while self.horizon.len() < PLANNED_ITEMS
             && self.horizon.segments() < PLANNED_SEGMENTS
-            && self.horizon.bytes() < PLANNED_BYTES
-            && (step > 0 || self.horizon.bytes() < self.ahead_bytes_most)
+            && self.horizon.bytes() < self.bounds.planned_bytes
+            && (step > 0 || self.horizon.bytes() < self.bounds.first_planned_bytes)
         {
             let Some(stream) = self.next_stream().await else { return };
             step = step.saturating_sub(1);
@@ -173,7 +208,7 @@ impl Pipeline {
         }
         let extent = match stream.extents.next_ready() {
             Some(extent) => Ok(Some(extent)),
-            None if stream.out.is_none() => Ok(None),
+            None if stream.outlet.is_none() => Ok(None),
             None => match stream.extents.refill(&self.reader).await {
                 Ok(_) => Ok(stream.extents.next_ready()),
                 Err(error) => Err(error),
@@ -199,6 +234,7 @@ impl Pipeline {
     fn plan_extent(&mut self, number: StreamNumber) {
         let Some(stream) = self.streams.get_mut(number) else { return };
         let Some((extent, place)) = stream.next.take() else { return };
+        let at = stream.planned_bytes;
         stream.planned_bytes += u64::from(extent.len);
         // A segment is at most 8 MiB.
         let start = u32::try_from(place.offset).unwrap_or(u32::MAX).saturating_add(extent.offset);
@@ -210,7 +246,7 @@ impl Pipeline {
                 self.recent.pop_front();
             }
         }
-        self.horizon.push(Piece { stream: number, segment: place.segment, start, len: extent.len });
+        self.horizon.push(Piece { stream: number, segment: place.segment, start, len: extent.len, at });
     }
 
     // -- scheduling -----------------------------------------------------------------------------------------
@@ -218,12 +254,12 @@ impl Pipeline {
     /// Sees to it that the pieces whose turn comes soon have a slot, and fetches what these want.
     fn schedule(&mut self) {
         self.scheduled = self.scheduled.max(self.horizon.front());
-        if self.ahead_bytes > self.ahead_bytes_most / 2 {
+        if self.ahead_bytes > self.bounds.ahead_bytes / 2 {
             return;
         }
         let near = self.scheduled + PLANNED_ITEMS as u64 / 64;
         let mut wanted = Vec::new();
-        while self.ahead_bytes < self.ahead_bytes_most {
+        while self.ahead_bytes < self.bounds.ahead_bytes {
             let Some(item) = self.horizon.get(self.scheduled) else { break };
             if let Item::Piece(piece, None) = item {
                 let segment = Arc::clone(&piece.segment);
@@ -249,7 +285,7 @@ impl Pipeline {
             self.horizon.assign(&need, number);
             return true;
         }
-        let has_room = |need: &Need| self.held_bytes + need.charge() <= HELD_BYTES_MAX;
+        let has_room = |need: &Need| self.held_bytes + self.charge(need) <= self.bounds.held_bytes;
         if !has_room(&need) {
             // Only what is wanted soon: the rest is decoded again when its turn comes.
             need = self.horizon.need(segment, Some(near.max(self.scheduled + 1)));
@@ -263,16 +299,16 @@ impl Pipeline {
         }
         let number = self.next_slot;
         self.next_slot += 1;
-        let take = if need.is_dense() { Take::Whole } else { Take::Parts(self.parts(&need)) };
-        if need.is_dense() {
+        let take = self.take(&need);
+        if take.form == Form::Whole {
             self.whole.insert(segment.row, number);
         }
-        self.held_bytes += need.charge();
+        let (charge, left) = (self.charge(&need), need.items.len());
+        self.held_bytes += charge;
         self.horizon.assign(&need, number);
-        let (charge, left) = (need.charge(), need.items.len());
         let kept = self.reader.kept().get(segment.row);
         let content = match kept {
-            Some(plain) => Content::There(take.of(plain)),
+            Some(plain) => Content::There(take.of_kept(plain)),
             None => {
                 let (to, coming) = oneshot::channel();
                 // What is used up at once is not wanted again soon.
@@ -285,12 +321,28 @@ impl Pipeline {
         true
     }
 
-    fn parts(&self, need: &Need) -> Vec<(u32, u32)> {
-        let of = |item: &u64| match self.horizon.get(*item) {
-            Some(Item::Piece(piece, _)) => Some((piece.start, piece.len)),
+    /// Returns the bytes that are held for a need.
+    fn charge(&self, need: &Need) -> u64 {
+        match self.purpose {
+            Purpose::Content => need.charge(),
+            Purpose::Verdict => need.bytes.min(need.items.len() as u64 * HASH_BYTES),
+        }
+    }
+
+    fn take(&self, need: &Need) -> Take {
+        let form = match self.purpose {
+            Purpose::Verdict => Form::Hashes,
+            Purpose::Content if need.is_dense() => Form::Whole,
+            Purpose::Content => Form::Copies,
+        };
+        let part = |item: &u64| match self.horizon.get(*item) {
+            Some(Item::Piece(piece, _)) => {
+                let stream_len = self.streams.get(piece.stream).map_or(0, |stream| stream.len);
+                Some(Part { item: *item, start: piece.start, len: piece.len, at: piece.at, stream_len })
+            }
             _ => None,
         };
-        need.items.iter().filter_map(of).collect()
+        Take { form, parts: need.items.iter().filter_map(part).collect() }
     }
 
     fn launch(&self, wanted: Vec<(Arc<Segment>, Wanted)>) {
@@ -302,33 +354,33 @@ impl Pipeline {
 
     // -- handing out ----------------------------------------------------------------------------------------
 
-    async fn hand_out(&mut self, piece: &Piece, slot: Option<SlotNumber>) {
-        let is_wanted = self.streams.get(piece.stream).is_some_and(|stream| stream.out.is_some());
-        let mut bytes = Ok(None);
+    async fn hand_out(&mut self, piece: &Piece, item: u64, slot: Option<SlotNumber>) {
+        let is_wanted = self.streams.get(piece.stream).is_some_and(|stream| stream.outlet.is_some());
+        let mut handed = Ok(None);
         if let Some(number) = slot {
             self.ahead_bytes = self.ahead_bytes.saturating_sub(u64::from(piece.len));
             if is_wanted {
-                bytes = self.content_of(number, piece).await;
+                handed = self.content_of(number, piece, item).await;
             }
             self.release(number, piece.segment.row);
         }
         if !is_wanted {
             return;
         }
-        let bytes = match bytes {
-            Ok(Some(bytes)) => Ok(bytes),
-            Ok(None) => self.recover(piece, None).await,
-            Err(error) if error.is_damage() => self.recover(piece, Some(error)).await,
+        let handed = match handed {
+            Ok(Some(handed)) => Ok(handed),
+            Ok(None) => self.recover(piece, None).await.map(Handed::from),
+            Err(error) if error.is_damage() => self.recover(piece, Some(error)).await.map(Handed::from),
             Err(error) => Err(error),
         };
-        match bytes {
-            Ok(bytes) => self.send(piece.stream, bytes).await,
+        match handed {
+            Ok(handed) => self.send(piece.stream, handed).await,
             Err(error) => self.end(piece.stream, Some(error)).await,
         }
     }
 
-    /// Returns the bytes of a piece, `None` where its segment failed before.
-    async fn content_of(&mut self, number: SlotNumber, piece: &Piece) -> Result<Option<Bytes>, Error> {
+    /// Returns a piece, `None` where its segment failed before.
+    async fn content_of(&mut self, number: SlotNumber, piece: &Piece, item: u64) -> Result<Option<Handed>, Error> {
         let Some(slot) = self.slots.get_mut(&number) else { return Ok(None) };
         if let Content::Coming(coming) = &mut slot.content {
             match coming.await.unwrap_or(Err(Error::Stopped)) {
@@ -339,9 +391,11 @@ impl Pipeline {
                 }
             }
         }
-        Ok(match &slot.content {
-            Content::There(taken) => taken.get(piece.start, piece.len),
-            Content::Coming(_) | Content::Failed => None,
+        let Content::There(taken) = &mut slot.content else { return Ok(None) };
+        let hash = taken.take_hash(item);
+        Ok(match self.purpose {
+            Purpose::Content => taken.get(piece.start, piece.len).map(|bytes| Handed { bytes, hash }),
+            Purpose::Verdict => hash.map(|hash| Handed { bytes: Bytes::new(), hash: Some(hash) }),
         })
     }
 
@@ -382,17 +436,17 @@ impl Pipeline {
         Ok(bytes.freeze())
     }
 
-    async fn send(&mut self, number: StreamNumber, bytes: Bytes) {
+    async fn send(&mut self, number: StreamNumber, piece: Handed) {
         let Some(stream) = self.streams.get_mut(number) else { return };
-        if bytes.len() < SMALL_BYTES {
-            stream.small.extend_from_slice(&bytes);
+        if piece.hash.is_none() && piece.bytes.len() < SMALL_BYTES {
+            stream.small.extend_from_slice(&piece.bytes);
             if stream.small.len() < GATHERED_BYTES {
                 return;
             }
             stream.close_small();
         } else {
             stream.close_small();
-            stream.add(bytes);
+            stream.add(piece);
         }
         if stream.batch_bytes >= BATCH_BYTES {
             stream.flush().await;
@@ -403,10 +457,10 @@ impl Pipeline {
         let Some(stream) = self.streams.get_mut(number) else { return };
         stream.close_small();
         stream.flush().await;
-        if let Some(error) = error {
-            stream.put(Err(error)).await;
+        let outcome = error.map_or_else(|| stream.verdict.pronounce(), Err);
+        if let Some(outlet) = stream.outlet.take() {
+            outlet.close(outcome).await;
         }
-        stream.out = None;
     }
 }
 
@@ -414,27 +468,24 @@ impl Stream {
     fn close_small(&mut self) {
         if !self.small.is_empty() {
             let gathered = std::mem::replace(&mut self.small, BytesMut::new()).freeze();
-            self.add(gathered);
+            self.add(gathered.into());
         }
     }
 
-    fn add(&mut self, piece: Bytes) {
-        self.batch_bytes += piece.len();
-        self.batch.push(piece);
+    fn add(&mut self, piece: Handed) {
+        self.batch_bytes += self.verdict.take(&piece);
+        if !piece.bytes.is_empty() {
+            self.batch.push(piece.bytes);
+        }
     }
 
     async fn flush(&mut self) {
-        self.batch_bytes = 0;
-        let batch = std::mem::take(&mut self.batch);
-        if !batch.is_empty() {
-            self.put(Ok(batch)).await;
-        }
-    }
-
-    async fn put(&mut self, batch: Result<Batch, Error>) {
-        let Some(out) = &self.out else { return };
-        if out.send(batch).await.is_err() {
-            self.out = None;
+        let (batch, len) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.batch_bytes));
+        if len > 0
+            && let Some(outlet) = &mut self.outlet
+            && !outlet.pass(batch, len).await
+        {
+            self.outlet = None;
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct Piece {
     /// Where it starts in the decoded segment.
     pub(super) start: u32,
     pub(super) len: u32,
+    /// Where it starts in the stream.
+    pub(super) at: u64,
 }
 
 /// A number that stands for the content that some pieces share.
@@ -51,7 +53,7 @@ impl Need {
         self.bytes * 2 >= self.segment.record.plain_len()
     }
 
-    /// Returns the bytes that are held for it.
+    /// Returns the bytes that are held for it where content is handed out.
     pub(super) fn charge(&self) -> u64 {
         if self.is_dense() { self.segment.record.plain_len() } else { self.bytes }
     }
@@ -83,6 +85,7 @@ impl Horizon {
         self.waiting.len()
     }
 
+    /// Returns the sequence number of the item that [`Horizon::pop`] takes next.
     pub(super) fn front(&self) -> u64 {
         self.front
     }
@@ -242,7 +245,7 @@ mod tests {
     }
 
     fn piece(segment: &Arc<Segment>, start: u32, len: u32) -> Piece {
-        Piece { stream: 0, segment: Arc::clone(segment), start, len }
+        Piece { stream: 0, segment: Arc::clone(segment), start, len, at: 0 }
     }
 
     #[test]

@@ -1,10 +1,9 @@
-//! The last word on a stream: its length and the BLAKE3 of the whole of it.
+//! The last word on a stream: its length and the BLAKE3 of the whole of it; and where that word, or the stream, goes.
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use super::pipeline::Batch;
-use crate::crypto::hash::StreamHasher;
+use crate::crypto::tree::{HashedPart, PartsHasher};
 use crate::format::id::ContentHash;
 use crate::repo::Error;
 
@@ -15,72 +14,90 @@ pub(super) struct Expected {
     pub(super) hash: ContentHash,
 }
 
-struct Verdict {
+/// A piece of a stream as it is handed out.
+pub(super) struct Handed {
+    /// Empty where only the hash is wanted and there.
+    pub(super) bytes: Bytes,
+    /// What the hash of the stream needs of it, where that is known.
+    pub(super) hash: Option<HashedPart>,
+}
+
+impl From<Bytes> for Handed {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, hash: None }
+    }
+}
+
+/// Compares a stream that passes with what is expected of it.
+pub(super) struct Verdict {
     expected: Expected,
-    hasher: StreamHasher,
-    len: u64,
+    hasher: PartsHasher,
 }
 
 impl Verdict {
-    fn new(expected: Expected) -> Self {
-        Self { expected, hasher: StreamHasher::default(), len: 0 }
+    pub(super) fn new(expected: Expected) -> Self {
+        Self { expected, hasher: PartsHasher::default() }
     }
 
-    fn take(&mut self, piece: &[u8]) {
-        self.hasher.update(piece);
-        self.len += piece.len() as u64;
+    /// Takes the next piece and returns its length.
+    pub(super) fn take(&mut self, piece: &Handed) -> u64 {
+        let before = self.hasher.len();
+        match &piece.hash {
+            Some(hash) => self.hasher.add(hash),
+            None => self.hasher.add(&HashedPart::new(before, &piece.bytes, self.expected.len)),
+        }
+        self.hasher.len() - before
     }
 
-    fn is_right(&self) -> bool {
-        self.len == self.expected.len && self.hasher.finish() == self.expected.hash
+    pub(super) fn pronounce(&self) -> Result<(), Error> {
+        let is_right = self.hasher.len() == self.expected.len && self.hasher.finish() == Some(self.expected.hash);
+        if is_right { Ok(()) } else { Err(Error::StreamDamaged) }
     }
 }
 
-/// Passes pieces on and holds the last one back until length and hash of the whole are right.
-pub(super) async fn pass_on(
-    expected: Expected,
-    mut batches: mpsc::Receiver<Result<Batch, Error>>,
-    out: mpsc::Sender<Result<Batch, Error>>,
-) {
-    let mut verdict = Verdict::new(expected);
-    let mut held: Option<Bytes> = None;
-    while let Some(batch) = batches.recv().await {
-        let mut batch = match batch {
-            Ok(batch) => batch,
-            Err(error) => {
-                // A consumer that went away wants no error either.
-                let _ = out.send(Err(error)).await;
-                return;
+/// What is said to whoever wants the content of a stream. Silence is no end: whoever speaks has failed.
+pub(super) enum Said {
+    Pieces(Vec<Bytes>),
+    /// The whole proved right; this is the last of it.
+    Last(Option<Bytes>),
+    Failed(Error),
+}
+
+/// Where a stream goes.
+pub(super) enum Outlet {
+    /// To somebody who wants its content. The last piece is held back until the whole proved right.
+    Content { to: mpsc::Sender<Said>, held: Option<Bytes> },
+    /// To somebody who wants to know whether it is right; `passed` hears of every length.
+    Verdict { to: oneshot::Sender<Result<(), Error>>, passed: mpsc::UnboundedSender<u64> },
+}
+
+impl Outlet {
+    /// Passes pieces on, `len` bytes all together, and returns whether somebody is there.
+    pub(super) async fn pass(&mut self, mut pieces: Vec<Bytes>, len: u64) -> bool {
+        match self {
+            Self::Content { to, held } => {
+                pieces.splice(..0, held.take());
+                *held = pieces.pop();
+                pieces.is_empty() || to.send(Said::Pieces(pieces)).await.is_ok()
             }
-        };
-        batch.iter().for_each(|piece| verdict.take(piece));
-        let last = std::mem::replace(&mut held, batch.pop());
-        batch.splice(..0, last);
-        if !batch.is_empty() && out.send(Ok(batch)).await.is_err() {
-            return;
+            Self::Verdict { to, passed } => {
+                // Nobody may be listening.
+                let _ = passed.send(len);
+                !to.is_closed()
+            }
         }
     }
-    let last = if verdict.is_right() {
-        let Some(last) = held else { return };
-        Ok(vec![last])
-    } else {
-        Err(Error::StreamDamaged)
-    };
-    let _ = out.send(last).await;
-}
 
-/// Takes all pieces and returns whether they are what was expected; `passed` hears of each one's length.
-pub(super) async fn judge(
-    expected: Expected,
-    mut batches: mpsc::Receiver<Result<Batch, Error>>,
-    passed: mpsc::UnboundedSender<u64>,
-) -> Result<(), Error> {
-    let mut verdict = Verdict::new(expected);
-    while let Some(batch) = batches.recv().await {
-        let before = verdict.len;
-        batch?.iter().for_each(|piece| verdict.take(piece));
-        // Nobody may be listening.
-        let _ = passed.send(verdict.len - before);
+    /// Says how the stream ended. Whoever went away wants to know nothing.
+    pub(super) async fn close(self, outcome: Result<(), Error>) {
+        match self {
+            Self::Content { to, held } => {
+                let last = outcome.map_or_else(Said::Failed, |()| Said::Last(held));
+                let _ = to.send(last).await;
+            }
+            Self::Verdict { to, .. } => {
+                let _ = to.send(outcome);
+            }
+        }
     }
-    if verdict.is_right() { Ok(()) } else { Err(Error::StreamDamaged) }
 }
