@@ -12,6 +12,8 @@ mod test_pages;
 pub use edit::{PageEdit, StoredPage};
 pub use expansion::{ExpandedPage, PageExpansion};
 
+use foldhash::{HashMap, HashMapExt as _};
+
 use super::cursor::{Cursor, push_varint};
 use super::id::{ChunkId, ContentHash};
 use super::{Error, limits};
@@ -129,7 +131,7 @@ impl RecipePage {
 
 /// Returns the chunks of extents in order of first use, and for every extent its chunk's place among them.
 fn table(extents: &[Extent]) -> (Vec<(ChunkId, u32)>, Vec<u64>) {
-    let mut places = std::collections::HashMap::with_capacity(extents.len());
+    let mut places = HashMap::with_capacity(extents.len());
     let mut table = Vec::new();
     let mut indexes = Vec::with_capacity(extents.len());
     // Parts of a chunk mostly come in turn with those of one other, which hold what changed: these need no look-up.

@@ -1,7 +1,8 @@
 //! A page as an edit of earlier pages (`docs/FORMAT.md`, section 9.2).
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+
+use foldhash::{HashMap, HashSet};
 
 use super::{Extent, RecipePage};
 use crate::format::cursor::{Cursor, push_varint};
@@ -58,8 +59,8 @@ impl PageEdit {
             return None;
         }
         let old = joined(old).ok()?;
-        let mut table: HashMap<ChunkId, u64> = HashMap::new();
-        let mut places: HashMap<Extent, u64> = HashMap::new();
+        let mut table: HashMap<ChunkId, u64> = HashMap::default();
+        let mut places: HashMap<Extent, u64> = HashMap::default();
         for (place, extent) in (0..).zip(old.iter()) {
             let index = table.len() as u64;
             table.entry(extent.chunk).or_insert(index);

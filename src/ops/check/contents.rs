@@ -36,6 +36,7 @@ impl Check<'_> {
         let loaded = select::load_these(self.repository, ids).await;
         // One that cannot be read is found when the snapshots are checked.
         let mut snapshots: Vec<LoadedSnapshot> = loaded.into_iter().filter_map(|(_, loaded)| loaded.ok()).collect();
+        self.is_all_proven = snapshots.len() == ids.len();
         let newest_first = |snapshot: &LoadedSnapshot| {
             std::cmp::Reverse((snapshot.manifest.created_at.clone(), snapshot.manifest.orkvault.writer.sequence))
         };
@@ -75,6 +76,7 @@ impl Check<'_> {
             let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await;
             for (night, verdict) in nights.iter().zip(verdicts) {
                 let (Err(error), Some(newest)) = (verdict, night.snapshots.first()) else { continue };
+                self.is_all_proven = false;
                 let object = ObjectKey::Snapshot(Namespace::Data, *newest);
                 let affects = night.snapshots.iter().map(|id| format!("{id}/{component}")).collect();
                 self.find_error_affecting(format!("{object}: {component}/{name}"), error, affects)?;
@@ -98,7 +100,10 @@ impl Check<'_> {
         let mut waiting: Vec<EntryRow> = Vec::new();
         loop {
             // A table that cannot be read is found, with all that it affects, when the snapshots are checked.
-            let Ok(row) = rows.next_row().await else { break };
+            let Ok(row) = rows.next_row().await else {
+                self.is_all_proven = false;
+                break;
+            };
             let Some(row) = row else { break };
             if row.content == EntryContent::None {
                 continue;
@@ -136,6 +141,7 @@ impl Check<'_> {
         let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await;
         for (row, verdict) in rows.drain(..).zip(verdicts) {
             let Err(error) = verdict else { continue };
+            self.is_all_proven = false;
             let object = ObjectKey::Snapshot(Namespace::Data, snapshot);
             let name = String::from_utf8_lossy(&row.key).into_owned();
             let affects = vec![format!("{snapshot}/{component}")];

@@ -44,7 +44,7 @@ const MIB: u64 = 1024 * 1024;
 const FOR_CONTENT: Bounds =
     Bounds { ahead_bytes: 12 * MIB, held_bytes: 40 * MIB, planned_bytes: 192 * MIB, first_planned_bytes: 12 * MIB };
 const FOR_A_VERDICT: Bounds =
-    Bounds { ahead_bytes: 32 * MIB, held_bytes: 32 * MIB, planned_bytes: 1024 * MIB, first_planned_bytes: 1024 * MIB };
+    Bounds { ahead_bytes: 32 * MIB, held_bytes: 32 * MIB, planned_bytes: 1024 * MIB, first_planned_bytes: 128 * MIB };
 /// Bytes that are held at most of a piece that only its hash is wanted of.
 const HASH_BYTES: u64 = 4 * 1024;
 /// Pieces that are planned, and segments that they lie in.
