@@ -176,6 +176,23 @@ def goals(figures, reference, peers, own):
     return found
 
 
+def floor_lines(figures, floor, peers, own):
+    """Returns what the jobs take beside what they cannot do without, as a table: where a goal is out of reach, it says so."""
+    limits = {"first night": 0.40, "next night": 0.20, "restore": 0.40, "check": 0.50}
+    lines = [
+        f"| | the work alone, s | {own}, s | {own} / work alone | best peer, s | work alone / best peer | goal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for job, alone in floor.items():
+        title = f"{job}, net of key derivation" if job in DERIVING else job
+        ours = figures[own].net_time(job) if job in DERIVING else figures[own].time(job)
+        peer, _ = best(figures, peers, lambda figure, job=job: figure.time(job))
+        cells = [alone, ours, ratio(ours, alone), peer, ratio(alone, peer)]
+        written = " | ".join("–" if cell is None else f"{cell:.2f}" for cell in cells)
+        lines.append(f"| {title} | {written} | ≤ {limits[job]:.2f} |")
+    return lines
+
+
 def goal_lines(found):
     """Returns the list of goals as a table."""
     lines = ["| goal | limit | measured | |", "|---|---|---|---|"]
