@@ -5,6 +5,8 @@ from statistics import median
 
 MIB = 1024 * 1024
 JOBS = ["first night", "next night", "restore", "check"]
+# Times of the best peer that the jobs may take, net of key derivation.
+TIMES_MAX = {"first night": 0.40, "next night": 0.20, "restore": 0.40, "check": 0.50}
 # The jobs for which orkvault derives a key from a passphrase.
 DERIVING = ["restore", "check"]
 TITLES = {
@@ -155,20 +157,20 @@ def goals(figures, reference, peers, own):
     for job in JOBS:
         add(f"{job}: time / best peer's, no slower", 1.0, of_best(time(job)))
     add("next night: growth / best peer's, first release", 1 / 5, of_best(growth))
-    add("first night: time / best peer's", 0.40, of_best(time("first night")))
+    add("first night: time / best peer's", TIMES_MAX["first night"], of_best(time("first night")))
     _, fastest = best(figures, peers, time("first night"))
     stored = ratio(middle(ours.first_bytes), middle(figures[fastest].first_bytes)) if ours and fastest else None
     add("first night: bytes / those of the fastest peer", 1.08, stored)
     of_zstd = ratio(ours.time("first night"), median(reference.secs)) if ours else None
     add("first night: time / `zstd -3 -T2`", 1.40, of_zstd)
-    add("next night: time / best peer's", 0.20, of_best(time("next night")))
+    add("next night: time / best peer's", TIMES_MAX["next night"], of_best(time("next night")))
     add("next night: growth / best peer's", 1 / 40, of_best(growth))
     chain = figures.get("duplicity")
     if chain:
         add("next night: growth / duplicity's", 0.35, ratio(growth(ours), growth(chain)) if ours else None)
-    for job, limit in (("restore", 0.40), ("check", 0.50)):
+    for job in DERIVING:
         net = of_best(lambda figure, job=job: figure.net_time(job), time(job))
-        add(f"{job}: time net of key derivation / best peer's", limit, net)
+        add(f"{job}: time net of key derivation / best peer's", TIMES_MAX[job], net)
     add("restore: time / best peer's", 0.80, of_best(time("restore")))
     for job in JOBS:
         peak = ours and (ours.net_peaks.get(job) if job in DERIVING else ours.peak(job))
@@ -178,7 +180,6 @@ def goals(figures, reference, peers, own):
 
 def floor_lines(figures, floor, peers, own):
     """Returns what the jobs take beside what they cannot do without, as a table: where a goal is out of reach, it says so."""
-    limits = {"first night": 0.40, "next night": 0.20, "restore": 0.40, "check": 0.50}
     lines = [
         f"| | the work alone, s | {own}, s | {own} / work alone | best peer, s | work alone / best peer | goal |",
         "|---|---|---|---|---|---|---|",
@@ -189,7 +190,7 @@ def floor_lines(figures, floor, peers, own):
         peer, _ = best(figures, peers, lambda figure, job=job: figure.time(job))
         cells = [alone, ours, ratio(ours, alone), peer, ratio(alone, peer)]
         written = " | ".join("–" if cell is None else f"{cell:.2f}" for cell in cells)
-        lines.append(f"| {title} | {written} | ≤ {limits[job]:.2f} |")
+        lines.append(f"| {title} | {written} | ≤ {TIMES_MAX[job]:.2f} |")
     return lines
 
 

@@ -16,7 +16,6 @@ use crate::format::id::ContentHash;
 #[derive(Debug)]
 pub struct HashedPart {
     at: u64,
-    len: u64,
     /// What lies before the first whole block.
     head: Vec<u8>,
     subtrees: Vec<Subtree>,
@@ -56,19 +55,7 @@ impl HashedPart {
             place += len as u64;
             rest = behind;
         }
-        Self { at, len: bytes.len() as u64, head: head.to_vec(), subtrees, tail: rest.to_vec() }
-    }
-
-    /// Returns the bytes of the part.
-    #[must_use]
-    pub fn len(&self) -> u64 {
-        self.len
-    }
-
-    /// Returns whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
+        Self { at, head: head.to_vec(), subtrees, tail: rest.to_vec() }
     }
 }
 
@@ -87,14 +74,8 @@ pub struct PartsHasher {
 impl PartsHasher {
     /// Returns the bytes that were added.
     #[must_use]
-    pub fn len(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.len
-    }
-
-    /// Returns whether there were none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Adds the next part. One that begins elsewhere than where the last one ended spoils the hash.
@@ -201,7 +182,7 @@ mod tests {
         while let Some(part) = parts.pop() {
             hasher.add(&part);
         }
-        assert_eq!(hasher.len(), bytes.len() as u64);
+        assert_eq!(hasher.bytes(), bytes.len() as u64);
         hasher.finish()
     }
 

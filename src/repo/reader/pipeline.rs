@@ -52,8 +52,8 @@ const PLANNED_ITEMS: usize = 32 * 1024;
 const PLANNED_SEGMENTS: usize = 512;
 /// Extents that are planned for every piece that is handed out, so that planning never holds up the reading.
 const EXTENTS_A_STEP: usize = 512;
-/// Pieces below this length are copied together up to the next: hashing and writing cost per piece.
-const SMALL_BYTES: usize = HASHED_BYTES_LEAST;
+/// Bytes of pieces that are copied together because they are too short to be hashed where they are decoded: hashing and
+/// writing cost per piece.
 const GATHERED_BYTES: usize = 256 * 1024;
 /// Bytes of pieces that are handed on together: waking who takes them costs each time.
 const BATCH_BYTES: u64 = MIB;
@@ -69,7 +69,6 @@ pub(super) struct Source {
 
 struct Stream {
     extents: ExtentSource,
-    len: u64,
     /// The next extent and its place, once it was looked up.
     next: Option<(Extent, Place)>,
     is_planned: bool,
@@ -119,7 +118,6 @@ impl Pipeline {
     pub(super) fn new(reader: &Arc<Reader>, streams: Vec<Source>, purpose: Purpose) -> Self {
         let stream = |Source { content, expected, outlet }| Stream {
             extents: ExtentSource::new(content, expected),
-            len: expected.len,
             next: None,
             is_planned: false,
             planned_bytes: 0,
@@ -337,7 +335,7 @@ impl Pipeline {
         };
         let part = |item: &u64| match self.horizon.get(*item) {
             Some(Item::Piece(piece, _)) => {
-                let stream_len = self.streams.get(piece.stream).map_or(0, |stream| stream.len);
+                let stream_len = self.streams.get(piece.stream).map_or(0, |stream| stream.verdict.stream_len());
                 Some(Part { item: *item, start: piece.start, len: piece.len, at: piece.at, stream_len })
             }
             _ => None,
@@ -438,7 +436,7 @@ impl Pipeline {
 
     async fn send(&mut self, number: StreamNumber, piece: Handed) {
         let Some(stream) = self.streams.get_mut(number) else { return };
-        if piece.hash.is_none() && piece.bytes.len() < SMALL_BYTES {
+        if piece.hash.is_none() && piece.bytes.len() < HASHED_BYTES_LEAST {
             stream.small.extend_from_slice(&piece.bytes);
             if stream.small.len() < GATHERED_BYTES {
                 return;

@@ -39,18 +39,23 @@ impl Verdict {
         Self { expected, hasher: PartsHasher::default() }
     }
 
+    /// Returns the bytes that the stream ought to have.
+    pub(super) fn stream_len(&self) -> u64 {
+        self.expected.len
+    }
+
     /// Takes the next piece and returns its length.
     pub(super) fn take(&mut self, piece: &Handed) -> u64 {
-        let before = self.hasher.len();
+        let before = self.hasher.bytes();
         match &piece.hash {
             Some(hash) => self.hasher.add(hash),
             None => self.hasher.add(&HashedPart::new(before, &piece.bytes, self.expected.len)),
         }
-        self.hasher.len() - before
+        self.hasher.bytes() - before
     }
 
     pub(super) fn pronounce(&self) -> Result<(), Error> {
-        let is_right = self.hasher.len() == self.expected.len && self.hasher.finish() == Some(self.expected.hash);
+        let is_right = self.hasher.bytes() == self.expected.len && self.hasher.finish() == Some(self.expected.hash);
         if is_right { Ok(()) } else { Err(Error::StreamDamaged) }
     }
 }
