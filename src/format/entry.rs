@@ -124,13 +124,16 @@ impl EntryRow {
         push_bytes(out, &row);
     }
 
-    /// Returns an error unless the row is within every limit that reading it back checks.
-    pub fn check(&self) -> Result<(), Error> {
-        let mut encoded = Vec::new();
-        self.encode(&mut encoded);
-        let mut cursor = Cursor::new("entry", &encoded);
-        let row = cursor.bytes("entry", limits::ENTRY_BYTES_MAX)?;
-        Self::decode(row).map(|_| ())
+    /// Appends the row as [`EntryRow::encode`] does, unless reading it back would fail: then nothing is appended.
+    pub fn encode_checked(&self, out: &mut Vec<u8>) -> Result<(), Error> {
+        let start = out.len();
+        self.encode(out);
+        let mut cursor = Cursor::new("entry", out.get(start..).unwrap_or_default());
+        let read_back = cursor.bytes("entry", limits::ENTRY_BYTES_MAX).and_then(Self::decode);
+        if read_back.is_err() {
+            out.truncate(start);
+        }
+        read_back.map(|_| ())
     }
 
     /// Reads a row, its length prefix taken off.

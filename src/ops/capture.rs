@@ -1,13 +1,13 @@
 //! The receiving side of a capture: components in, repository out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 
 use super::Progress;
-use super::stored::StoredTable;
+use super::stored::as_entry;
 use crate::component::{self, ByteStream, Capture, Content, Entry, Run, StoredContent, StreamKind};
 use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
@@ -72,9 +72,11 @@ pub struct DataCapture<'a> {
     writer: &'a mut Writer,
     reader: Arc<Reader>,
     progress: &'a dyn Progress,
-    previous: Option<StoredTable>,
-    /// Keys that last night's table has and that tonight's has not come to yet.
-    seen: BTreeSet<Vec<u8>>,
+    /// The previous entry table until its first row is asked for.
+    unproven: Option<TableRecord>,
+    previous: Option<TableReader>,
+    /// Keys that last night's table has and that tonight's has not come to yet, in order.
+    seen: VecDeque<Vec<u8>>,
     table: Option<TableWriter>,
     contents_read: u64,
     contents: StreamReport,
@@ -82,17 +84,24 @@ pub struct DataCapture<'a> {
 }
 
 impl<'a> DataCapture<'a> {
-    /// Captures without a previous entry table: see [`DataCapture::prove_previous`].
+    /// Compares entries with those of the `previous` table, if there is one.
     #[must_use]
-    pub fn new(component: &str, writer: &'a mut Writer, reader: Arc<Reader>, progress: &'a dyn Progress) -> Self {
+    pub fn new(
+        component: &str,
+        writer: &'a mut Writer,
+        reader: Arc<Reader>,
+        progress: &'a dyn Progress,
+        previous: Option<&TableRecord>,
+    ) -> Self {
         let component = component.to_owned();
         Self {
             component,
             writer,
             reader,
             progress,
+            unproven: previous.cloned(),
             previous: None,
-            seen: BTreeSet::new(),
+            seen: VecDeque::new(),
             table: None,
             contents_read: 0,
             contents: StreamReport::default(),
@@ -100,10 +109,12 @@ impl<'a> DataCapture<'a> {
         }
     }
 
-    /// Reads the previous entry table and every recipe that it refers to, once. What proves damaged is set aside
-    /// before the first row is given out: no row of this capture then refers to it.
-    pub async fn prove_previous(&mut self, record: &TableRecord) {
-        let mut table = TableReader::open(&self.reader, record);
+    /// Reads the previous entry table and every recipe that it refers to, once, before the first row is given out and
+    /// before anything is stored. What proves damaged is set aside: nothing in this capture then refers to it. Not before
+    /// that, because a source has requests to wait for meanwhile.
+    async fn prove_previous(&mut self) {
+        let Some(record) = self.unproven.take() else { return };
+        let mut table = TableReader::open(&self.reader, &record);
         // What cannot be read is met again, and said, by `previous`.
         while let Ok(Some(row)) = table.next_row().await {
             // Extents that stand in the row itself are only looked up: nothing can prove damaged.
@@ -111,7 +122,7 @@ impl<'a> DataCapture<'a> {
                 let _ = self.reader.check_structure(&row.content).await;
             }
         }
-        self.previous = Some(StoredTable::open(&self.reader, record));
+        self.previous = Some(TableReader::open(&self.reader, &record));
     }
 
     /// Ends the entry table, if there is one, and returns what was stored.
@@ -183,17 +194,24 @@ impl<'a> DataCapture<'a> {
         content: Content,
         what: &str,
     ) -> Result<(), component::Error> {
+        let was_there = self.come_to(&entry.key);
         let content = match content {
             Content::Nothing => EntryContent::None,
             Content::Stored(StoredContent(encoded)) => {
                 EntryContent::decode(&encoded).map_err(|source| failed(what, source.into()))?
             }
-            Content::Bytes(body) => self.content(table, &entry, what, body).await?,
+            Content::Bytes(body) => self.content(table, &entry, was_there, what, body).await?,
         };
-        self.seen = self.seen.split_off(&entry.key);
-        self.seen.remove(&entry.key);
         let row = EntryRow { key: entry.key, attributes: entry.attributes, len: entry.len, content };
         table.add(self.writer, &row).await.map_err(|source| failed(what, source))
+    }
+
+    /// Returns whether last night's table has the key that tonight's has come to.
+    fn come_to(&mut self, key: &[u8]) -> bool {
+        while self.seen.front().is_some_and(|seen| seen.as_slice() < key) {
+            self.seen.pop_front();
+        }
+        self.seen.pop_front_if(|seen| seen.as_slice() == key).is_some()
     }
 
     /// Stores the content of an entry beside the table that its row goes into.
@@ -201,12 +219,13 @@ impl<'a> DataCapture<'a> {
         &mut self,
         table: &TableWriter,
         entry: &Entry,
+        was_there: bool,
         what: &str,
         body: ByteStream,
     ) -> Result<EntryContent, component::Error> {
         // What never changes needs no memory of its pieces: most objects, and every new one.
-        let is_changed = self.seen.contains(&entry.key) && entry.len >= COMPARED_BYTES_LEAST;
-        let name = is_changed.then(|| stream_name(&self.component, &format!("entry {}", entry.key.escape_ascii())));
+        let name = (was_there && entry.len >= COMPARED_BYTES_LEAST)
+            .then(|| stream_name(&self.component, &format!("entry {}", entry.key.escape_ascii())));
         let stream = self.writer.begin_beside(table.stream(), config::StreamKind::Object, name).await;
         let extents_most = usize::try_from(limits::ENTRY_EXTENTS_MAX).unwrap_or(1);
         let written = self.fill(stream, what, body, extents_most).await?;
@@ -223,6 +242,7 @@ impl<'a> DataCapture<'a> {
 #[async_trait]
 impl Capture for DataCapture<'_> {
     async fn stream(&mut self, name: &str, kind: StreamKind, body: ByteStream) -> Result<u64, component::Error> {
+        self.prove_previous().await;
         let stream =
             self.writer.begin_named(kind_of(kind), &stream_name(&self.component, &format!("stream {name}"))).await;
         let stream = self.fill(stream, name, body, 0).await?;
@@ -234,8 +254,9 @@ impl Capture for DataCapture<'_> {
     }
 
     async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
+        self.prove_previous().await;
         let Some(previous) = &mut self.previous else { return Ok(None) };
-        let (entry, content) = match previous.next_entry().await {
+        let row = match previous.next_row().await {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(None),
             Err(error) => {
@@ -246,19 +267,19 @@ impl Capture for DataCapture<'_> {
                 return Ok(None);
             }
         };
-        self.seen.insert(entry.key.clone());
-        // What the repository has lost meanwhile is read again.
-        let content = match content {
-            Some(content) => {
-                let is_there = super::stored::is_there(&self.reader, &content).await;
-                is_there.map_err(|source| failed("the previous entry table", source))?.then_some(content)
-            }
-            None => None,
+        self.seen.push_back(row.key.clone());
+        let is_there = match self.reader.check_structure(&row.content).await {
+            Ok(_) => true,
+            Err(error) if error.is_damage() => false,
+            Err(error) => return Err(failed("the previous entry table", error)),
         };
-        Ok(Some((entry, content)))
+        // What the repository has lost meanwhile is read again.
+        let (entry, content) = as_entry(row);
+        Ok(Some((entry, content.filter(|_| is_there))))
     }
 
     async fn entry(&mut self, entry: Entry, content: Content) -> Result<(), component::Error> {
+        self.prove_previous().await;
         let what = String::from_utf8_lossy(&entry.key).into_owned();
         let wrap = |source| failed(&what, source);
         let mut table = match self.table.take() {

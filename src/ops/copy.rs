@@ -316,10 +316,8 @@ impl Copy<'_> {
         }
         let stored = DataStored::open(Arc::clone(&self.given), record.clone()).await.map_err(Failure::of_source)?;
         let mut source = CopySource::new(name, stored, streams.keys().cloned().collect());
-        let mut capture = DataCapture::new(name, writer, Arc::clone(&self.taken), self.progress);
-        if let Some(previous) = self.previous_entries(name, created_at) {
-            capture.prove_previous(previous).await;
-        }
+        let previous = self.previous_entries(name, created_at);
+        let mut capture = DataCapture::new(name, writer, Arc::clone(&self.taken), self.progress, previous);
         let captured = match source.capture(&mut capture).await {
             Ok(captured) => captured,
             Err(error) => {

@@ -198,10 +198,8 @@ impl Run<'_> {
 
     async fn data(&mut self, writer: &mut Writer, source: &mut dyn Source) -> Result<CaptureResult, Error> {
         let previous = previous_entries(&self.history, source.component());
-        let mut capture = DataCapture::new(source.component(), writer, Arc::clone(&self.reader), self.progress);
-        if let Some(previous) = previous {
-            capture.prove_previous(previous).await;
-        }
+        let reader = Arc::clone(&self.reader);
+        let mut capture = DataCapture::new(source.component(), writer, reader, self.progress, previous);
         match source.capture(&mut capture).await {
             Ok(captured) => {
                 let CapturedStreams { streams, entries, written } = capture.finish().await?;

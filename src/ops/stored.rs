@@ -22,39 +22,15 @@ fn runs(what: &str, content: ContentStream) -> ByteStream {
     runs.map_err(move |source| failed(&what, source)).boxed()
 }
 
-/// An entry table of a snapshot, as a component sees it.
-pub struct StoredTable {
-    reader: TableReader,
-}
-
-impl StoredTable {
-    /// Opens the table.
-    #[must_use]
-    pub fn open(reader: &Arc<Reader>, record: &TableRecord) -> Self {
-        Self { reader: TableReader::open(reader, record) }
-    }
-
-    /// Returns the next row.
-    pub async fn next_entry(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
-        let row = self.reader.next_row().await.map_err(|source| failed("the entry table", source))?;
-        Ok(row.map(|EntryRow { key, attributes, len, content }| {
-            let token = (content != EntryContent::None).then(|| {
-                let mut encoded = Vec::new();
-                content.encode(&mut encoded);
-                StoredContent(encoded)
-            });
-            (Entry { key, attributes, len }, token)
-        }))
-    }
-}
-
-/// Returns whether every chunk of stored content is in a pack that is there.
-pub async fn is_there(reader: &Arc<Reader>, content: &StoredContent) -> Result<bool, repo::Error> {
-    match reader.check_structure(&EntryContent::decode(&content.0)?).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.is_damage() => Ok(false),
-        Err(error) => Err(error),
-    }
+/// Returns a row of an entry table as a component sees it.
+pub(super) fn as_entry(row: EntryRow) -> (Entry, Option<StoredContent>) {
+    let EntryRow { key, attributes, len, content } = row;
+    let token = (content != EntryContent::None).then(|| {
+        let mut encoded = Vec::new();
+        content.encode(&mut encoded);
+        StoredContent(encoded)
+    });
+    (Entry { key, attributes, len }, token)
 }
 
 /// Returns what a component's source recorded.
@@ -94,14 +70,14 @@ pub struct DataStored {
     reader: Arc<Reader>,
     record: ComponentRecord,
     captured: Captured,
-    table: Option<StoredTable>,
+    table: Option<TableReader>,
 }
 
 impl DataStored {
     /// Opens a complete component.
     pub async fn open(reader: Arc<Reader>, record: ComponentRecord) -> Result<Self, repo::Error> {
         let captured = captured(&reader, &record).await?;
-        let table = record.entries.as_ref().map(|table| StoredTable::open(&reader, table));
+        let table = record.entries.as_ref().map(|table| TableReader::open(&reader, table));
         Ok(Self { reader, record, captured, table })
     }
 }
@@ -127,13 +103,16 @@ impl Stored for DataStored {
     }
 
     async fn rewind(&mut self) -> Result<(), component::Error> {
-        self.table = self.record.entries.as_ref().map(|table| StoredTable::open(&self.reader, table));
+        self.table = self.record.entries.as_ref().map(|table| TableReader::open(&self.reader, table));
         Ok(())
     }
 
     async fn next_entry(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
         match &mut self.table {
-            Some(table) => table.next_entry().await,
+            Some(table) => {
+                let row = table.next_row().await.map_err(|source| failed("the entry table", source))?;
+                Ok(row.map(as_entry))
+            }
             None => Ok(None),
         }
     }

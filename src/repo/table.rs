@@ -42,8 +42,7 @@ impl TableWriter {
             return Err(Error::RowOrder { key: String::from_utf8_lossy(&row.key).into_owned() });
         }
         // What could not be read back must not be written.
-        row.check()?;
-        row.encode(&mut self.buffer);
+        row.encode_checked(&mut self.buffer)?;
         self.ends.push(u32::try_from(self.buffer.len()).expect("the buffer is flushed long before 4 GiB"));
         self.last_key = Some(row.key.clone());
         self.rows += 1;

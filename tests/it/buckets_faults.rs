@@ -1,9 +1,11 @@
 //! What a capture of buckets does when the server lies, breaks off or is busy.
 
 use std::error::Error as _;
+use std::time::Duration;
 
+use async_trait::async_trait;
 use orkvault::component::s3::{BucketsSource, Error, SourceOptions, TagReading};
-use orkvault::component::{self, Source};
+use orkvault::component::{self, ByteStream, Capture, Content, Entry, Source, StoredContent, StreamKind};
 
 use crate::support::memory_store::Snapshot;
 use crate::support::minio::access;
@@ -98,6 +100,47 @@ async fn the_next_page_is_asked_for_while_a_page_still_comes() {
     Snapshot::take(&mut source(&usual), None).await.unwrap();
     // And no page twice.
     assert_eq!(server.take_counts(), usual.take_counts());
+}
+
+/// A capture whose previous rows are made ready only when the server has answered so many requests for pages.
+struct Unready<'a> {
+    server: &'a FaultyS3,
+    pages: u32,
+}
+
+#[async_trait]
+impl Capture for Unready<'_> {
+    async fn stream(&mut self, _: &str, _: StreamKind, _: ByteStream) -> Result<u64, component::Error> {
+        panic!("buckets have no streams")
+    }
+
+    async fn previous(&mut self) -> Result<Option<(Entry, Option<StoredContent>)>, component::Error> {
+        while self.server.world().counts.get("ListObjectsV2").is_none_or(|count| *count < self.pages) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(None)
+    }
+
+    async fn entry(&mut self, _: Entry, _: Content) -> Result<(), component::Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_bucket_is_listed_ahead_while_the_previous_rows_are_made_ready() {
+    let server = server(10, Faults::default()).await;
+    let mut source = source(&server);
+    // Four pages, and what comes after the last of them.
+    let mut capture = Unready { server: &server, pages: 5 };
+    let captured = tokio::time::timeout(Duration::from_secs(30), source.capture(&mut capture)).await;
+    captured.expect("it lists ahead").unwrap();
+}
+
+#[tokio::test]
+async fn the_settings_of_a_bucket_are_asked_for_at_once() {
+    let server = server(1, Faults { late_settings: true, ..Faults::default() }).await;
+    let snapshot = tokio::time::timeout(Duration::from_secs(30), Snapshot::take(&mut source(&server), None)).await;
+    assert_eq!(snapshot.expect("no question waits for another").unwrap().keys(), expected(1));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::Error;
@@ -14,6 +14,9 @@ use super::client::Server;
 
 /// Empty pages in a row that claim to be truncated, before the listing is given up.
 const EMPTY_PAGES_MAX: u32 = 64;
+/// Pages that are read before anybody wants them: while a long object is read, or last night's table is made ready, the
+/// server goes on. A page has up to 1,000 objects, some 300 KiB.
+const PAGES_AHEAD: usize = 4;
 /// Early ends that are remembered by name for the warnings; more are only counted.
 const EARLY_ENDS_NAMED_MAX: usize = 20;
 
@@ -151,19 +154,40 @@ impl ListingCheck {
     }
 }
 
-/// The objects of one bucket in key order; holds one page, and the one behind it, which is asked for meanwhile.
+/// The objects of one bucket in key order. They are listed ahead of whoever takes them, [`PAGES_AHEAD`] pages at most.
 pub(super) struct Lister {
-    server: Arc<Server>,
     bucket: String,
+    pages: mpsc::Receiver<Vec<Listed>>,
+    /// Gone when it has ended.
+    task: Option<Task<Result<ListingCheck, Error>>>,
+    /// How it ended.
     check: ListingCheck,
-    next_ask: Option<Ask>,
-    coming: Option<Coming>,
     queue: VecDeque<Listed>,
 }
 
-/// A page that was asked for. Dropped, it is asked for no more.
+/// A task that is stopped when nobody waits for it any more.
+struct Task<T>(JoinHandle<T>);
+
+impl<T: Send + 'static> Task<T> {
+    fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+
+    async fn end(mut self) -> T {
+        // Nobody else stops the task: what is left is a panic of its own.
+        (&mut self.0).await.unwrap_or_else(|stopped| std::panic::resume_unwind(stopped.into_panic()))
+    }
+}
+
+impl<T> Drop for Task<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A page that was asked for.
 struct Coming {
-    task: JoinHandle<Result<Page, Error>>,
+    task: Task<Result<Page, Error>>,
     /// The token of the page behind it.
     early: oneshot::Receiver<String>,
 }
@@ -172,7 +196,7 @@ impl Coming {
     fn ask(server: &Arc<Server>, bucket: &str, ask: Ask) -> Self {
         let (server, bucket) = (Arc::clone(server), bucket.to_owned());
         let (told, early) = oneshot::channel();
-        Self { task: tokio::spawn(async move { server.page_through_flap(&bucket, &ask, told).await }), early }
+        Self { task: Task::spawn(async move { server.page_through_flap(&bucket, &ask, told).await }), early }
     }
 
     /// Returns the token of the page behind this one, if the answer told it while it came.
@@ -180,47 +204,52 @@ impl Coming {
         // Gone without a word when the answer was read to its end, or failed.
         (&mut self.early).await.ok()
     }
-
-    async fn page(mut self) -> Result<Page, Error> {
-        // Nobody else stops the task: what is left is a panic of its own.
-        (&mut self.task).await.unwrap_or_else(|stopped| std::panic::resume_unwind(stopped.into_panic()))
-    }
 }
 
-impl Drop for Coming {
-    fn drop(&mut self) {
-        self.task.abort();
+/// Lists a bucket from end to end.
+async fn list(server: Arc<Server>, bucket: String, pages: mpsc::Sender<Vec<Listed>>) -> Result<ListingCheck, Error> {
+    let mut check = ListingCheck::default();
+    let mut next = Some(Coming::ask(&server, &bucket, Ask::Start));
+    while let Some(mut coming) = next.take() {
+        // The server looks for the next page while this one is read, parsed, and compared with the last night's.
+        let early = coming.token().await.map(Ask::Token);
+        let guess = early.map(|ask| (Coming::ask(&server, &bucket, ask.clone()), ask));
+        let page = coming.task.end().await?;
+        let ask = check.accept(&page).map_err(|source| Error::Listing { bucket: bucket.clone(), source })?;
+        next = match (ask, guess) {
+            (Some(ask), Some((coming, asked))) if asked == ask => Some(coming),
+            (ask, _) => ask.map(|ask| Coming::ask(&server, &bucket, ask)),
+        };
+        if pages.send(page.objects).await.is_err() {
+            // Whoever wanted the objects has gone, and this task is being stopped.
+            break;
+        }
     }
+    Ok(check)
 }
 
 impl Lister {
+    /// Begins to list.
     pub(super) fn new(server: Arc<Server>, bucket: &str) -> Self {
-        Self {
-            server,
-            bucket: bucket.to_owned(),
-            check: ListingCheck::default(),
-            next_ask: Some(Ask::Start),
-            coming: None,
-            queue: VecDeque::new(),
-        }
+        let (sender, pages) = mpsc::channel(PAGES_AHEAD);
+        let task = Some(Task::spawn(list(server, bucket.to_owned(), sender)));
+        Self { bucket: bucket.to_owned(), pages, task, check: ListingCheck::default(), queue: VecDeque::new() }
+    }
+
+    pub(super) fn bucket(&self) -> &str {
+        &self.bucket
     }
 
     /// Makes sure that the next object is in memory; returns it without taking it.
     pub(super) async fn peek(&mut self) -> Result<Option<&Listed>, Error> {
         while self.queue.is_empty() {
-            let started = self.next_ask.take().map(|ask| Coming::ask(&self.server, &self.bucket, ask));
-            let Some(mut coming) = started.or_else(|| self.coming.take()) else { return Ok(None) };
-            // The server looks for the next page while this one is read, parsed, and compared with the last night's.
-            let early = coming.token().await.map(Ask::Token);
-            let guess = early.map(|ask| (Coming::ask(&self.server, &self.bucket, ask.clone()), ask));
-            let page = coming.page().await?;
-            let next = self.check.accept(&page);
-            let next = next.map_err(|fault| Error::Listing { bucket: self.bucket.clone(), source: fault })?;
-            self.coming = match (next, guess) {
-                (Some(next), Some((coming, asked))) if asked == next => Some(coming),
-                (next, _) => next.map(|ask| Coming::ask(&self.server, &self.bucket, ask)),
-            };
-            self.queue.extend(page.objects);
+            if let Some(objects) = self.pages.recv().await {
+                self.queue.extend(objects);
+            } else if let Some(task) = self.task.take() {
+                self.check = task.end().await?;
+            } else {
+                return Ok(None);
+            }
         }
         Ok(self.queue.front())
     }

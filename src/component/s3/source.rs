@@ -94,8 +94,11 @@ impl Source for BucketsSource {
         };
         let filter = &self.options.buckets;
         let mut names = VecDeque::from(self.wanted().await?);
+        // The server looks for the first page while the previous rows are being made ready.
+        let mut begun = names.front().map(|name| pass.list(name));
         while let Some(name) = pass.next_bucket(&mut names, filter).await? {
-            pass.bucket(&name).await?;
+            let lister = begun.take_if(|begun| begun.bucket() == name).unwrap_or_else(|| pass.list(&name));
+            pass.bucket(lister).await?;
         }
         if self.server.tags_unsupported() {
             pass.warnings.push("the server does not support object tags: none were captured".to_owned());
@@ -216,15 +219,19 @@ impl Pass<'_> {
         Ok(())
     }
 
-    async fn bucket(&mut self, name: &str) -> Result<(), component::Error> {
+    fn list(&self, bucket: &str) -> Lister {
+        Lister::new(Arc::clone(&self.server), bucket)
+    }
+
+    async fn bucket(&mut self, mut lister: Lister) -> Result<(), component::Error> {
+        let name = &lister.bucket().to_owned();
         let attributes = bucket::read(&self.server, name, &mut self.warnings).await?;
         self.versioned += u64::from(attributes.contains_key(bucket::VERSIONING));
         let entry = Entry { key: row_key(name, ""), attributes, len: 0 };
         self.previous.out.entry(entry, Content::Nothing).await?;
-        self.catalogue.push(CatalogueRow { name: name.to_owned(), kind: "bucket".to_owned(), records: 0, bytes: 0 });
+        self.catalogue.push(CatalogueRow { name: name.clone(), kind: "bucket".to_owned(), records: 0, bytes: 0 });
 
-        let reader = Arc::new(Reader { server: Arc::clone(&self.server), bucket: name.to_owned() });
-        let mut lister = Lister::new(Arc::clone(&self.server), name);
+        let reader = Arc::new(Reader { server: Arc::clone(&self.server), bucket: name.clone() });
         let mut window = FuturesOrdered::new();
         let mut long = None;
         let mut ended = false;

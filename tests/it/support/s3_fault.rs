@@ -91,6 +91,8 @@ pub(crate) struct Faults {
     pub(crate) cut_listings: u32,
     /// A page of a listing that another follows ends only when that one was asked for.
     pub(crate) late_pages: bool,
+    /// A setting of a bucket is answered to its end only when all six were asked for.
+    pub(crate) late_settings: bool,
     /// Every answer comes so much later.
     pub(crate) latency: Duration,
 }
@@ -191,8 +193,8 @@ pub(super) enum End {
     Cut,
     /// Nothing more comes, and the connection stays.
     Stalled,
-    /// As it should, when there were more listings than so many.
-    AfterListings(u32),
+    /// As it should, when there were so many requests for this.
+    After(&'static str, u32),
 }
 
 pub(super) struct Response {
@@ -262,7 +264,7 @@ async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
     if request.method != "HEAD" {
         let (bytes, pause) = drip.unwrap_or((usize::MAX, Duration::ZERO));
         let (start, rest) = match response.end {
-            End::AfterListings(_) => response.body[..response.sent].split_at(response.sent - 1),
+            End::After(..) => response.body[..response.sent].split_at(response.sent - 1),
             _ => (&response.body[..response.sent], &[][..]),
         };
         for piece in start.chunks(bytes) {
@@ -271,9 +273,9 @@ async fn serve(mut socket: TcpStream, world: Arc<Mutex<World>>) {
             }
             tokio::time::sleep(pause).await;
         }
-        if let End::AfterListings(count) = response.end {
-            let listings = || world.lock().expect("no test panics while it holds this").counts["ListObjectsV2"];
-            while listings() <= count {
+        if let End::After(operation, count) = response.end {
+            let asked = || world.lock().expect("no test panics while it holds this").counts[operation];
+            while asked() < count {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             let _sent = socket.write_all(rest).await;
@@ -410,7 +412,10 @@ fn answer(world: &mut World, request: &Request) -> Response {
             list_objects(world, bucket, request).cut()
         }
         "ListObjectsV2" => list_objects(world, bucket, request),
-        "GetBucketSetting" => Response::error(501, "NotImplemented"),
+        "GetBucketSetting" => {
+            let end = if world.faults.late_settings { End::After(operation, 6) } else { End::Whole };
+            Response { end, ..Response::error(501, "NotImplemented") }
+        }
         "HeadObject" => head_object(world, bucket, key),
         "GetObjectTagging" => tagging(world, bucket, key),
         "GetObject" => get_object(world, bucket, key, request),
@@ -477,7 +482,7 @@ fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response 
     let last_shown = visible.get(page_len.wrapping_sub(1)).or(visible.last()).map(|(key, _)| (*key).clone());
     world.last_shown = last_shown.unwrap_or_default();
     let is_late = world.faults.late_pages && truncated;
-    let end = if is_late { End::AfterListings(world.counts["ListObjectsV2"]) } else { End::Whole };
+    let end = if is_late { End::After("ListObjectsV2", world.counts["ListObjectsV2"] + 1) } else { End::Whole };
     Response { end, ..Response::xml(body + "</ListBucketResult>") }
 }
 
