@@ -1,7 +1,8 @@
 //! A slow line costs little: packs go out beside the work, and a night asks for little. Counted, not timed.
 
+use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
@@ -13,9 +14,10 @@ use orkvault::format::object::{ObjectKey, ObjectPrefix};
 use orkvault::repo::{Marks, Writer, WriterOptions};
 use tokio::sync::Barrier;
 
-use crate::support::cli::{Vault, archive};
+use crate::support::cli::{Ran, Vault, archive, write_mode};
 use crate::support::repository::{self, noise, read_all};
-use crate::support::s3_server::{Program, S3Server};
+use crate::support::s3_fault::{FaultyS3, Object, World};
+use crate::support::s3_server::{PASSWORD, Program, S3Server, USER};
 
 /// Packs that are put at the same time (`repo/packer.rs`).
 const UPLOADS_MOST: usize = 3;
@@ -127,4 +129,48 @@ async fn an_unchanged_night_makes_a_handful_of_requests() {
         assert!(line.contains(" requests (") && line.contains("0 retries"), "{line}");
     };
     tokio::task::spawn_blocking(work).await.unwrap();
+}
+
+/// Reading the system's certificates takes longer than many a night.
+#[tokio::test]
+async fn nobody_reads_certificates_where_nothing_is_encrypted() {
+    let mut world = World { page_len: 1000, ..World::default() };
+    world.buckets.entry("vault".to_owned()).or_default();
+    world.put("avatars", "one", Object::new(b"content", 1));
+    let server = FaultyS3::start(world).await;
+    let vault = Vault::empty_in_bucket(&server.endpoint, "s3://vault");
+    write_mode(&vault.path("work/id"), USER.as_bytes(), 0o600);
+    write_mode(&vault.path("work/key"), PASSWORD.as_bytes(), 0o600);
+    let lines = [
+        "[rustfs]".to_owned(),
+        format!("endpoint = \"{}\"", server.endpoint),
+        "access_key_file = \"id\"".to_owned(),
+        "secret_key_file = \"key\"".to_owned(),
+        "buckets = [\"avatars\"]".to_owned(),
+    ];
+    write_mode(&vault.path("work/orkvault.toml"), lines.join("\n").as_bytes(), 0o600);
+
+    // Who opens it for reading meets who opened it for writing.
+    let pipe = vault.path("certificates");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let were_read = Arc::new(AtomicBool::new(false));
+    let (met, written) = (Arc::clone(&were_read), pipe.clone());
+    std::thread::spawn(move || {
+        while std::fs::File::options().write(true).open(&written).is_ok() {
+            met.store(true, Ordering::SeqCst);
+        }
+    });
+    let run = move || {
+        vault.init().expect(0);
+        let mut command = vault.command(["snapshot", "-c", "rustfs"]);
+        command.env("SSL_CERT_FILE", &pipe);
+        Ran::new(command.output().unwrap()).expect(0);
+        // Whoever reads them would be found out.
+        let mut command = vault.command(["snapshots"]);
+        command.env("SSL_CERT_FILE", &pipe).env("AWS_ENDPOINT_URL_S3", "https://127.0.0.1:1");
+        assert!(!were_read.load(Ordering::SeqCst));
+        assert_ne!(command.status().unwrap().code(), Some(0));
+        assert!(were_read.load(Ordering::SeqCst));
+    };
+    tokio::task::spawn_blocking(run).await.unwrap();
 }

@@ -169,3 +169,30 @@ async fn a_segment_that_streams_come_to_long_after_one_another_is_opened_once() 
     let [alone, together] = operations[..] else { panic!("two") };
     assert!(alone >= 25 && together <= alone + alone / 20, "{together} operations instead of {alone}");
 }
+
+/// Nights that changed a little everywhere lie in more pieces than hashes can be held of: as far as they are planned, a
+/// segment serves all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn nights_in_many_small_pieces_are_verified_a_stretch_at_a_time_and_not_piece_by_piece() {
+    let made = repository::make().await;
+    let base = nights(&made, 1, 20 * MIB).await;
+    let later = nights(&made, 20, 200_000).await;
+    let all: Vec<Night> = base.into_iter().chain(later).collect();
+    let streams = (0..6).map(|number| {
+        let (bytes, extents) = scattered(&all, 2_500 + number, 400);
+        let content = EntryContent::Extents { hash: content_hash(&bytes), extents };
+        ToVerify { len: bytes.len() as u64, content }
+    });
+    let streams: Vec<ToVerify> = streams.collect();
+    let stretches = streams.iter().map(|stream| stream.len).sum::<u64>() / (32 * MIB as u64);
+    assert!(stretches >= 3);
+
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let access = vec![Access::Data(repository::passphrase(repository::DATA_PASSPHRASE))];
+    let repository = made.open_on(Arc::clone(&counting) as Arc<_>, access).await;
+    let before = counting.operations();
+    let verdicts = Reader::new(&repository).unwrap().verify_together(streams, |_| ()).await;
+    assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
+    let operations = counting.operations() - before;
+    assert!(operations <= 100 * stretches, "{operations} operations");
+}

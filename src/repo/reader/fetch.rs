@@ -3,11 +3,11 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Reader;
-use super::plan::Request;
+use super::plan::{HASH_BYTES, Request};
 use crate::crypto::pack::DataKey;
 use crate::crypto::tree::HashedPart;
 use crate::format::id::PackId;
@@ -39,8 +39,18 @@ pub(super) enum Form {
     Whole,
     /// Copies of the parts.
     Copies,
-    /// None: only what the hashes of streams need of the parts.
+    /// Only what the hashes of streams need of the parts: copies of the short ones, which are quicker to hash together.
     Hashes,
+}
+
+impl Form {
+    /// Returns the bytes from which a part is hashed where it is decoded, while it is in that core's cache.
+    fn hashed_bytes_least(self) -> usize {
+        match self {
+            Self::Whole | Self::Copies => HASHED_BYTES_LEAST,
+            Self::Hashes => HASH_BYTES as usize,
+        }
+    }
 }
 
 /// A range of a segment that is a piece of a stream.
@@ -55,7 +65,7 @@ pub(super) struct Part {
     pub(super) stream_len: u64,
 }
 
-/// Bytes from which a part that is handed out is also hashed where it is decoded, while it is in that core's cache.
+/// Bytes from which a part that is handed out is also hashed where it is decoded. Shorter ones are hashed together.
 pub(super) const HASHED_BYTES_LEAST: usize = 8 * 1024;
 
 /// What was taken out of a decoded segment.
@@ -67,9 +77,8 @@ pub(super) struct Taken {
 
 enum Content {
     Whole(Bytes),
-    /// By where each starts.
-    Copies(HashMap<u32, Bytes>),
-    None,
+    /// In one piece, because they are given back together; by where each starts, its place in there and its length.
+    Copies(Bytes, HashMap<u32, (usize, usize)>),
 }
 
 impl Taken {
@@ -78,8 +87,10 @@ impl Taken {
         let (from, len) = (start as usize, len as usize);
         match &self.content {
             Content::Whole(plain) => (from + len <= plain.len()).then(|| plain.slice(from..from + len)),
-            Content::Copies(parts) => parts.get(&start).filter(|part| part.len() >= len).map(|part| part.slice(..len)),
-            Content::None => None,
+            Content::Copies(copies, places) => {
+                let (at, _) = places.get(&start).filter(|(_, copied)| *copied >= len)?;
+                Some(copies.slice(*at..at + len))
+            }
         }
     }
 
@@ -98,9 +109,8 @@ impl Take {
     /// Takes it out of a segment that was decoded just now.
     pub(super) fn of(self, plain: Bytes) -> Taken {
         let hashed = |part: &Part| {
-            let bytes = range(&plain, part)?;
-            let is_worth_it = self.form == Form::Hashes || bytes.len() >= HASHED_BYTES_LEAST;
-            is_worth_it.then(|| (part.item, HashedPart::new(part.at, bytes, part.stream_len)))
+            let bytes = range(&plain, part).filter(|bytes| bytes.len() >= self.form.hashed_bytes_least())?;
+            Some((part.item, HashedPart::new(part.at, bytes, part.stream_len)))
         };
         let hashes = self.parts.iter().filter_map(hashed).collect();
         Taken { content: self.content(plain), hashes }
@@ -117,17 +127,19 @@ impl Take {
     fn content(&self, plain: Bytes) -> Content {
         match self.form {
             Form::Whole => Content::Whole(plain),
-            Form::Hashes => Content::None,
-            Form::Copies => {
-                let mut copies: HashMap<u32, Bytes> = HashMap::with_capacity(self.parts.len());
-                for part in &self.parts {
-                    let bytes = range(&plain, part).unwrap_or_default();
-                    let copy = copies.entry(part.start).or_default();
-                    if copy.len() < bytes.len() {
-                        *copy = Bytes::copy_from_slice(bytes);
-                    }
+            Form::Copies | Form::Hashes => {
+                let is_short = |part: &&Part| (part.len as usize) < self.form.hashed_bytes_least();
+                let mut places: HashMap<u32, (usize, usize)> = HashMap::with_capacity(self.parts.len());
+                for part in self.parts.iter().filter(|part| self.form == Form::Copies || is_short(part)) {
+                    let (_, longest) = places.entry(part.start).or_default();
+                    *longest = range(&plain, part).map_or(0, <[u8]>::len).max(*longest);
                 }
-                Content::Copies(copies)
+                let mut copies = BytesMut::with_capacity(places.values().map(|(_, len)| len).sum());
+                for (start, (at, len)) in &mut places {
+                    *at = copies.len();
+                    copies.extend_from_slice(plain.get(*start as usize..*start as usize + *len).unwrap_or_default());
+                }
+                Content::Copies(copies.freeze(), places)
             }
         }
     }
@@ -205,7 +217,7 @@ impl Reader {
         self.fetch(request, vec![Wanted { take: Take::whole(), keep: Keep::Yes, to }], &under_way).await;
         match decoded.await.unwrap_or(Err(Error::Stopped))?.content {
             Content::Whole(plain) => Ok(plain),
-            Content::Copies(_) | Content::None => Err(Error::Stopped),
+            Content::Copies(..) => Err(Error::Stopped),
         }
     }
 

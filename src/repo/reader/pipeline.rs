@@ -23,8 +23,8 @@ pub(super) enum Purpose {
     /// Content is handed out, and hashed where it is decoded.
     Content,
     /// Only whether streams are what they are said to be: content stays where it is decoded, and only what the hashes of the
-    /// streams need of it is handed out. That is small, so it may be planned far ahead: a segment that several
-    /// streams come to, however long after one another, is decoded once.
+    /// streams need of it is handed out. That is little of long pieces, so they may be planned far ahead: a segment that
+    /// several streams come to, however long after one another, is decoded once.
     Verdict,
 }
 
@@ -33,20 +33,31 @@ struct Bounds {
     /// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
     /// that neighbours come in one request.
     ahead_bytes: u64,
-    /// Bytes that are held for pieces whose turn has not come.
+    /// Bytes of content that are held for pieces whose turn has not come.
     held_bytes: u64,
     /// Bytes of the stream that are planned, and before anything is fetched.
     planned_bytes: u64,
     first_planned_bytes: u64,
+    /// Bytes that are or will be held for all that is planned, where only hashes are wanted.
+    committed_bytes: u64,
 }
 
 const MIB: u64 = 1024 * 1024;
-const FOR_CONTENT: Bounds =
-    Bounds { ahead_bytes: 12 * MIB, held_bytes: 40 * MIB, planned_bytes: 192 * MIB, first_planned_bytes: 12 * MIB };
-const FOR_A_VERDICT: Bounds =
-    Bounds { ahead_bytes: 32 * MIB, held_bytes: 32 * MIB, planned_bytes: 1024 * MIB, first_planned_bytes: 128 * MIB };
-/// Bytes that are held at most of a piece that only its hash is wanted of.
-const HASH_BYTES: u64 = 4 * 1024;
+const FOR_CONTENT: Bounds = Bounds {
+    ahead_bytes: 12 * MIB,
+    held_bytes: 40 * MIB,
+    planned_bytes: 192 * MIB,
+    first_planned_bytes: 12 * MIB,
+    committed_bytes: u64::MAX,
+};
+/// No more is planned than can be held of it: a segment serves all pieces of it that are planned.
+const FOR_A_VERDICT: Bounds = Bounds {
+    ahead_bytes: 12 * MIB,
+    held_bytes: u64::MAX,
+    planned_bytes: 1024 * MIB,
+    first_planned_bytes: 128 * MIB,
+    committed_bytes: 24 * MIB,
+};
 /// Pieces that are planned, and segments that they lie in.
 const PLANNED_ITEMS: usize = 32 * 1024;
 const PLANNED_SEGMENTS: usize = 512;
@@ -178,6 +189,7 @@ impl Pipeline {
         while self.horizon.len() < PLANNED_ITEMS
             && self.horizon.segments() < PLANNED_SEGMENTS
             && self.horizon.bytes() < self.bounds.planned_bytes
+            && self.held_bytes.saturating_add(self.horizon.waiting_bytes()) < self.bounds.committed_bytes
             && (step > 0 || self.horizon.bytes() < self.bounds.first_planned_bytes)
         {
             let Some(stream) = self.next_stream().await else { return };
@@ -252,12 +264,13 @@ impl Pipeline {
     /// Sees to it that the pieces whose turn comes soon have a slot, and fetches what these want.
     fn schedule(&mut self) {
         self.scheduled = self.scheduled.max(self.horizon.front());
-        if self.ahead_bytes > self.bounds.ahead_bytes / 2 {
+        let ahead_bytes = self.ahead_bytes_most();
+        if self.ahead_bytes > ahead_bytes / 2 {
             return;
         }
         let near = self.scheduled + PLANNED_ITEMS as u64 / 64;
         let mut wanted = Vec::new();
-        while self.ahead_bytes < self.bounds.ahead_bytes {
+        while self.ahead_bytes < ahead_bytes {
             let Some(item) = self.horizon.get(self.scheduled) else { break };
             if let Item::Piece(piece, None) = item {
                 let segment = Arc::clone(&piece.segment);
@@ -271,6 +284,14 @@ impl Pipeline {
             self.scheduled += 1;
         }
         self.launch(wanted);
+    }
+
+    /// Returns the bytes that are fetched before their turn: no more than half of what is planned, so that whatever is
+    /// fetched serves at least as much behind it.
+    fn ahead_bytes_most(&self) -> u64 {
+        let is_all_planned = self.streams.iter().all(|stream| stream.is_planned);
+        let most = if is_all_planned { u64::MAX } else { (self.horizon.bytes() / 2).max(1) };
+        self.bounds.ahead_bytes.min(most)
     }
 
     /// Gives all planned pieces of a segment a slot. Returns false where too much is held already.
@@ -309,8 +330,9 @@ impl Pipeline {
             Some(plain) => Content::There(take.of_kept(plain)),
             None => {
                 let (to, coming) = oneshot::channel();
-                // What is used up at once is not wanted again soon.
-                let keep = if need.bytes >= segment.record.plain_len() { Keep::No } else { Keep::Yes };
+                // What is used up at once is not wanted again soon, and a verdict holds what it will want.
+                let is_used_up = need.bytes >= segment.record.plain_len();
+                let keep = if is_used_up || self.purpose == Purpose::Verdict { Keep::No } else { Keep::Yes };
                 wanted.push((need.segment, Wanted { take, keep, to }));
                 Content::Coming(coming)
             }
@@ -322,13 +344,14 @@ impl Pipeline {
     /// Returns the bytes that are held for a need.
     fn charge(&self, need: &Need) -> u64 {
         match self.purpose {
-            Purpose::Content => need.charge(),
-            Purpose::Verdict => need.bytes.min(need.items.len() as u64 * HASH_BYTES),
+            Purpose::Content => need.held_for_content(),
+            Purpose::Verdict => need.held_for_hashes(),
         }
     }
 
     fn take(&self, need: &Need) -> Take {
         let form = match self.purpose {
+            Purpose::Verdict if need.is_dense_in_hashes() => Form::Whole,
             Purpose::Verdict => Form::Hashes,
             Purpose::Content if need.is_dense() => Form::Whole,
             Purpose::Content => Form::Copies,
@@ -392,8 +415,10 @@ impl Pipeline {
         let Content::There(taken) = &mut slot.content else { return Ok(None) };
         let hash = taken.take_hash(item);
         Ok(match self.purpose {
-            Purpose::Content => taken.get(piece.start, piece.len).map(|bytes| Handed { bytes, hash }),
-            Purpose::Verdict => hash.map(|hash| Handed { bytes: Bytes::new(), hash: Some(hash) }),
+            Purpose::Verdict if hash.is_some() => Some(Handed { bytes: Bytes::new(), hash }),
+            Purpose::Verdict | Purpose::Content => {
+                taken.get(piece.start, piece.len).map(|bytes| Handed { bytes, hash })
+            }
         })
     }
 
@@ -472,7 +497,7 @@ impl Stream {
 
     fn add(&mut self, piece: Handed) {
         self.batch_bytes += self.verdict.take(&piece);
-        if !piece.bytes.is_empty() {
+        if matches!(self.outlet, Some(Outlet::Content { .. })) {
             self.batch.push(piece.bytes);
         }
     }

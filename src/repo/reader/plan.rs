@@ -26,6 +26,16 @@ pub(super) struct Piece {
     pub(super) at: u64,
 }
 
+/// Bytes that the hash of a stream needs of one piece, at most.
+pub(super) const HASH_BYTES: u32 = 4 * 1024;
+
+impl Piece {
+    /// Returns the bytes that the hash of its stream needs of it.
+    pub(super) fn hash_bytes(&self) -> u64 {
+        u64::from(self.len.min(HASH_BYTES))
+    }
+}
+
 /// A number that stands for the content that some pieces share.
 pub(super) type SlotNumber = u64;
 
@@ -45,6 +55,8 @@ pub(super) struct Need {
     pub(super) items: Vec<u64>,
     /// Plain bytes of these pieces together.
     pub(super) bytes: u64,
+    /// Bytes that the hashes of their streams need of them.
+    pub(super) hash_bytes: u64,
 }
 
 impl Need {
@@ -53,8 +65,18 @@ impl Need {
         self.bytes * 2 >= self.segment.record.plain_len()
     }
 
+    /// Returns whether it is better to keep the segment whole than what hashes need of the pieces.
+    pub(super) fn is_dense_in_hashes(&self) -> bool {
+        self.hash_bytes >= self.segment.record.plain_len()
+    }
+
+    /// Returns the bytes that are held for it where only hashes are wanted.
+    pub(super) fn held_for_hashes(&self) -> u64 {
+        self.hash_bytes.min(self.segment.record.plain_len())
+    }
+
     /// Returns the bytes that are held for it where content is handed out.
-    pub(super) fn charge(&self) -> u64 {
+    pub(super) fn held_for_content(&self) -> u64 {
         if self.is_dense() { self.segment.record.plain_len() } else { self.bytes }
     }
 }
@@ -65,10 +87,28 @@ pub(super) struct Horizon {
     items: VecDeque<Item>,
     /// Sequence number of the first item.
     front: u64,
-    /// By the row of a segment: its pieces that have no slot yet.
-    waiting: HashMap<i64, VecDeque<u64>>,
+    /// By the row of a segment.
+    waiting: HashMap<i64, Waiting>,
+    /// What [`Waiting::held_bytes`] is of all segments together.
+    waiting_bytes: u64,
     /// Bytes of the stream that all pieces stand for.
     bytes: u64,
+}
+
+/// The pieces of a segment that have no slot yet.
+struct Waiting {
+    /// Ascending.
+    items: VecDeque<u64>,
+    /// Bytes that the hashes of their streams need of them.
+    hash_bytes: u64,
+    plain_len: u64,
+}
+
+impl Waiting {
+    /// Returns the bytes that will be held for them where only hashes are wanted.
+    fn held_bytes(&self) -> u64 {
+        self.hash_bytes.min(self.plain_len)
+    }
 }
 
 impl Horizon {
@@ -78,6 +118,11 @@ impl Horizon {
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Returns the bytes that will be held for the pieces that have no slot, where only hashes are wanted.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes
     }
 
     /// Returns how many segments have pieces without a slot.
@@ -97,17 +142,35 @@ impl Horizon {
     /// Adds a piece behind all others; one that continues the last becomes part of it.
     pub(super) fn push(&mut self, piece: Piece) {
         self.bytes += u64::from(piece.len);
+        let (row, plain_len) = (piece.segment.row, piece.segment.record.plain_len());
         if let Some(Item::Piece(last, None)) = self.items.back_mut()
             && last.stream == piece.stream
-            && last.segment.row == piece.segment.row
+            && last.segment.row == row
             && last.start + last.len == piece.start
         {
+            let before = last.hash_bytes();
             last.len += piece.len;
+            let more = last.hash_bytes() - before;
+            self.change_waiting(row, plain_len, |waiting| waiting.hash_bytes += more);
             return;
         }
         let item = self.front + self.items.len() as u64;
-        self.waiting.entry(piece.segment.row).or_default().push_back(item);
+        self.change_waiting(row, plain_len, |waiting| {
+            waiting.items.push_back(item);
+            waiting.hash_bytes += piece.hash_bytes();
+        });
         self.items.push_back(Item::Piece(piece, None));
+    }
+
+    fn change_waiting(&mut self, row: i64, plain_len: u64, change: impl FnOnce(&mut Waiting)) {
+        let empty = || Waiting { items: VecDeque::new(), hash_bytes: 0, plain_len };
+        let waiting = self.waiting.entry(row).or_insert_with(empty);
+        let before = waiting.held_bytes();
+        change(waiting);
+        self.waiting_bytes = self.waiting_bytes - before + waiting.held_bytes();
+        if waiting.items.is_empty() {
+            self.waiting.remove(&row);
+        }
     }
 
     /// Ends a stream behind all that was pushed of it.
@@ -121,32 +184,31 @@ impl Horizon {
         if let Item::Piece(piece, slot) = &item {
             self.bytes -= u64::from(piece.len);
             if slot.is_none() {
-                self.forget_waiting(piece.segment.row, self.front);
+                let (row, plain_len) = (piece.segment.row, piece.segment.record.plain_len());
+                let (front, hash_bytes) = (self.front, piece.hash_bytes());
+                self.change_waiting(row, plain_len, |waiting| {
+                    waiting.items.retain(|item| *item != front);
+                    waiting.hash_bytes -= hash_bytes;
+                });
             }
         }
         self.front += 1;
         Some(item)
     }
 
-    fn forget_waiting(&mut self, row: i64, item: u64) {
-        let Some(items) = self.waiting.get_mut(&row) else { return };
-        items.retain(|waiting| *waiting != item);
-        if items.is_empty() {
-            self.waiting.remove(&row);
-        }
-    }
-
     /// Returns what the planned pieces want of a segment: all of them, or only those before item `end`.
     pub(super) fn need(&self, segment: &Arc<Segment>, end: Option<u64>) -> Need {
         let waiting = self.waiting.get(&segment.row);
-        let items: Vec<u64> =
-            waiting.into_iter().flatten().copied().take_while(|item| end.is_none_or(|end| *item < end)).collect();
-        let len = |item: &u64| match self.get(*item) {
-            Some(Item::Piece(piece, _)) => u64::from(piece.len),
-            _ => 0,
-        };
-        let bytes = items.iter().map(len).sum();
-        Need { segment: Arc::clone(segment), items, bytes }
+        let items = waiting.into_iter().flat_map(|waiting| &waiting.items).copied();
+        let items: Vec<u64> = items.take_while(|item| end.is_none_or(|end| *item < end)).collect();
+        let (mut bytes, mut hash_bytes) = (0, 0);
+        for item in &items {
+            if let Some(Item::Piece(piece, _)) = self.get(*item) {
+                bytes += u64::from(piece.len);
+                hash_bytes += piece.hash_bytes();
+            }
+        }
+        Need { segment: Arc::clone(segment), items, bytes, hash_bytes }
     }
 
     /// Says where the pieces of a need come from.
@@ -157,13 +219,11 @@ impl Horizon {
                 *of = Some(slot);
             }
         }
-        if let Some(waiting) = self.waiting.get_mut(&need.segment.row) {
+        self.change_waiting(need.segment.row, need.segment.record.plain_len(), |waiting| {
             // Needs are taken from the front.
-            waiting.drain(..need.items.len().min(waiting.len()));
-            if waiting.is_empty() {
-                self.waiting.remove(&need.segment.row);
-            }
-        }
+            waiting.items.drain(..need.items.len().min(waiting.items.len()));
+            waiting.hash_bytes -= need.hash_bytes;
+        });
     }
 }
 
@@ -270,7 +330,10 @@ mod tests {
             horizon.push(piece(&two, number * 20, 10));
         }
         let near = horizon.need(&one, Some(4));
-        assert_eq!((near.items.as_slice(), near.bytes, near.is_dense(), near.charge()), (&[0, 2][..], 200, false, 200));
+        assert_eq!(
+            (near.items.as_slice(), near.bytes, near.is_dense(), near.held_for_content()),
+            (&[0, 2][..], 200, false, 200)
+        );
         horizon.assign(&near, 7);
         let rest = horizon.need(&one, None);
         assert_eq!((rest.items.as_slice(), rest.bytes), (&[4, 6][..], 200));
@@ -290,9 +353,41 @@ mod tests {
         let one = segment(1, 1, 0, 10);
         let mut horizon = Horizon::default();
         horizon.push(piece(&one, 0, 499));
-        assert_eq!(horizon.need(&one, None).charge(), 499);
+        assert_eq!(horizon.need(&one, None).held_for_content(), 499);
         horizon.push(piece(&one, 600, 1));
-        assert_eq!(horizon.need(&one, None).charge(), 1000);
+        assert_eq!(horizon.need(&one, None).held_for_content(), 1000);
+    }
+
+    #[test]
+    fn what_waits_is_what_hashes_need_of_it_and_no_more_than_its_segment() {
+        let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
+        let mut horizon = Horizon::default();
+        for _ in 0..4 {
+            horizon.push(piece(&one, 0, 300));
+            horizon.push(piece(&two, 0, 10));
+        }
+        assert_eq!(horizon.waiting_bytes(), 1000 + 40);
+        horizon.pop();
+        horizon.pop();
+        assert_eq!(horizon.waiting_bytes(), 900 + 30);
+        // It goes on where the last one ended.
+        horizon.push(piece(&two, 10, 5));
+        assert_eq!(horizon.waiting_bytes(), 900 + 35);
+        let near = horizon.need(&one, Some(4));
+        assert_eq!((near.hash_bytes, near.is_dense_in_hashes(), near.held_for_hashes()), (300, false, 300));
+        horizon.assign(&near, 7);
+        assert_eq!(horizon.waiting_bytes(), 600 + 35);
+        let all = horizon.need(&two, None);
+        assert_eq!((all.items.len(), all.hash_bytes), (3, 35));
+        horizon.assign(&all, 8);
+        while horizon.pop().is_some() {}
+        assert_eq!((horizon.waiting_bytes(), horizon.segments()), (0, 0));
+
+        let mut long = segment(3, 1, 20, 10);
+        Arc::get_mut(&mut long).unwrap().record.chunks[0].len = 1 << 20;
+        horizon.push(piece(&long, 0, 4_000));
+        horizon.push(piece(&long, 4_000, 500_000));
+        assert_eq!(horizon.waiting_bytes(), u64::from(HASH_BYTES));
     }
 
     #[test]
