@@ -30,19 +30,19 @@ fn extents(vault: &Vault, arguments: &[&str]) -> u64 {
 #[test]
 fn smaller_chunks_are_more_of_them_whether_an_option_or_the_configuration_says_so() {
     let usual = extents(&Vault::empty(), &[]);
-    let small = extents(&Vault::empty(), &["--chunk-sizes", "dump=1/4/16,rdb=1/4/16"]);
-    // Keys differ, and so do the cuts: some 120 and 34 of them, once 121 and 45.
-    assert!(small > 2 * usual, "{small} and {usual}");
+    let small = extents(&Vault::empty(), &["--chunk-sizes", "dump=1/2/8,rdb=1/2/8"]);
+    // Keys differ, and so do the cuts: some 190 and 34 of them, once 45.
+    assert!(small > 3 * usual, "{small} and {usual}");
 
     let vault = Vault::empty();
-    write_mode(&vault.path("work/orkvault.toml"), b"[chunk_sizes]\ndump = \"1/4/16\"\n", 0o600);
+    write_mode(&vault.path("work/orkvault.toml"), b"[chunk_sizes]\ndump = \"1/2/8\"\n", 0o600);
     let configured = extents(&vault, &[]);
-    assert!(configured > 2 * usual, "{configured} and {usual}");
+    assert!(configured > 3 * usual, "{configured} and {usual}");
 
     let vault = Vault::empty();
-    write_mode(&vault.path("work/orkvault.toml"), b"[chunk_sizes]\ndump = \"1/4/16\"\n", 0o600);
+    write_mode(&vault.path("work/orkvault.toml"), b"[chunk_sizes]\ndump = \"1/2/8\"\n", 0o600);
     let overruled = extents(&vault, &["--chunk-sizes", "dump=8/32/128"]);
-    assert!(overruled * 2 < small, "{overruled} and {small}");
+    assert!(overruled * 3 < small, "{overruled} and {small}");
 }
 
 #[test]

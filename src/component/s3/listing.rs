@@ -15,7 +15,7 @@ use super::client::Server;
 /// Empty pages in a row that claim to be truncated, before the listing is given up.
 const EMPTY_PAGES_MAX: u32 = 64;
 /// Pages that are read before anybody wants them: while a long object is read, or last night's table is made ready, the
-/// server goes on. A page has up to 1,000 objects, some 300 KiB.
+/// server goes on. One more waits to join them, and another is being asked for. A page has up to 1,000 objects, some 300 KiB.
 const PAGES_AHEAD: usize = 4;
 /// Early ends that are remembered by name for the warnings; more are only counted.
 const EARLY_ENDS_NAMED_MAX: usize = 20;
@@ -154,7 +154,7 @@ impl ListingCheck {
     }
 }
 
-/// The objects of one bucket in key order. They are listed ahead of whoever takes them, [`PAGES_AHEAD`] pages at most.
+/// The objects of one bucket in key order. They are listed ahead of whoever takes them: see [`PAGES_AHEAD`].
 pub(super) struct Lister {
     bucket: String,
     pages: mpsc::Receiver<Vec<Listed>>,

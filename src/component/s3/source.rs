@@ -224,14 +224,14 @@ impl Pass<'_> {
     }
 
     async fn bucket(&mut self, mut lister: Lister) -> Result<(), component::Error> {
-        let name = &lister.bucket().to_owned();
-        let attributes = bucket::read(&self.server, name, &mut self.warnings).await?;
+        let name = lister.bucket().to_owned();
+        let attributes = bucket::read(&self.server, &name, &mut self.warnings).await?;
         self.versioned += u64::from(attributes.contains_key(bucket::VERSIONING));
-        let entry = Entry { key: row_key(name, ""), attributes, len: 0 };
+        let entry = Entry { key: row_key(&name, ""), attributes, len: 0 };
         self.previous.out.entry(entry, Content::Nothing).await?;
         self.catalogue.push(CatalogueRow { name: name.clone(), kind: "bucket".to_owned(), records: 0, bytes: 0 });
 
-        let reader = Arc::new(Reader { server: Arc::clone(&self.server), bucket: name.clone() });
+        let reader = Arc::new(Reader { server: Arc::clone(&self.server), bucket: name });
         let mut window = FuturesOrdered::new();
         let mut long = None;
         let mut ended = false;

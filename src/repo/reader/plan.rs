@@ -72,7 +72,7 @@ impl Need {
 
     /// Returns the bytes that are held for it where only hashes are wanted.
     pub(super) fn held_for_hashes(&self) -> u64 {
-        self.hash_bytes.min(self.segment.record.plain_len())
+        held_for_hashes(self.hash_bytes, &self.segment)
     }
 
     /// Returns the bytes that are held for it where content is handed out.
@@ -89,26 +89,25 @@ pub(super) struct Horizon {
     front: u64,
     /// By the row of a segment.
     waiting: HashMap<i64, Waiting>,
-    /// What [`Waiting::held_bytes`] is of all segments together.
+    /// What [`held_for_hashes`] is of all segments together.
     waiting_bytes: u64,
     /// Bytes of the stream that all pieces stand for.
     bytes: u64,
 }
 
 /// The pieces of a segment that have no slot yet.
+#[derive(Default)]
 struct Waiting {
     /// Ascending.
     items: VecDeque<u64>,
     /// Bytes that the hashes of their streams need of them.
     hash_bytes: u64,
-    plain_len: u64,
 }
 
-impl Waiting {
-    /// Returns the bytes that will be held for them where only hashes are wanted.
-    fn held_bytes(&self) -> u64 {
-        self.hash_bytes.min(self.plain_len)
-    }
+/// Returns the bytes that are held for pieces of a segment of which hashes need so many, where only hashes are wanted: the
+/// segment, where that is less.
+fn held_for_hashes(hash_bytes: u64, segment: &Segment) -> u64 {
+    hash_bytes.min(segment.record.plain_len())
 }
 
 impl Horizon {
@@ -142,34 +141,32 @@ impl Horizon {
     /// Adds a piece behind all others; one that continues the last becomes part of it.
     pub(super) fn push(&mut self, piece: Piece) {
         self.bytes += u64::from(piece.len);
-        let (row, plain_len) = (piece.segment.row, piece.segment.record.plain_len());
         if let Some(Item::Piece(last, None)) = self.items.back_mut()
             && last.stream == piece.stream
-            && last.segment.row == row
+            && last.segment.row == piece.segment.row
             && last.start + last.len == piece.start
         {
             let before = last.hash_bytes();
             last.len += piece.len;
             let more = last.hash_bytes() - before;
-            self.change_waiting(row, plain_len, |waiting| waiting.hash_bytes += more);
+            self.change_waiting(&piece.segment, |waiting| waiting.hash_bytes += more);
             return;
         }
         let item = self.front + self.items.len() as u64;
-        self.change_waiting(row, plain_len, |waiting| {
+        self.change_waiting(&piece.segment, |waiting| {
             waiting.items.push_back(item);
             waiting.hash_bytes += piece.hash_bytes();
         });
         self.items.push_back(Item::Piece(piece, None));
     }
 
-    fn change_waiting(&mut self, row: i64, plain_len: u64, change: impl FnOnce(&mut Waiting)) {
-        let empty = || Waiting { items: VecDeque::new(), hash_bytes: 0, plain_len };
-        let waiting = self.waiting.entry(row).or_insert_with(empty);
-        let before = waiting.held_bytes();
+    fn change_waiting(&mut self, segment: &Segment, change: impl FnOnce(&mut Waiting)) {
+        let waiting = self.waiting.entry(segment.row).or_default();
+        let before = held_for_hashes(waiting.hash_bytes, segment);
         change(waiting);
-        self.waiting_bytes = self.waiting_bytes - before + waiting.held_bytes();
+        self.waiting_bytes = self.waiting_bytes - before + held_for_hashes(waiting.hash_bytes, segment);
         if waiting.items.is_empty() {
-            self.waiting.remove(&row);
+            self.waiting.remove(&segment.row);
         }
     }
 
@@ -184,11 +181,10 @@ impl Horizon {
         if let Item::Piece(piece, slot) = &item {
             self.bytes -= u64::from(piece.len);
             if slot.is_none() {
-                let (row, plain_len) = (piece.segment.row, piece.segment.record.plain_len());
-                let (front, hash_bytes) = (self.front, piece.hash_bytes());
-                self.change_waiting(row, plain_len, |waiting| {
-                    waiting.items.retain(|item| *item != front);
-                    waiting.hash_bytes -= hash_bytes;
+                self.change_waiting(&piece.segment, |waiting| {
+                    // Items ascend, and no other is before it.
+                    waiting.items.pop_front();
+                    waiting.hash_bytes -= piece.hash_bytes();
                 });
             }
         }
@@ -219,7 +215,7 @@ impl Horizon {
                 *of = Some(slot);
             }
         }
-        self.change_waiting(need.segment.row, need.segment.record.plain_len(), |waiting| {
+        self.change_waiting(&need.segment, |waiting| {
             // Needs are taken from the front.
             waiting.items.drain(..need.items.len().min(waiting.items.len()));
             waiting.hash_bytes -= need.hash_bytes;
