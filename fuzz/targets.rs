@@ -140,7 +140,8 @@ pub fn recipe_page(data: &[u8]) -> bool {
     let Ok(page) = RecipePage::decode(data) else { return false };
     assert_eq!(page.encode(), data);
     assert!(page.stream_len() > 0);
-    for extent in &page.extents {
+    assert_eq!(RecipePage::new(page.extents()).as_ref(), Ok(&page));
+    for extent in page.extents() {
         extent.check().expect("a page that was read has extents within their chunks");
     }
     true

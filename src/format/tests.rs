@@ -363,12 +363,12 @@ fn a_payload_says_exactly_what_it_is() {
 
 #[test]
 fn a_recipe_page_has_one_encoding() {
-    let page = RecipePage { extents: vec![whole(1), whole(2), whole(1), range(3, 100, 5, 6), whole(4)] };
+    let page = RecipePage::new([whole(1), whole(2), whole(1), range(3, 100, 5, 6), whole(4)]).unwrap();
     assert_eq!(RecipePage::decode(&page.encode()), Ok(page.clone()));
     assert_eq!(page.stream_len(), 406);
     let two = [(1, 100), (2, 100)];
     let good = page_bytes(&two, 1, &[2 << 2]);
-    assert_eq!(RecipePage::decode(&good), Ok(RecipePage { extents: vec![whole(1), whole(2)] }));
+    assert_eq!(RecipePage::decode(&good), RecipePage::new([whole(1), whole(2)]));
     let twins: [(&str, Vec<u8>); 12] = [
         ("another form", [&[1], &good[1..]].concat()),
         ("a run in two", page_bytes(&two, 2, &[1 << 2, 1 << 2])),
@@ -385,6 +385,41 @@ fn a_recipe_page_has_one_encoding() {
     ];
     for (name, bytes) in twins {
         assert!(RecipePage::decode(&bytes).is_err(), "{name} was accepted");
+    }
+}
+
+#[test]
+fn a_recipe_page_is_made_only_of_what_can_be_read() {
+    let most = usize::try_from(limits::PAGE_EXTENTS_MAX).unwrap();
+    let turns = |count: usize| (0..count).map(|turn| if turn % 2 == 0 { whole(1) } else { range(2, 100, 5, 6) });
+    let page = RecipePage::new(turns(most)).unwrap();
+    assert_eq!(RecipePage::decode(&page.encode()).as_ref(), Ok(&page));
+    assert_eq!((page.len(), page.extents().len()), (most, most));
+    assert!(page.extents().eq(turns(most)));
+    assert_eq!((page.extent(most - 1), page.extent(most)), (Some(range(2, 100, 5, 6)), None));
+    assert!(page.held_bytes() >= most * 12 && page.held_bytes() < most * 12 + 200);
+
+    let numbered = |number: usize| {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        Extent::whole(ChunkId::from_bytes(id), 10)
+    };
+    let chunks = usize::try_from(limits::PAGE_CHUNKS_MAX).unwrap();
+    assert!(RecipePage::new((0..chunks).map(numbered)).is_ok());
+    let refused: [(&str, Vec<Extent>); 10] = [
+        ("no extents", vec![]),
+        ("too many", turns(most + 1).collect()),
+        ("too many chunks", (0..=chunks).map(numbered).collect()),
+        ("a chunk with two lengths", vec![whole(1), Extent::whole(chunk(1), 50)]),
+        ("two lengths far from each other", vec![whole(1), whole(2), whole(3), range(1, 101, 0, 1)]),
+        ("an empty extent", vec![range(1, 100, 5, 0)]),
+        ("an extent beyond its chunk", vec![range(1, 100, 95, 6)]),
+        ("a sum beyond 32 bits", vec![range(1, 100, u32::MAX, 1)]),
+        ("a chunk that is too long", vec![Extent::whole(chunk(1), u32::MAX)]),
+        ("ranges that continue each other", vec![range(1, 100, 0, 50), range(1, 100, 50, 20)]),
+    ];
+    for (name, extents) in refused {
+        assert!(RecipePage::new(extents).is_err(), "{name}");
     }
 }
 
@@ -792,7 +827,7 @@ proptest! {
         row in any_row(),
         edits in vec(any::<(u16, u8)>(), 1..4),
     ) {
-        let page = RecipePage { extents };
+        let page = RecipePage::new(extents).unwrap();
         let bytes = page.encode();
         prop_assert_eq!(RecipePage::decode(&bytes), Ok(page));
         let bytes = damaged(bytes, &edits);

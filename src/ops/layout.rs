@@ -65,7 +65,7 @@ async fn layout(repository: &Repository, reader: &Arc<Reader>, stream: &StreamRe
     for page in &root.pages {
         layout.recipe_bytes += u64::from(find(&page.chunk)?.len);
         let mut chunks = HashSet::new();
-        for extent in &reader.recipe_page(&page.chunk, page.stream_len).await?.extents {
+        for extent in reader.recipe_page(&page.chunk, page.stream_len).await?.extents() {
             layout.extents += 1;
             if chunks.insert(extent.chunk) {
                 layout.chunk_bytes += u64::from(extent.chunk_len);

@@ -421,7 +421,7 @@ impl Engine {
         let content = if let Some(extents) = open.recipe.few(extents_most).filter(|_| extents_most > 0) {
             WrittenContent::Extents(extents.to_vec())
         } else {
-            if let Some(full) = open.recipe.last_page() {
+            if let Some(full) = open.recipe.last_page()? {
                 self.store_page(&mut open, compared.as_mut(), &full)?;
             }
             let root = std::mem::take(&mut open.recipe).finish(hash);

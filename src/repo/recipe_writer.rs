@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::format::Error;
 use crate::format::id::{ChunkId, ContentHash};
 use crate::format::recipe::{Extent, PageRef, RecipePage, RecipeRoot};
 
@@ -37,41 +38,42 @@ impl RecipeWriter {
     /// Notes that what is pushed next lies on the page of this number of yesterday's. Where that is
     /// the page behind the one that this page began with, this page ends here and is returned: so pages keep their
     /// ends though the chunks change by which they were once chosen, and are edits of few pages each.
-    pub(super) fn comes_from(&mut self, page: usize) -> Option<FullPage> {
+    pub(super) fn comes_from(&mut self, page: usize) -> Result<Option<FullPage>, Error> {
         let is_next = self.began_with.is_some_and(|began| began + 1 == page);
-        let full = (is_next && self.page.len() >= PAGE_EXTENTS_LEAST / 2).then(|| self.take());
+        let full = (is_next && self.page.len() >= PAGE_EXTENTS_LEAST / 2).then(|| self.take()).transpose()?;
         self.began_with.get_or_insert(page);
         *self.from.entry(page).or_default() += 1;
-        full
+        Ok(full)
     }
 
-    /// Adds an extent; returns the page that is full now, to be stored and given to `stored`.
-    pub(super) fn push(&mut self, extent: Extent) -> Option<FullPage> {
+    /// Adds an extent; returns the page that is full now, to be stored and given to `stored`. Fails where nobody could
+    /// read that page.
+    pub(super) fn push(&mut self, extent: Extent) -> Result<Option<FullPage>, Error> {
         if let Some(last) = self.page.last_mut()
             && last.is_continued_by(&extent)
         {
             last.len += extent.len;
             // Two parts of a chunk may be the whole of it: one extent of the same bytes, and still one.
-            return None;
+            return Ok(None);
         }
         self.page.push(extent);
         let [.., high, low] = extent.chunk.as_bytes();
         let is_end = u16::from_be_bytes([*high, *low]) & PAGE_END_MASK == 0;
         let len = self.page.len();
-        (len >= PAGE_EXTENTS_MOST || (is_end && len >= PAGE_EXTENTS_LEAST)).then(|| self.take())
+        (len >= PAGE_EXTENTS_MOST || (is_end && len >= PAGE_EXTENTS_LEAST)).then(|| self.take()).transpose()
     }
 
     /// Returns the last page, `None` where it is empty.
-    pub(super) fn last_page(&mut self) -> Option<FullPage> {
-        (!self.page.is_empty()).then(|| self.take())
+    pub(super) fn last_page(&mut self) -> Result<Option<FullPage>, Error> {
+        (!self.page.is_empty()).then(|| self.take()).transpose()
     }
 
-    fn take(&mut self) -> FullPage {
+    fn take(&mut self) -> Result<FullPage, Error> {
         let mut from: Vec<(usize, u32)> = std::mem::take(&mut self.from).into_iter().collect();
         from.sort_by_key(|(_, cuts)| std::cmp::Reverse(*cuts));
         self.began_with = None;
         let from = from.into_iter().map(|(page, _)| page).collect();
-        FullPage { page: RecipePage { extents: std::mem::take(&mut self.page) }, from }
+        Ok(FullPage { page: RecipePage::new(std::mem::take(&mut self.page))?, from })
     }
 
     /// Notes the chunk that holds a page. Returns how many pages there are now.

@@ -59,7 +59,7 @@ async fn nights(made: &Made, count: usize, len: usize) -> Vec<Night> {
         let written = store(&repository, &content).await;
         let mut extents = Vec::new();
         for page in reader.recipe_root(&written.record().unwrap().recipe).await.unwrap().pages {
-            extents.extend_from_slice(&reader.recipe_page(&page.chunk, page.stream_len).await.unwrap().extents);
+            extents.extend(reader.recipe_page(&page.chunk, page.stream_len).await.unwrap().extents());
         }
         nights.push(Night { content, extents });
     }

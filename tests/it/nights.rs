@@ -183,7 +183,7 @@ async fn amplification(made: &Made, written: &StreamWritten) -> u64 {
     let mut segments = std::collections::HashMap::new();
     let record = written.record().unwrap();
     for page in reader.recipe_root(&record.recipe).await.unwrap().pages {
-        for extent in &reader.recipe_page(&page.chunk, page.stream_len).await.unwrap().extents {
+        for extent in reader.recipe_page(&page.chunk, page.stream_len).await.unwrap().extents() {
             let segment = repository.index().find(&extent.chunk).unwrap().unwrap().segment;
             segments.insert(segment.row, segment.record.plain_len());
         }

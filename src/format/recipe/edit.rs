@@ -1,10 +1,9 @@
 //! A page as an edit of earlier pages (`docs/FORMAT.md`, section 9.2).
 
-use std::borrow::Cow;
+use foldhash::HashMap;
 
-use foldhash::{HashMap, HashSet};
-
-use super::{Extent, RecipePage};
+use super::parents::{NewPage, Parents};
+use super::{PageExtent, RecipePage};
 use crate::format::cursor::{Cursor, push_varint};
 use crate::format::id::ChunkId;
 use crate::format::{Error, limits};
@@ -16,9 +15,6 @@ const COPY_NEXT: u64 = 0;
 const COPY_AT: u64 = 1;
 const PART: u64 = 2;
 const WHOLE: u64 = 3;
-
-/// Chunks below which comparing is quicker than looking up.
-const FEW_CHUNKS: usize = 8;
 
 const WHAT: &str = "recipe edit";
 
@@ -49,7 +45,8 @@ pub struct PageEdit {
 
 impl PageEdit {
     /// Returns what makes `new` out of the pages `old`, which the chunks `parents` hold; `None` where these are none, too
-    /// many or not so many as pages, their extents are too many, or `depth` is above the limit.
+    /// many or not so many as pages, their extents are too many, a chunk has another length in them, or `depth` is above the
+    /// limit.
     #[must_use]
     pub fn between(parents: &[ChunkId], depth: u8, old: &[&RecipePage], new: &RecipePage) -> Option<Self> {
         let count = limits::check(WHAT, parents.len() as u64, limits::PAGE_PARENTS_MAX).ok()?;
@@ -58,30 +55,26 @@ impl PageEdit {
         if count == 0 || old.len() != parents.len() || depth == 0 || is_deep || (0..parents.len()).any(is_twice) {
             return None;
         }
-        let old = joined(old).ok()?;
-        let mut table: HashMap<ChunkId, u64> = HashMap::default();
-        let mut places: HashMap<Extent, u64> = HashMap::default();
-        for (place, extent) in (0..).zip(old.iter()) {
-            let index = table.len() as u64;
-            table.entry(extent.chunk).or_insert(index);
+        let joined = Parents::join(old).ok()?;
+        let (chunk_places, chunks) = joined.places_of(new)?;
+        let old = joined.extents();
+        let mut places: HashMap<PageExtent, u64> = HashMap::default();
+        for (place, extent) in (0..).zip(&old) {
             places.entry(*extent).or_insert(place);
         }
-        let mut edit = Self { parents: parents.to_vec(), depth, chunks: Vec::new(), steps: Vec::new() };
+        let mut edit = Self { parents: parents.to_vec(), depth, chunks, steps: Vec::new() };
         let mut next = 0;
         for extent in &new.extents {
+            let index = *chunk_places.get(extent.index as usize)?;
+            let wanted = PageExtent { index, ..*extent };
             let at_next = usize::try_from(next).ok().and_then(|next| old.get(next));
-            let place = if at_next == Some(extent) { Some(next) } else { places.get(extent).copied() };
+            let place = if at_next == Some(&wanted) { Some(next) } else { places.get(&wanted).copied() };
             if let Some(place) = place {
                 edit.copy(place);
                 next = place + 1;
-                continue;
+            } else {
+                edit.add(&wanted, new.chunk_of(extent).1);
             }
-            let index = table.len() as u64;
-            let index = *table.entry(extent.chunk).or_insert_with(|| {
-                edit.chunks.push((extent.chunk, extent.chunk_len));
-                index
-            });
-            edit.add(extent, index);
         }
         Some(edit)
     }
@@ -93,8 +86,10 @@ impl PageEdit {
         }
     }
 
-    fn add(&mut self, extent: &Extent, index: u64) {
-        if !extent.is_whole() {
+    /// Adds an extent of a chunk that has `chunk_len` bytes.
+    fn add(&mut self, extent: &PageExtent, chunk_len: u32) {
+        let index = u64::from(extent.index);
+        if !extent.is_whole(chunk_len) {
             self.steps.push(Step::Part { index, offset: extent.offset, len: extent.len });
             return;
         }
@@ -110,7 +105,7 @@ impl PageEdit {
         let mut end = 0;
         let of_page = |page: &&RecipePage| {
             let from = end;
-            end += page.extents.len() as u64;
+            end += page.len() as u64;
             let within = |step: &Step| match *step {
                 Step::Copy { start, count } => (start + count).min(end).saturating_sub(start.max(from)),
                 Step::Part { .. } | Step::Whole { .. } => 0,
@@ -129,62 +124,28 @@ impl PageEdit {
     /// Returns the page that this edit makes of its parents. Fails where it reaches beyond their chunks or
     /// extents, or makes a page that [`RecipePage::decode`] would refuse.
     pub fn apply(&self, old: &[&RecipePage]) -> Result<RecipePage, Error> {
-        let old = joined(old)?;
-        let (mut table, indexes) = super::table(&old);
-        let added: HashSet<ChunkId> = self.chunks.iter().map(|(chunk, _)| *chunk).collect();
-        let is_there = |chunk: &ChunkId| match self.chunks.as_slice() {
-            few if few.len() < FEW_CHUNKS => few.iter().any(|(other, _)| other == chunk),
-            _ => added.contains(chunk),
-        };
-        let are_new = added.len() == self.chunks.len() && !table.iter().any(|(chunk, _)| is_there(chunk));
-        if !are_new || !super::have_one_len(&old, &table, &indexes) {
+        let parents = Parents::join(old)?;
+        if !parents.have_one_len || !parents.are_new(&self.chunks) {
             return Err(Error::NotCanonical { what: WHAT });
         }
-        let mut unused = added;
-        table.extend_from_slice(&self.chunks);
-        let entry = |index: u64| {
-            let entry = usize::try_from(index).ok().and_then(|index| table.get(index));
-            entry.copied().ok_or(Error::Invalid { what: "chunk of an extent", found: index })
-        };
-        let mut extents: Vec<Extent> = Vec::new();
-        let room = |extents: &Vec<Extent>, more: u64| {
-            limits::check(WHAT, more.saturating_add(extents.len() as u64), limits::PAGE_EXTENTS_MAX)
-        };
+        let mut page = NewPage::new(&parents, &self.chunks, self.made_len())?;
         for step in &self.steps {
             match *step {
-                Step::Copy { start, count } => {
-                    room(&extents, count)?;
-                    let range = usize::try_from(start).ok().zip(usize::try_from(start.saturating_add(count)).ok());
-                    let copied = range.and_then(|(start, end)| old.get(start..end));
-                    extents.extend_from_slice(copied.ok_or(Error::Invalid { what: "copy of a page", found: start })?);
-                }
-                Step::Part { index, offset, len } => {
-                    room(&extents, 1)?;
-                    let (chunk, chunk_len) = entry(index)?;
-                    let extent = Extent { chunk, chunk_len, offset, len };
-                    if extent.is_whole() {
-                        return Err(Error::NotCanonical { what: WHAT });
-                    }
-                    unused.remove(&chunk);
-                    extents.push(extent);
-                }
-                Step::Whole { start, count } => {
-                    room(&extents, count)?;
-                    for index in start..start.saturating_add(count) {
-                        let (chunk, len) = entry(index)?;
-                        unused.remove(&chunk);
-                        extents.push(Extent::whole(chunk, len));
-                    }
-                }
+                Step::Copy { start, count } => page.copy(start, count)?,
+                Step::Part { index, offset, len } => page.part(index, offset, len)?,
+                Step::Whole { start, count } => page.wholes(start, count)?,
             }
         }
-        let page = RecipePage { extents };
-        // One length for each chunk: the table has each once. No more extents than chunks are allowed: nor are chunks.
-        if page.extents.len() as u64 > limits::PAGE_CHUNKS_MAX {
-            page.check()?;
-        }
-        page.check_extents()?;
-        if unused.is_empty() { Ok(page) } else { Err(Error::NotCanonical { what: WHAT }) }
+        page.finish()
+    }
+
+    /// Returns how many extents the page has that this edit makes.
+    fn made_len(&self) -> u64 {
+        let count = |step: &Step| match *step {
+            Step::Copy { count, .. } | Step::Whole { count, .. } => count,
+            Step::Part { .. } => 1,
+        };
+        self.steps.iter().map(count).fold(0, u64::saturating_add)
     }
 
     /// Returns the page's bytes.
@@ -278,16 +239,6 @@ impl PageEdit {
     }
 }
 
-/// Returns the extents of pages one behind the other. Fails where they are too many.
-fn joined<'a>(pages: &[&'a RecipePage]) -> Result<Cow<'a, [Extent]>, Error> {
-    let count = pages.iter().map(|page| page.extents.len() as u64).sum();
-    limits::check("extents of the parents of a page", count, limits::PAGE_EXTENTS_MAX)?;
-    Ok(match pages {
-        [page] => Cow::Borrowed(&page.extents),
-        pages => Cow::Owned(pages.iter().flat_map(|page| page.extents.iter().copied()).collect()),
-    })
-}
-
 fn take_parents(cursor: &mut Cursor<'_>) -> Result<Vec<ChunkId>, Error> {
     let what = "parents of a recipe edit";
     let count = cursor.count(what, limits::PAGE_PARENTS_MAX)?;
@@ -333,6 +284,7 @@ impl StoredPage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::format::recipe::Extent;
     use crate::format::recipe::test_pages::{chunk, page, part};
 
     #[test]
@@ -381,8 +333,9 @@ mod tests {
     #[test]
     fn a_changed_extent_costs_a_few_bytes() {
         let old = page(&(0..200).map(|number| Extent::whole(chunk(number), 1000)).collect::<Vec<_>>());
-        let mut new = old.clone();
-        new.extents.splice(50..51, [part(50, 0, 300), part(201, 0, 80), part(50, 380, 620)]);
+        let mut new: Vec<_> = old.extents().collect();
+        new.splice(50..51, [part(50, 0, 300), part(201, 0, 80), part(50, 380, 620)]);
+        let new = page(&new);
         let edit = PageEdit::between(&[chunk(255)], 1, &[&old], &new).unwrap().encode();
         // A chunk (34), its parent and head (37), two copies and three parts.
         assert!(edit.len() < 34 + 37 + 6 + 3 * 7, "{} bytes", edit.len());

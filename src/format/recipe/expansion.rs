@@ -94,7 +94,7 @@ impl PageExpansion {
                     self.expanded.remove(parent);
                 }
             }
-            self.hold(page.extents.len())?;
+            self.hold(page.len())?;
             let page = ExpandedPage { page: Arc::new(page), depth: edit.depth };
             expanded(chunk, &page);
             self.expanded.insert(chunk, page);
@@ -104,7 +104,7 @@ impl PageExpansion {
 
     fn keep(&mut self, chunk: ChunkId, above: u8, page: ExpandedPage) -> Result<(), Error> {
         less_deep(page.depth, above)?;
-        self.hold(page.page.extents.len())?;
+        self.hold(page.page.len())?;
         self.expanded.insert(chunk, page);
         self.count()
     }

@@ -15,5 +15,5 @@ pub(super) fn part(number: u8, offset: u32, len: u32) -> Extent {
 
 /// Returns the page of these extents.
 pub(super) fn page(extents: &[Extent]) -> RecipePage {
-    RecipePage { extents: extents.to_vec() }
+    RecipePage::new(extents.iter().copied()).expect("a page that can be read")
 }

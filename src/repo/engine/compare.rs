@@ -236,7 +236,7 @@ impl Engine {
         compared.pieces_waiting = 0;
         for (waiting, from) in std::mem::take(&mut compared.waiting) {
             if let Some(page) = from.and_then(|from| compared.matcher.page_at(from))
-                && let Some(full) = open.recipe.comes_from(page)
+                && let Some(full) = open.recipe.comes_from(page)?
             {
                 self.store_page(open, Some(compared), &full)?;
             }
@@ -251,7 +251,7 @@ impl Engine {
                 segments.push(segment);
                 let extent = Extent { chunk: base.chunk, chunk_len: base.chunk_len, offset, len };
                 open.report.count(&extent, is_new);
-                if let Some(full) = open.recipe.push(extent) {
+                if let Some(full) = open.recipe.push(extent)? {
                     self.store_page(open, Some(compared), &full)?;
                 }
             }

@@ -37,7 +37,7 @@ struct Edited<'a> {
 impl Engine {
     /// Refers to a range of a chunk as the next part of a stream.
     pub(super) fn refer(&mut self, open: &mut OpenStream, extent: Extent) -> Result<(), Error> {
-        match open.recipe.push(extent) {
+        match open.recipe.push(extent)? {
             Some(full) => self.store_page(open, None, &full),
             None => Ok(()),
         }
@@ -95,7 +95,7 @@ impl Engine {
                 let (_, is_new) = self.store_as(PackKind::Meta, open.account, whole, &bytes)?;
                 open.report.recipe += if is_new { bytes.len() as u64 } else { 0 };
                 let stream_len = full.page.stream_len();
-                let weight = weight(full.page.extents.len());
+                let weight = weight(full.page.len());
                 KnownPage { chunk: whole, depth: 0, weight, made_of: Vec::new(), whole, stream_len }
             }
         };
@@ -145,7 +145,7 @@ impl Engine {
         open.report.recipe += if is_new { bytes.len() as u64 } else { 0 };
         let made_of: BTreeMap<_, _> = parents.into_iter().flat_map(KnownPage::chunks).collect();
         let (chunk, depth) = (extent.chunk, edit.depth);
-        let weight = weight(full.page.extents.len() + edit.weight());
+        let weight = weight(full.page.len() + edit.weight());
         let (made_of, stream_len) = (made_of.into_iter().collect(), full.page.stream_len());
         Ok(Some(KnownPage { chunk, depth, weight, made_of, whole, stream_len }))
     }
@@ -208,7 +208,7 @@ fn weight(count: usize) -> u32 {
 /// extents.
 fn fits(made_of: &BTreeMap<ChunkId, u32>, full: &FullPage) -> bool {
     let weight: u64 = made_of.values().map(|weight| u64::from(*weight)).sum();
-    let own = 3 * full.page.extents.len() as u64;
+    let own = 3 * full.page.len() as u64;
     (made_of.len() as u64) < limits::EXPANSION_PAGES_MAX && weight + own <= limits::EXPANSION_EXTENTS_MAX
 }
 

@@ -173,24 +173,24 @@ impl Reader {
     pub async fn check_structure(self: &Arc<Self>, content: &EntryContent) -> Result<u64, Error> {
         match content {
             EntryContent::None => Ok(0),
-            EntryContent::Extents { extents, .. } => self.check_extents(extents),
+            EntryContent::Extents { extents, .. } => self.check_extents(extents.iter().copied()),
             EntryContent::Recipe { hash, root } => {
                 let root = self.recipe_root(root).await?;
                 if root.hash != *hash {
                     return Err(Error::StreamDamaged);
                 }
                 for page in &root.pages {
-                    self.check_extents(&self.recipe_page(&page.chunk, page.stream_len).await?.extents)?;
+                    self.check_extents(self.recipe_page(&page.chunk, page.stream_len).await?.extents())?;
                 }
                 Ok(root.stream_len())
             }
         }
     }
 
-    fn check_extents(&self, extents: &[Extent]) -> Result<u64, Error> {
+    fn check_extents(&self, extents: impl Iterator<Item = Extent>) -> Result<u64, Error> {
         let mut len = 0;
         for extent in extents {
-            self.place(extent)?;
+            self.place(&extent)?;
             len += u64::from(extent.len);
         }
         Ok(len)

@@ -10,8 +10,9 @@ use crate::format::id::ChunkId;
 use crate::format::recipe::{ExpandedPage, PageExpansion, RecipePage};
 use crate::repo::Error;
 
-/// Extents of pages that are kept for their neighbours, which are often edits of the same ones: 11 MiB.
-const EXTENTS_KEPT: usize = 256 * 1024;
+/// Bytes of pages that are kept for their neighbours, which are often edits of the same ones: 32 of the longest that are
+/// written, where every extent is of another chunk.
+const BYTES_KEPT: usize = 12 * 1024 * 1024;
 /// Pages that are kept at most, however short: they are looked through.
 const PAGES_KEPT: usize = 1024;
 /// Pages that are read at the same time.
@@ -22,7 +23,7 @@ const READS_MOST: usize = 8;
 pub(super) struct KeptPages {
     /// The one used last is at the end.
     pages: VecDeque<(ChunkId, ExpandedPage)>,
-    extents: usize,
+    bytes: usize,
 }
 
 impl KeptPages {
@@ -38,11 +39,11 @@ impl KeptPages {
         if self.pages.iter().any(|(kept, _)| *kept == chunk) {
             return;
         }
-        self.extents += page.page.extents.len();
+        self.bytes += page.page.held_bytes();
         self.pages.push_back((chunk, page));
-        while self.extents > EXTENTS_KEPT || self.pages.len() > PAGES_KEPT {
+        while self.bytes > BYTES_KEPT || self.pages.len() > PAGES_KEPT {
             let Some((_, oldest)) = self.pages.pop_front() else { break };
-            self.extents -= oldest.page.extents.len();
+            self.bytes -= oldest.page.held_bytes();
         }
     }
 }
@@ -98,5 +99,41 @@ impl Reader {
         });
         let read = |chunk: ChunkId| async move { self.chunk(&chunk, COPIES_TRIED).await.map(drop) };
         stream::iter(made_of).map(read).buffer_unordered(READS_MOST).for_each(|_| async {}).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::recipe::Extent;
+
+    fn chunk(number: usize) -> ChunkId {
+        let mut id = [0; 32];
+        id[..8].copy_from_slice(&number.to_le_bytes());
+        ChunkId::from_bytes(id)
+    }
+
+    /// A page of `len` extents, of so many chunks in turn.
+    fn page(len: usize, chunks: usize) -> ExpandedPage {
+        let extents = (0..len).map(|number| Extent::whole(chunk(number % chunks), 100));
+        ExpandedPage { page: Arc::new(RecipePage::new(extents).unwrap()), depth: 0 }
+    }
+
+    #[test]
+    fn pages_are_kept_by_the_memory_that_they_take_and_those_used_last_remain() {
+        for (len, chunks, expected) in [(8192, 8192, 32), (8192, 2, 127), (1, 1, PAGES_KEPT)] {
+            let page = page(len, chunks);
+            let mut kept = KeptPages::default();
+            for number in 0..2000 {
+                kept.keep(chunk(number), page.clone());
+                kept.keep(chunk(number), page.clone());
+                assert!(kept.get(&chunk(0)).is_some());
+                assert!(kept.bytes <= BYTES_KEPT);
+            }
+            assert_eq!(kept.pages.len(), expected, "{len} extents of {chunks} chunks");
+            let held: usize = kept.pages.iter().map(|(_, page)| page.page.held_bytes()).sum();
+            assert_eq!(kept.bytes, held);
+            assert!(kept.get(&chunk(1999)).is_some() && kept.get(&chunk(1)).is_none());
+        }
     }
 }
