@@ -31,6 +31,12 @@ struct Subtree {
 }
 
 impl HashedPart {
+    /// Returns where it begins in its stream, in bytes.
+    #[must_use]
+    pub fn at(&self) -> u64 {
+        self.at
+    }
+
     /// Hashes the part of a stream of `stream_len` bytes that begins `at` bytes behind its start.
     #[must_use]
     pub fn new(at: u64, bytes: &[u8], stream_len: u64) -> Self {

@@ -15,10 +15,10 @@ use crate::format::object::{Namespace, ObjectKey};
 use crate::ops::{Error, select};
 use crate::repo::{LoadedSnapshot, Reader, TableReader, ToVerify};
 
-/// Nights of one stream that are put together side by side: each takes memory for a page of its recipe.
-const NIGHTS_AT_ONCE: usize = 6;
+/// Nights of one stream, or entries with a recipe, that are put together side by side: each takes memory for a page of it.
+const RECIPES_AT_ONCE: usize = 16;
 /// Entries that are put together side by side.
-const ENTRIES_AT_ONCE: usize = 32;
+const ENTRIES_AT_ONCE: usize = 2048;
 
 /// A stream that one or more snapshots have.
 struct Shared {
@@ -70,7 +70,7 @@ impl Check<'_> {
     ) -> Result<(), Error> {
         let total = nights.iter().map(|night| night.record.length).sum();
         self.progress.step(&format!("reading {component}/{name}"), Some(total));
-        for nights in nights.chunks(NIGHTS_AT_ONCE) {
+        for nights in nights.chunks(RECIPES_AT_ONCE) {
             let streams = nights.iter().map(|night| ToVerify::stream(&night.record)).collect();
             let progress = self.progress;
             let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await;
@@ -98,6 +98,7 @@ impl Check<'_> {
         let mut known = newer.map(|newer| TableReader::open(reader, newer));
         let mut last_known: Option<EntryRow> = None;
         let mut waiting: Vec<EntryRow> = Vec::new();
+        let mut recipes = 0;
         loop {
             // A table that cannot be read is found, with all that it affects, when the snapshots are checked.
             let Ok(row) = rows.next_row().await else {
@@ -120,9 +121,11 @@ impl Check<'_> {
                 .as_ref()
                 .is_some_and(|last| last.key == row.key && last.len == row.len && last.content == row.content);
             if !is_known {
+                recipes += usize::from(matches!(row.content, EntryContent::Recipe { .. }));
                 waiting.push(row);
             }
-            if waiting.len() >= ENTRIES_AT_ONCE {
+            if waiting.len() >= ENTRIES_AT_ONCE || recipes >= RECIPES_AT_ONCE {
+                recipes = 0;
                 self.prove_entries(reader, component, snapshot, &mut waiting).await?;
             }
         }

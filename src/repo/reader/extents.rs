@@ -1,4 +1,4 @@
-//! Where the extents of a stream come from: an entry's row, or the pages of its recipe one after the other.
+//! Where the extents of a stream come from, an entry's row or the pages of its recipe one after the other, and where each lies.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +9,17 @@ use super::verify::Expected;
 use crate::format::entry::EntryContent;
 use crate::format::recipe::{Extent, PageRef, RecipePage};
 use crate::repo::Error;
+use crate::repo::index::Segment;
+
+/// What comes next in a stream, and the segment that it lies in.
+#[derive(Debug, Clone)]
+pub(super) struct Located {
+    pub(super) segment: Arc<Segment>,
+    /// Where it starts in the decoded segment.
+    pub(super) start: u32,
+    /// Bytes, at least one.
+    pub(super) len: u32,
+}
 
 /// Extents in the order of the stream; one page of a recipe is held.
 pub(super) struct ExtentSource {
@@ -36,13 +47,6 @@ impl Ready {
             }
         }
     }
-
-    fn is_empty(&self) -> bool {
-        match self {
-            Self::Entry(extents) => extents.as_slice().is_empty(),
-            Self::Page(page, place) => *place >= page.len(),
-        }
-    }
 }
 
 impl ExtentSource {
@@ -55,13 +59,16 @@ impl ExtentSource {
         Self { ready: Ready::Entry(extents.into_iter()), pages: VecDeque::new(), root, expected }
     }
 
-    /// Returns the next extent that is at hand: where there is none, [`ExtentSource::refill`] may bring more.
-    pub(super) fn next_ready(&mut self) -> Option<Extent> {
-        self.ready.next()
+    /// Returns what comes next and where it is, `None` where the stream is over.
+    pub(super) async fn next(&mut self, reader: &Arc<Reader>) -> Result<Option<Located>, Error> {
+        let Some(extent) = self.next_extent(reader).await? else { return Ok(None) };
+        let place = reader.place(&extent)?;
+        // A segment is at most 8 MiB.
+        let start = u32::try_from(place.offset).unwrap_or(u32::MAX).saturating_add(extent.offset);
+        Ok(Some(Located { segment: place.segment, start, len: extent.len }))
     }
 
-    /// Reads on until an extent is at hand. Returns whether there is one: otherwise the stream is over.
-    pub(super) async fn refill(&mut self, reader: &Arc<Reader>) -> Result<bool, Error> {
+    async fn next_extent(&mut self, reader: &Arc<Reader>) -> Result<Option<Extent>, Error> {
         if let Some(EntryContent::Recipe { root, .. }) = self.root.take() {
             let root = reader.recipe_root(&root).await?;
             if root.hash != self.expected.hash || root.stream_len() != self.expected.len {
@@ -69,11 +76,13 @@ impl ExtentSource {
             }
             self.pages = root.pages.into();
         }
-        while self.ready.is_empty() {
-            let Some(page) = self.pages.pop_front() else { return Ok(false) };
+        loop {
+            if let Some(extent) = self.ready.next() {
+                return Ok(Some(extent));
+            }
+            let Some(page) = self.pages.pop_front() else { return Ok(None) };
             let page = reader.recipe_page(&page.chunk, page.stream_len).await?;
             self.ready = Ready::Page(page, 0);
         }
-        Ok(true)
     }
 }

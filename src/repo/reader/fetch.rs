@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Reader;
-use super::plan::{HASH_BYTES, Request};
+use super::plan::Request;
 use crate::crypto::pack::DataKey;
 use crate::crypto::tree::HashedPart;
 use crate::format::id::PackId;
@@ -39,27 +39,22 @@ pub(super) enum Form {
     Whole,
     /// Copies of the parts.
     Copies,
-    /// Only what the hashes of streams need of the parts: copies of the short ones, which are quicker to hash together.
-    Hashes,
 }
 
-impl Form {
-    /// Returns the bytes from which a part is hashed where it is decoded, while it is in that core's cache.
-    fn hashed_bytes_least(self) -> usize {
-        match self {
-            Self::Whole | Self::Copies => HASHED_BYTES_LEAST,
-            Self::Hashes => HASH_BYTES as usize,
-        }
-    }
-}
-
-/// A range of a segment that is a piece of a stream.
+/// A range of a segment that is wanted.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Part {
-    /// The sequence number of the piece.
-    pub(super) item: u64,
     pub(super) start: u32,
     pub(super) len: u32,
+    /// What it is, where it is hashed at once.
+    pub(super) piece: Option<PieceOf>,
+}
+
+/// Which piece of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PieceOf {
+    /// The sequence number of the piece.
+    pub(super) item: u64,
     /// Where it starts in its stream, and the length of that.
     pub(super) at: u64,
     pub(super) stream_len: u64,
@@ -82,14 +77,33 @@ enum Content {
 }
 
 impl Taken {
+    /// Returns the segment, where all of it was asked for.
+    pub(super) fn into_whole(self) -> Option<Bytes> {
+        match self.content {
+            Content::Whole(plain) => Some(plain),
+            Content::Copies(..) => None,
+        }
+    }
+
     /// Returns a range that was asked for.
     pub(super) fn get(&self, start: u32, len: u32) -> Option<Bytes> {
+        let (bytes, at) = self.place(start, len)?;
+        Some(bytes.slice(at..at + len as usize))
+    }
+
+    /// Returns a range that was asked for, to look at.
+    pub(super) fn look_at(&self, start: u32, len: u32) -> Option<&[u8]> {
+        let (bytes, at) = self.place(start, len)?;
+        bytes.get(at..at + len as usize)
+    }
+
+    fn place(&self, start: u32, len: u32) -> Option<(&Bytes, usize)> {
         let (from, len) = (start as usize, len as usize);
         match &self.content {
-            Content::Whole(plain) => (from + len <= plain.len()).then(|| plain.slice(from..from + len)),
+            Content::Whole(plain) => (from + len <= plain.len()).then_some((plain, from)),
             Content::Copies(copies, places) => {
                 let (at, _) = places.get(&start).filter(|(_, copied)| *copied >= len)?;
-                Some(copies.slice(*at..at + len))
+                Some((copies, *at))
             }
         }
     }
@@ -101,16 +115,23 @@ impl Taken {
 }
 
 impl Take {
-    /// All of a segment, which is no piece of a stream.
-    fn whole() -> Self {
+    /// All of a segment, whatever it is wanted for.
+    pub(super) fn whole() -> Self {
         Self { form: Form::Whole, parts: Vec::new() }
+    }
+
+    /// Copies of parts: where each starts, and its length. None is hashed.
+    pub(super) fn copies(parts: impl IntoIterator<Item = (u32, u32)>) -> Self {
+        let part = |(start, len)| Part { start, len, piece: None };
+        Self { form: Form::Copies, parts: parts.into_iter().map(part).collect() }
     }
 
     /// Takes it out of a segment that was decoded just now.
     pub(super) fn of(self, plain: Bytes) -> Taken {
         let hashed = |part: &Part| {
-            let bytes = range(&plain, part).filter(|bytes| bytes.len() >= self.form.hashed_bytes_least())?;
-            Some((part.item, HashedPart::new(part.at, bytes, part.stream_len)))
+            let PieceOf { item, at, stream_len } = part.piece?;
+            let bytes = range(&plain, part).filter(|bytes| bytes.len() >= HASHED_BYTES_LEAST)?;
+            Some((item, HashedPart::new(at, bytes, stream_len)))
         };
         let hashes = self.parts.iter().filter_map(hashed).collect();
         Taken { content: self.content(plain), hashes }
@@ -118,19 +139,15 @@ impl Take {
 
     /// Takes it out of a segment that was kept: what is not asked for is not hashed.
     pub(super) fn of_kept(self, plain: Bytes) -> Taken {
-        match self.form {
-            Form::Hashes => self.of(plain),
-            Form::Whole | Form::Copies => Taken { content: self.content(plain), hashes: HashMap::new() },
-        }
+        Taken { content: self.content(plain), hashes: HashMap::new() }
     }
 
     fn content(&self, plain: Bytes) -> Content {
         match self.form {
             Form::Whole => Content::Whole(plain),
-            Form::Copies | Form::Hashes => {
-                let is_short = |part: &&Part| (part.len as usize) < self.form.hashed_bytes_least();
+            Form::Copies => {
                 let mut places: HashMap<u32, (usize, usize)> = HashMap::with_capacity(self.parts.len());
-                for part in self.parts.iter().filter(|part| self.form == Form::Copies || is_short(part)) {
+                for part in &self.parts {
                     let (_, longest) = places.entry(part.start).or_default();
                     *longest = range(&plain, part).map_or(0, <[u8]>::len).max(*longest);
                 }
@@ -215,10 +232,7 @@ impl Reader {
         let (to, decoded) = oneshot::channel();
         let request = Request { segments: vec![Arc::clone(segment)], offset, len };
         self.fetch(request, vec![Wanted { take: Take::whole(), keep: Keep::Yes, to }], &under_way).await;
-        match decoded.await.unwrap_or(Err(Error::Stopped))?.content {
-            Content::Whole(plain) => Ok(plain),
-            Content::Copies(..) => Err(Error::Stopped),
-        }
+        decoded.await.unwrap_or(Err(Error::Stopped))?.into_whole().ok_or(Error::Stopped)
     }
 
     /// Fetches and decodes the segments of a request; each result goes to its receiver.

@@ -1,7 +1,8 @@
 //! The one way out: recipes become the bytes that came in, or an error.
 //!
 //! `plan.rs` decides which segment serves which pieces, `pipeline.rs` keeps reading, decoding and handing out going at
-//! once, `fetch.rs` and `decode.rs` do the work, `verify.rs` has the last word. Every segment is authenticated, every
+//! once, `fetch.rs` and `decode.rs` do the work, `verify.rs` has the last word. Whoever wants to know only whether streams are
+//! right has `stretches.rs`, `shelf.rs` and `verification.rs` in place of the first two. Every segment is authenticated, every
 //! chunk's id and every stream's hash recomputed; the last bytes of a stream leave only after the whole of it proved
 //! right.
 
@@ -11,18 +12,23 @@ mod fetch;
 mod pages;
 mod pipeline;
 mod plan;
+mod shelf;
+mod stretches;
+#[cfg(test)]
+mod test_segments;
+mod verification;
 mod verify;
 
 use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::Error;
-use super::index::Place;
+use super::index::{Place, Segment};
 use super::open::Repository;
 use crate::crypto::keys::ChunkIdKey;
 use crate::crypto::pack::DataKey;
@@ -31,7 +37,7 @@ use crate::format::id::{ChunkId, PackId};
 use crate::format::manifest::StreamRecord;
 use crate::format::pack::PackKind;
 use crate::format::recipe::{Extent, RecipeRoot};
-use pipeline::{Pipeline, Purpose, Source};
+use pipeline::{Pipeline, Source};
 use verify::{Expected, Outlet, Said};
 
 pub(super) use decode::Decoders;
@@ -76,12 +82,12 @@ impl ToVerify {
         Self { content, len: record.length }
     }
 
-    fn source(self, outlet: Outlet) -> Source {
+    fn expected(&self) -> Expected {
         let hash = match &self.content {
             EntryContent::None => crate::crypto::hash::content_hash(&[]),
             EntryContent::Extents { hash, .. } | EntryContent::Recipe { hash, .. } => *hash,
         };
-        Source { content: self.content, expected: Expected { len: self.len, hash }, outlet }
+        Expected { len: self.len, hash }
     }
 }
 
@@ -116,8 +122,9 @@ impl Reader {
 
     fn start(self: &Arc<Self>, stream: ToVerify) -> ContentStream {
         let (to, said) = mpsc::channel(BATCHES_QUEUED);
-        let source = stream.source(Outlet::Content { to, held: None });
-        tokio::spawn(Pipeline::new(self, vec![source], Purpose::Content).run());
+        let expected = stream.expected();
+        let source = Source { content: stream.content, expected, outlet: Outlet::new(to) };
+        tokio::spawn(Pipeline::new(self, source).run());
         let pieces = futures::stream::unfold(Some(said), |said| async move {
             let mut said = said?;
             Some(match said.recv().await {
@@ -130,29 +137,15 @@ impl Reader {
         Box::pin(pieces.map_ok(|pieces| futures::stream::iter(pieces).map(Ok)).try_flatten())
     }
 
-    /// Reads streams side by side and compares each with its length and hash, so that a segment that several of
-    /// them need is decoded once. Every stream takes memory for a page of its recipe: give few at a time. `passed`
-    /// hears of every piece's length. Returns what is wrong with which, in the order of `streams`.
+    /// Compares streams with their lengths and hashes, in the order in which the store has what they are made of: a segment
+    /// that several of them need is decoded once. Every stream takes memory for a page of its recipe: give few at a time.
+    /// `passed` hears how many bytes were put together. Returns what is wrong with which, in the order of `streams`.
     pub async fn verify_together(
         self: &Arc<Self>,
         streams: Vec<ToVerify>,
         mut passed: impl FnMut(u64),
     ) -> Vec<Result<(), Error>> {
-        let (progress, mut pieces_passed) = mpsc::unbounded_channel();
-        let mut sources = Vec::new();
-        let mut verdicts = Vec::new();
-        for stream in streams {
-            let (to, verdict) = oneshot::channel();
-            sources.push(stream.source(Outlet::Verdict { to, passed: progress.clone() }));
-            verdicts.push(verdict);
-        }
-        drop(progress);
-        tokio::spawn(Pipeline::new(self, sources, Purpose::Verdict).run());
-        while let Some(len) = pieces_passed.recv().await {
-            passed(len);
-        }
-        let verdicts = futures::future::join_all(verdicts).await;
-        verdicts.into_iter().map(|verdict| verdict.unwrap_or(Err(Error::Stopped))).collect()
+        verification::verify(self, streams, &mut passed).await
     }
 
     /// Returns the segments (rows of this repository's index) that this reader opened and found right: a check
@@ -228,6 +221,38 @@ impl Reader {
             }
         }
         Err(cause.unwrap_or_else(missing))
+    }
+
+    /// Reads a part of a segment that is damaged from wherever else its chunks are. Slow, and rare. What cannot be read fails
+    /// with `cause`, where that is known.
+    async fn recover(
+        self: &Arc<Self>,
+        segment: &Segment,
+        start: u32,
+        len: u32,
+        cause: Option<Error>,
+    ) -> Result<Bytes, Error> {
+        let mut cause = cause.map(|error| self.damaged(segment.pack, error));
+        let end = u64::from(start) + u64::from(len);
+        let mut at = 0_u64;
+        let mut bytes = BytesMut::with_capacity(len as usize);
+        for record in &segment.record.chunks {
+            let (chunk_start, chunk_end) = (at, at + u64::from(record.len));
+            at = chunk_end;
+            let (from, to) = (chunk_start.max(u64::from(start)), chunk_end.min(end));
+            if from >= to {
+                continue;
+            }
+            let chunk = match self.chunk(&record.id, COPIES_TRIED).await {
+                Ok(chunk) => chunk,
+                // What was wrong first says more than that there is no other copy.
+                Err(error) => return Err(cause.take().unwrap_or(error)),
+            };
+            let part = usize::try_from(from - chunk_start).ok().zip(usize::try_from(to - chunk_start).ok());
+            let part = part.and_then(|(from, to)| chunk.get(from..to)).ok_or(Error::StreamDamaged)?;
+            bytes.extend_from_slice(part);
+        }
+        Ok(bytes.freeze())
     }
 
     /// A pack that proved damaged counts for nothing from here on: a snapshot stores what it needs of it again.

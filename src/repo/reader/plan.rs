@@ -11,29 +11,15 @@ use std::sync::Arc;
 use crate::repo::Error;
 use crate::repo::index::Segment;
 
-/// Which stream a piece belongs to: streams that share content are read together.
-pub(super) type StreamNumber = usize;
-
 /// A range of a decoded segment.
 #[derive(Debug, Clone)]
 pub(super) struct Piece {
-    pub(super) stream: StreamNumber,
     pub(super) segment: Arc<Segment>,
     /// Where it starts in the decoded segment.
     pub(super) start: u32,
     pub(super) len: u32,
     /// Where it starts in the stream.
     pub(super) at: u64,
-}
-
-/// Bytes that the hash of a stream needs of one piece, at most.
-pub(super) const HASH_BYTES: u32 = 4 * 1024;
-
-impl Piece {
-    /// Returns the bytes that the hash of its stream needs of it.
-    pub(super) fn hash_bytes(&self) -> u64 {
-        u64::from(self.len.min(HASH_BYTES))
-    }
 }
 
 /// A number that stands for the content that some pieces share.
@@ -43,8 +29,8 @@ pub(super) type SlotNumber = u64;
 pub(super) enum Item {
     /// A range of a decoded segment, and where it comes from once that was decided.
     Piece(Piece, Option<SlotNumber>),
-    /// The end of a stream, or why it cannot go on.
-    End(StreamNumber, Option<Error>),
+    /// The end of the stream, or why it cannot go on.
+    End(Option<Error>),
 }
 
 /// What is to be taken out of one segment.
@@ -55,8 +41,6 @@ pub(super) struct Need {
     pub(super) items: Vec<u64>,
     /// Plain bytes of these pieces together.
     pub(super) bytes: u64,
-    /// Bytes that the hashes of their streams need of them.
-    pub(super) hash_bytes: u64,
 }
 
 impl Need {
@@ -65,18 +49,8 @@ impl Need {
         self.bytes * 2 >= self.segment.record.plain_len()
     }
 
-    /// Returns whether it is better to keep the segment whole than what hashes need of the pieces.
-    pub(super) fn is_dense_in_hashes(&self) -> bool {
-        self.hash_bytes >= self.segment.record.plain_len()
-    }
-
-    /// Returns the bytes that are held for it where only hashes are wanted.
-    pub(super) fn held_for_hashes(&self) -> u64 {
-        held_for_hashes(self.hash_bytes, &self.segment)
-    }
-
-    /// Returns the bytes that are held for it where content is handed out.
-    pub(super) fn held_for_content(&self) -> u64 {
+    /// Returns the bytes that are held for it.
+    pub(super) fn held_bytes(&self) -> u64 {
         if self.is_dense() { self.segment.record.plain_len() } else { self.bytes }
     }
 }
@@ -87,27 +61,10 @@ pub(super) struct Horizon {
     items: VecDeque<Item>,
     /// Sequence number of the first item.
     front: u64,
-    /// By the row of a segment.
-    waiting: HashMap<i64, Waiting>,
-    /// What [`held_for_hashes`] is of all segments together.
-    waiting_bytes: u64,
+    /// The pieces of each segment that have no slot yet, ascending; by the row of the segment.
+    waiting: HashMap<i64, VecDeque<u64>>,
     /// Bytes of the stream that all pieces stand for.
     bytes: u64,
-}
-
-/// The pieces of a segment that have no slot yet.
-#[derive(Default)]
-struct Waiting {
-    /// Ascending.
-    items: VecDeque<u64>,
-    /// Bytes that the hashes of their streams need of them.
-    hash_bytes: u64,
-}
-
-/// Returns the bytes that are held for pieces of a segment of which hashes need so many, where only hashes are wanted: the
-/// segment, where that is less.
-fn held_for_hashes(hash_bytes: u64, segment: &Segment) -> u64 {
-    hash_bytes.min(segment.record.plain_len())
 }
 
 impl Horizon {
@@ -117,11 +74,6 @@ impl Horizon {
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
-    }
-
-    /// Returns the bytes that will be held for the pieces that have no slot, where only hashes are wanted.
-    pub(super) fn waiting_bytes(&self) -> u64 {
-        self.waiting_bytes
     }
 
     /// Returns how many segments have pieces without a slot.
@@ -142,37 +94,20 @@ impl Horizon {
     pub(super) fn push(&mut self, piece: Piece) {
         self.bytes += u64::from(piece.len);
         if let Some(Item::Piece(last, None)) = self.items.back_mut()
-            && last.stream == piece.stream
             && last.segment.row == piece.segment.row
             && last.start + last.len == piece.start
         {
-            let before = last.hash_bytes();
             last.len += piece.len;
-            let more = last.hash_bytes() - before;
-            self.change_waiting(&piece.segment, |waiting| waiting.hash_bytes += more);
             return;
         }
         let item = self.front + self.items.len() as u64;
-        self.change_waiting(&piece.segment, |waiting| {
-            waiting.items.push_back(item);
-            waiting.hash_bytes += piece.hash_bytes();
-        });
+        self.waiting.entry(piece.segment.row).or_default().push_back(item);
         self.items.push_back(Item::Piece(piece, None));
     }
 
-    fn change_waiting(&mut self, segment: &Segment, change: impl FnOnce(&mut Waiting)) {
-        let waiting = self.waiting.entry(segment.row).or_default();
-        let before = held_for_hashes(waiting.hash_bytes, segment);
-        change(waiting);
-        self.waiting_bytes = self.waiting_bytes - before + held_for_hashes(waiting.hash_bytes, segment);
-        if waiting.items.is_empty() {
-            self.waiting.remove(&segment.row);
-        }
-    }
-
-    /// Ends a stream behind all that was pushed of it.
-    pub(super) fn push_end(&mut self, stream: StreamNumber, error: Option<Error>) {
-        self.items.push_back(Item::End(stream, error));
+    /// Ends the stream behind all that was pushed.
+    pub(super) fn push_end(&mut self, error: Option<Error>) {
+        self.items.push_back(Item::End(error));
     }
 
     /// Takes the first item.
@@ -181,11 +116,8 @@ impl Horizon {
         if let Item::Piece(piece, slot) = &item {
             self.bytes -= u64::from(piece.len);
             if slot.is_none() {
-                self.change_waiting(&piece.segment, |waiting| {
-                    // Items ascend, and no other is before it.
-                    waiting.items.pop_front();
-                    waiting.hash_bytes -= piece.hash_bytes();
-                });
+                // Items ascend, and no other is before it.
+                self.drop_waiting(piece.segment.row, 1);
             }
         }
         self.front += 1;
@@ -194,17 +126,14 @@ impl Horizon {
 
     /// Returns what the planned pieces want of a segment: all of them, or only those before item `end`.
     pub(super) fn need(&self, segment: &Arc<Segment>, end: Option<u64>) -> Need {
-        let waiting = self.waiting.get(&segment.row);
-        let items = waiting.into_iter().flat_map(|waiting| &waiting.items).copied();
-        let items: Vec<u64> = items.take_while(|item| end.is_none_or(|end| *item < end)).collect();
-        let (mut bytes, mut hash_bytes) = (0, 0);
-        for item in &items {
-            if let Some(Item::Piece(piece, _)) = self.get(*item) {
-                bytes += u64::from(piece.len);
-                hash_bytes += piece.hash_bytes();
-            }
-        }
-        Need { segment: Arc::clone(segment), items, bytes, hash_bytes }
+        let waiting = self.waiting.get(&segment.row).into_iter().flatten().copied();
+        let items: Vec<u64> = waiting.take_while(|item| end.is_none_or(|end| *item < end)).collect();
+        let bytes_of = |item: &u64| match self.get(*item) {
+            Some(Item::Piece(piece, _)) => u64::from(piece.len),
+            _ => 0,
+        };
+        let bytes = items.iter().map(bytes_of).sum();
+        Need { segment: Arc::clone(segment), items, bytes }
     }
 
     /// Says where the pieces of a need come from.
@@ -215,11 +144,17 @@ impl Horizon {
                 *of = Some(slot);
             }
         }
-        self.change_waiting(&need.segment, |waiting| {
-            // Needs are taken from the front.
-            waiting.items.drain(..need.items.len().min(waiting.items.len()));
-            waiting.hash_bytes -= need.hash_bytes;
-        });
+        // Needs are taken from the front.
+        self.drop_waiting(need.segment.row, need.items.len());
+    }
+
+    fn drop_waiting(&mut self, row: i64, count: usize) {
+        if let Some(waiting) = self.waiting.get_mut(&row) {
+            waiting.drain(..count.min(waiting.len()));
+            if waiting.is_empty() {
+                self.waiting.remove(&row);
+            }
+        }
     }
 }
 
@@ -287,21 +222,15 @@ pub(super) fn requests_for<W>(wanted: Vec<(Arc<Segment>, W)>) -> Vec<(Request, V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::envelope::Codec;
-    use crate::format::id::{ChunkId, PackId};
-    use crate::format::pack::{ChunkRecord, PackKind, SegmentRecord};
+    use crate::repo::reader::test_segments;
 
-    /// A segment of 1000 plain bytes; it lies in the pack at `offset` and takes `stored_len` bytes.
+    /// A segment of 1000 plain bytes.
     fn segment(row: i64, pack: u8, offset: u32, stored_len: u32) -> Arc<Segment> {
-        let chunks = vec![ChunkRecord { id: ChunkId::from_bytes([0; 32]), len: 1000 }];
-        let record = SegmentRecord { stored_len, codec: Codec::Zstd, key: 0, nonce: [0; 24], chunks };
-        let pack = PackId::from_bytes([pack; 32]);
-        let (pack_len, header_len) = (1 << 25, 16);
-        Arc::new(Segment { row, pack, kind: PackKind::Content, pack_len, header_len, ordinal: 0, offset, record })
+        test_segments::segment(row, pack, offset, stored_len, 1000)
     }
 
     fn piece(segment: &Arc<Segment>, start: u32, len: u32) -> Piece {
-        Piece { stream: 0, segment: Arc::clone(segment), start, len, at: 0 }
+        Piece { segment: Arc::clone(segment), start, len, at: 0 }
     }
 
     #[test]
@@ -327,7 +256,7 @@ mod tests {
         }
         let near = horizon.need(&one, Some(4));
         assert_eq!(
-            (near.items.as_slice(), near.bytes, near.is_dense(), near.held_for_content()),
+            (near.items.as_slice(), near.bytes, near.is_dense(), near.held_bytes()),
             (&[0, 2][..], 200, false, 200)
         );
         horizon.assign(&near, 7);
@@ -349,41 +278,9 @@ mod tests {
         let one = segment(1, 1, 0, 10);
         let mut horizon = Horizon::default();
         horizon.push(piece(&one, 0, 499));
-        assert_eq!(horizon.need(&one, None).held_for_content(), 499);
+        assert_eq!(horizon.need(&one, None).held_bytes(), 499);
         horizon.push(piece(&one, 600, 1));
-        assert_eq!(horizon.need(&one, None).held_for_content(), 1000);
-    }
-
-    #[test]
-    fn what_waits_is_what_hashes_need_of_it_and_no_more_than_its_segment() {
-        let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
-        let mut horizon = Horizon::default();
-        for _ in 0..4 {
-            horizon.push(piece(&one, 0, 300));
-            horizon.push(piece(&two, 0, 10));
-        }
-        assert_eq!(horizon.waiting_bytes(), 1000 + 40);
-        horizon.pop();
-        horizon.pop();
-        assert_eq!(horizon.waiting_bytes(), 900 + 30);
-        // It goes on where the last one ended.
-        horizon.push(piece(&two, 10, 5));
-        assert_eq!(horizon.waiting_bytes(), 900 + 35);
-        let near = horizon.need(&one, Some(4));
-        assert_eq!((near.hash_bytes, near.is_dense_in_hashes(), near.held_for_hashes()), (300, false, 300));
-        horizon.assign(&near, 7);
-        assert_eq!(horizon.waiting_bytes(), 600 + 35);
-        let all = horizon.need(&two, None);
-        assert_eq!((all.items.len(), all.hash_bytes), (3, 35));
-        horizon.assign(&all, 8);
-        while horizon.pop().is_some() {}
-        assert_eq!((horizon.waiting_bytes(), horizon.segments()), (0, 0));
-
-        let mut long = segment(3, 1, 20, 10);
-        Arc::get_mut(&mut long).unwrap().record.chunks[0].len = 1 << 20;
-        horizon.push(piece(&long, 0, 4_000));
-        horizon.push(piece(&long, 4_000, 500_000));
-        assert_eq!(horizon.waiting_bytes(), u64::from(HASH_BYTES));
+        assert_eq!(horizon.need(&one, None).held_bytes(), 1000);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! The last word on a stream: its length and the BLAKE3 of the whole of it; and where that word, or the stream, goes.
+//! The last word on a stream: its length and the BLAKE3 of the whole of it; and where a stream goes.
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::crypto::tree::{HashedPart, PartsHasher};
 use crate::format::id::ContentHash;
@@ -16,7 +16,6 @@ pub(super) struct Expected {
 
 /// A piece of a stream as it is handed out.
 pub(super) struct Handed {
-    /// Empty where only the hash is wanted and there.
     pub(super) bytes: Bytes,
     /// What the hash of the stream needs of it, where that is known.
     pub(super) hash: Option<HashedPart>,
@@ -44,14 +43,22 @@ impl Verdict {
         self.expected.len
     }
 
-    /// Takes the next piece and returns its length.
-    pub(super) fn take(&mut self, piece: &Handed) -> u64 {
-        let before = self.hasher.bytes();
+    /// Returns the bytes that were taken.
+    pub(super) fn bytes(&self) -> u64 {
+        self.hasher.bytes()
+    }
+
+    /// Takes the next piece.
+    pub(super) fn take(&mut self, piece: &Handed) {
         match &piece.hash {
-            Some(hash) => self.hasher.add(hash),
-            None => self.hasher.add(&HashedPart::new(before, &piece.bytes, self.expected.len)),
+            Some(hash) => self.take_hashed(hash),
+            None => self.take_hashed(&HashedPart::new(self.bytes(), &piece.bytes, self.expected.len)),
         }
-        self.hasher.bytes() - before
+    }
+
+    /// Takes the next piece, of which only what the hash needs of it is there.
+    pub(super) fn take_hashed(&mut self, part: &HashedPart) {
+        self.hasher.add(part);
     }
 
     pub(super) fn pronounce(&self) -> Result<(), Error> {
@@ -68,41 +75,27 @@ pub(super) enum Said {
     Failed(Error),
 }
 
-/// Where a stream goes.
-pub(super) enum Outlet {
-    /// To somebody who wants its content. The last piece is held back until the whole proved right.
-    Content { to: mpsc::Sender<Said>, held: Option<Bytes> },
-    /// To somebody who wants to know whether it is right; `passed` hears of every length.
-    Verdict { to: oneshot::Sender<Result<(), Error>>, passed: mpsc::UnboundedSender<u64> },
+/// Where a stream goes: to somebody who wants its content. The last piece is held back until the whole proved right.
+pub(super) struct Outlet {
+    to: mpsc::Sender<Said>,
+    held: Option<Bytes>,
 }
 
 impl Outlet {
-    /// Passes pieces on, `len` bytes all together, and returns whether somebody is there.
-    pub(super) async fn pass(&mut self, mut pieces: Vec<Bytes>, len: u64) -> bool {
-        match self {
-            Self::Content { to, held } => {
-                pieces.splice(..0, held.take());
-                *held = pieces.pop();
-                pieces.is_empty() || to.send(Said::Pieces(pieces)).await.is_ok()
-            }
-            Self::Verdict { to, passed } => {
-                // Nobody may be listening.
-                let _ = passed.send(len);
-                !to.is_closed()
-            }
-        }
+    pub(super) fn new(to: mpsc::Sender<Said>) -> Self {
+        Self { to, held: None }
+    }
+
+    /// Passes pieces on and returns whether somebody is there.
+    pub(super) async fn pass(&mut self, mut pieces: Vec<Bytes>) -> bool {
+        pieces.splice(..0, self.held.take());
+        self.held = pieces.pop();
+        pieces.is_empty() || self.to.send(Said::Pieces(pieces)).await.is_ok()
     }
 
     /// Says how the stream ended. Whoever went away wants to know nothing.
     pub(super) async fn close(self, outcome: Result<(), Error>) {
-        match self {
-            Self::Content { to, held } => {
-                let last = outcome.map_or_else(Said::Failed, |()| Said::Last(held));
-                let _ = to.send(last).await;
-            }
-            Self::Verdict { to, .. } => {
-                let _ = to.send(outcome);
-            }
-        }
+        let last = outcome.map_or_else(Said::Failed, |()| Said::Last(self.held));
+        let _ = self.to.send(last).await;
     }
 }
