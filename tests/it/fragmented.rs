@@ -108,6 +108,36 @@ async fn a_segment_that_a_scattered_stream_comes_back_to_is_read_once() {
     assert!(operations <= 2 * 41 + 8, "{operations} operations");
 }
 
+/// More of the later nights is wanted than is held at a time: no further is planned than can be held, and what is planned is taken
+/// out of a segment at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_scattered_over_more_than_can_be_held_opens_a_segment_a_few_times() {
+    let made = repository::make().await;
+    let mut all = nights(&made, 1, 50 * MIB).await;
+    all.extend(nights(&made, 32, 2 * MIB - 300_000).await);
+    let (step, little) = (9_000, 9_000);
+    let (mut bytes, mut extents) = (Vec::new(), Vec::new());
+    let (base, later) = all.split_first().unwrap();
+    for (turn, from) in (0..base.content.len() - step).step_by(step).enumerate() {
+        let (other, at) = (&later[turn % later.len()], turn / later.len() * little);
+        for (night, from, len) in [(base, from, step), (other, at, little)] {
+            bytes.extend_from_slice(&night.content[from..from + len]);
+            extents.extend(night.range(from, len));
+        }
+    }
+    assert!(bytes.len() > 95 * MIB && extents.len() > 11_000);
+    let content = EntryContent::Extents { hash: content_hash(&bytes), extents };
+
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let access = vec![Access::Data(repository::passphrase(repository::DATA_PASSPHRASE))];
+    let repository = made.open_on(Arc::clone(&counting) as Arc<_>, access).await;
+    let before = counting.operations();
+    let found = read_all(Reader::new(&repository).unwrap().open_entry(&content, bytes.len() as u64)).await.unwrap();
+    assert!(found == bytes);
+    let operations = counting.operations() - before;
+    assert!(operations <= 400, "{operations} operations");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn streams_that_share_segments_are_verified_side_by_side_and_each_for_itself() {
     let made = repository::make().await;

@@ -25,7 +25,7 @@ struct Decoder {
 }
 
 /// Bytes of buffers for decoded segments that wait to be used again.
-const IDLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+const IDLE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Decodes segments on any number of threads.
 pub(in crate::repo) struct Decoders {

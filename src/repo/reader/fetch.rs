@@ -20,7 +20,7 @@ use crate::repo::open::Repository;
 /// Sealed bytes that are fetched or being decoded for one pipeline, in KiB. More than the largest segment and request.
 pub(super) const UNDER_WAY_KIB: u32 = 10 * 1024;
 /// Plain bytes of decoded segments that are kept for whoever wants them next.
-const KEPT_BYTES: usize = 8 * 1024 * 1024;
+const KEPT_BYTES: usize = 4 * 1024 * 1024;
 /// Opened data keys that are kept; all are dropped when there are more.
 const KEYS_KEPT: usize = 4096;
 

@@ -19,9 +19,10 @@ use crate::repo::index::Segment;
 const MIB: u64 = 1024 * 1024;
 /// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
 /// that neighbours come in one request.
-const AHEAD_BYTES: u64 = 12 * MIB;
-/// Bytes of content that are held for pieces whose turn has not come.
-const HELD_BYTES: u64 = 40 * MIB;
+const AHEAD_BYTES: u64 = 8 * MIB;
+/// Bytes that are or will be held for all that is planned, but for what passes by: no more is planned than that, so whoever
+/// opens a segment takes out of it what all that is planned will want.
+const HELD_BYTES: u64 = 20 * MIB;
 /// Bytes of the stream that are planned, and before anything is fetched.
 const PLANNED_BYTES: u64 = 192 * MIB;
 const FIRST_PLANNED_BYTES: u64 = 12 * MIB;
@@ -128,6 +129,8 @@ impl Pipeline {
             && self.horizon.len() < PLANNED_ITEMS
             && self.horizon.segments() < PLANNED_SEGMENTS
             && self.horizon.bytes() < PLANNED_BYTES
+            && (self.held_bytes + self.horizon.lasting_bytes() < HELD_BYTES
+                || self.horizon.bytes() < FIRST_PLANNED_BYTES)
             && (step > 0 || self.horizon.bytes() < FIRST_PLANNED_BYTES)
         {
             step = step.saturating_sub(1);
@@ -155,15 +158,12 @@ impl Pipeline {
         if self.ahead_bytes > AHEAD_BYTES / 2 {
             return;
         }
-        let near = self.scheduled + PLANNED_ITEMS as u64 / 64;
         let mut wanted = Vec::new();
         while self.ahead_bytes < AHEAD_BYTES {
             let Some(item) = self.horizon.get(self.scheduled) else { break };
             if let Item::Piece(piece, None) = item {
                 let segment = Arc::clone(&piece.segment);
-                if !self.give_slot(&segment, near, &mut wanted) {
-                    break;
-                }
+                self.give_slot(&segment, &mut wanted);
             }
             if let Some(Item::Piece(piece, _)) = self.horizon.get(self.scheduled) {
                 self.ahead_bytes += u64::from(piece.len);
@@ -173,27 +173,15 @@ impl Pipeline {
         self.launch(wanted);
     }
 
-    /// Gives all planned pieces of a segment a slot. Returns false where too much is held already.
-    fn give_slot(&mut self, segment: &Arc<Segment>, near: u64, wanted: &mut Vec<(Arc<Segment>, Wanted)>) -> bool {
-        let mut need = self.horizon.need(segment, None);
+    /// Gives all planned pieces of a segment a slot.
+    fn give_slot(&mut self, segment: &Arc<Segment>, wanted: &mut Vec<(Arc<Segment>, Wanted)>) {
+        let need = self.horizon.need(segment);
         if let Some(number) = self.whole.get(&segment.row).copied()
             && let Some(slot) = self.slots.get_mut(&number)
         {
             slot.left += need.items.len();
             self.horizon.assign(&need, number);
-            return true;
-        }
-        let has_room = |need: &Need| self.held_bytes + need.held_bytes() <= HELD_BYTES;
-        if !has_room(&need) {
-            // Only what is wanted soon: the rest is decoded again when its turn comes.
-            need = self.horizon.need(segment, Some(near.max(self.scheduled + 1)));
-            if !has_room(&need) {
-                if self.scheduled > self.horizon.front() {
-                    return false;
-                }
-                // Its turn is now, and nothing else can be given back.
-                need = self.horizon.need(segment, Some(self.scheduled + 1));
-            }
+            return;
         }
         let number = self.next_slot;
         self.next_slot += 1;
@@ -217,7 +205,6 @@ impl Pipeline {
             }
         };
         self.slots.insert(number, Slot { content, charge, left });
-        true
     }
 
     fn take(&self, need: &Need) -> Take {

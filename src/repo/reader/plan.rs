@@ -25,6 +25,10 @@ pub(super) struct Piece {
 /// A number that stands for the content that some pieces share.
 pub(super) type SlotNumber = u64;
 
+/// Bytes of the stream between the first and the last piece of a segment up to which it is passed by: it is held no longer than
+/// what is fetched ahead.
+const PASSING_BYTES: u64 = 12 * 1024 * 1024;
+
 /// What comes next.
 pub(super) enum Item {
     /// A range of a decoded segment, and where it comes from once that was decided.
@@ -51,7 +55,7 @@ impl Need {
 
     /// Returns the bytes that are held for it.
     pub(super) fn held_bytes(&self) -> u64 {
-        if self.is_dense() { self.segment.record.plain_len() } else { self.bytes }
+        held_bytes(self.bytes, &self.segment)
     }
 }
 
@@ -61,10 +65,39 @@ pub(super) struct Horizon {
     items: VecDeque<Item>,
     /// Sequence number of the first item.
     front: u64,
-    /// The pieces of each segment that have no slot yet, ascending; by the row of the segment.
-    waiting: HashMap<i64, VecDeque<u64>>,
+    /// By the row of a segment.
+    waiting: HashMap<i64, Waiting>,
+    /// What [`Waiting::lasting_bytes`] is of all segments together.
+    lasting_bytes: u64,
     /// Bytes of the stream that all pieces stand for.
     bytes: u64,
+}
+
+/// The pieces of a segment that have no slot yet.
+#[derive(Default)]
+struct Waiting {
+    /// Their numbers and places in the stream, ascending.
+    items: VecDeque<(u64, u64)>,
+    /// Plain bytes of them together.
+    bytes: u64,
+}
+
+impl Waiting {
+    /// Returns the bytes that will be held for longer than they are fetched ahead: nothing of a segment that the stream passes
+    /// by once.
+    fn lasting_bytes(&self, segment: &Segment) -> u64 {
+        let passes = match (self.items.front(), self.items.back()) {
+            (Some((_, first)), Some((_, last))) => last - first <= PASSING_BYTES,
+            _ => true,
+        };
+        if passes { 0 } else { held_bytes(self.bytes, segment) }
+    }
+}
+
+/// Returns the bytes that are held for so many bytes of a segment: all of it, where that is little more.
+fn held_bytes(bytes: u64, segment: &Segment) -> u64 {
+    let plain_len = segment.record.plain_len();
+    if bytes * 2 >= plain_len { plain_len } else { bytes }
 }
 
 impl Horizon {
@@ -74,6 +107,11 @@ impl Horizon {
 
     pub(super) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Returns the bytes that will be held long for pieces that have no slot.
+    pub(super) fn lasting_bytes(&self) -> u64 {
+        self.lasting_bytes
     }
 
     /// Returns how many segments have pieces without a slot.
@@ -98,10 +136,14 @@ impl Horizon {
             && last.start + last.len == piece.start
         {
             last.len += piece.len;
+            self.change_waiting(&piece.segment, |waiting| waiting.bytes += u64::from(piece.len));
             return;
         }
         let item = self.front + self.items.len() as u64;
-        self.waiting.entry(piece.segment.row).or_default().push_back(item);
+        self.change_waiting(&piece.segment, |waiting| {
+            waiting.items.push_back((item, piece.at));
+            waiting.bytes += u64::from(piece.len);
+        });
         self.items.push_back(Item::Piece(piece, None));
     }
 
@@ -117,17 +159,17 @@ impl Horizon {
             self.bytes -= u64::from(piece.len);
             if slot.is_none() {
                 // Items ascend, and no other is before it.
-                self.drop_waiting(piece.segment.row, 1);
+                self.take_from_waiting(&piece.segment, 1, u64::from(piece.len));
             }
         }
         self.front += 1;
         Some(item)
     }
 
-    /// Returns what the planned pieces want of a segment: all of them, or only those before item `end`.
-    pub(super) fn need(&self, segment: &Arc<Segment>, end: Option<u64>) -> Need {
-        let waiting = self.waiting.get(&segment.row).into_iter().flatten().copied();
-        let items: Vec<u64> = waiting.take_while(|item| end.is_none_or(|end| *item < end)).collect();
+    /// Returns what the planned pieces want of a segment.
+    pub(super) fn need(&self, segment: &Arc<Segment>) -> Need {
+        let waiting = self.waiting.get(&segment.row).into_iter().flat_map(|waiting| &waiting.items);
+        let items: Vec<u64> = waiting.map(|(item, _)| *item).collect();
         let bytes_of = |item: &u64| match self.get(*item) {
             Some(Item::Piece(piece, _)) => u64::from(piece.len),
             _ => 0,
@@ -145,15 +187,24 @@ impl Horizon {
             }
         }
         // Needs are taken from the front.
-        self.drop_waiting(need.segment.row, need.items.len());
+        self.take_from_waiting(&need.segment, need.items.len(), need.bytes);
     }
 
-    fn drop_waiting(&mut self, row: i64, count: usize) {
-        if let Some(waiting) = self.waiting.get_mut(&row) {
-            waiting.drain(..count.min(waiting.len()));
-            if waiting.is_empty() {
-                self.waiting.remove(&row);
-            }
+    /// Takes the first pieces of a segment, which have so many bytes together.
+    fn take_from_waiting(&mut self, segment: &Segment, count: usize, bytes: u64) {
+        self.change_waiting(segment, |waiting| {
+            waiting.items.drain(..count.min(waiting.items.len()));
+            waiting.bytes -= bytes;
+        });
+    }
+
+    fn change_waiting(&mut self, segment: &Segment, change: impl FnOnce(&mut Waiting)) {
+        let waiting = self.waiting.entry(segment.row).or_default();
+        let before = waiting.lasting_bytes(segment);
+        change(waiting);
+        self.lasting_bytes = self.lasting_bytes - before + waiting.lasting_bytes(segment);
+        if waiting.items.is_empty() {
+            self.waiting.remove(&segment.row);
         }
     }
 }
@@ -172,15 +223,16 @@ const REQUEST_BYTES: u64 = 2 * 1024 * 1024;
 /// Bytes between two segments that are fetched along rather than asked for around them.
 const GAP_BYTES: u64 = 64 * 1024;
 
-/// Gathers segments into requests, in the order in which the first segment of each was given.
-fn requests(segments: Vec<Arc<Segment>>) -> Vec<Request> {
-    let mut placed: Vec<(usize, Arc<Segment>)> = segments.into_iter().enumerate().collect();
-    placed.sort_by_key(|(_, segment)| (segment.pack, segment.offset));
-    let mut requests: Vec<(usize, Request)> = Vec::new();
-    for (order, segment) in placed {
+/// Gathers segments into requests, each with what is wanted of its segments, in the order in which the first segment of each
+/// was given.
+pub(super) fn requests_for<W>(wanted: Vec<(Arc<Segment>, W)>) -> Vec<(Request, Vec<W>)> {
+    let mut placed: Vec<(usize, (Arc<Segment>, W))> = wanted.into_iter().enumerate().collect();
+    placed.sort_by_key(|(_, (segment, _))| (segment.pack, segment.offset));
+    let mut requests: Vec<(usize, (Request, Vec<W>))> = Vec::new();
+    for (order, (segment, wanted)) in placed {
         let (offset, len) = (u64::from(segment.offset), u64::from(segment.record.stored_len));
         match requests.last_mut() {
-            Some((first, request))
+            Some((first, (request, all)))
                 if request.segments.last().is_some_and(|last| last.pack == segment.pack)
                     && offset <= request.offset + request.len + GAP_BYTES
                     && offset + len - request.offset <= REQUEST_BYTES =>
@@ -188,35 +240,13 @@ fn requests(segments: Vec<Arc<Segment>>) -> Vec<Request> {
                 *first = order.min(*first);
                 request.len = offset + len - request.offset;
                 request.segments.push(segment);
+                all.push(wanted);
             }
-            _ => requests.push((order, Request { segments: vec![segment], offset, len })),
+            _ => requests.push((order, (Request { segments: vec![segment], offset, len }, vec![wanted]))),
         }
     }
     requests.sort_by_key(|(first, _)| *first);
     requests.into_iter().map(|(_, request)| request).collect()
-}
-
-/// Returns the requests for segments, each with what is wanted of its segments, in their order.
-///
-/// A segment may be wanted twice in one round: by what comes soon, where there was no room for all of it, and by what
-/// comes later.
-pub(super) fn requests_for<W>(wanted: Vec<(Arc<Segment>, W)>) -> Vec<(Request, Vec<W>)> {
-    let mut segments = Vec::with_capacity(wanted.len());
-    let mut of_row: HashMap<i64, VecDeque<W>> = HashMap::with_capacity(wanted.len());
-    for (segment, wanted) in wanted {
-        of_row.entry(segment.row).or_default().push_back(wanted);
-        segments.push(segment);
-    }
-    let mut wanted_of = |request: &Request| -> Vec<W> {
-        request.segments.iter().filter_map(|segment| of_row.get_mut(&segment.row)?.pop_front()).collect()
-    };
-    requests(segments)
-        .into_iter()
-        .map(|request| {
-            let wanted = wanted_of(&request);
-            (request, wanted)
-        })
-        .collect()
 }
 
 #[cfg(test)]
@@ -247,30 +277,53 @@ mod tests {
     }
 
     #[test]
-    fn a_need_takes_all_pieces_of_a_segment_or_the_near_ones() {
+    fn a_need_takes_all_planned_pieces_of_a_segment() {
         let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
         let mut horizon = Horizon::default();
-        for number in 0..4 {
+        for number in 0..2 {
             horizon.push(piece(&one, number * 200, 100));
             horizon.push(piece(&two, number * 20, 10));
         }
-        let near = horizon.need(&one, Some(4));
+        let need = horizon.need(&one);
         assert_eq!(
-            (near.items.as_slice(), near.bytes, near.is_dense(), near.held_bytes()),
+            (need.items.as_slice(), need.bytes, need.is_dense(), need.held_bytes()),
             (&[0, 2][..], 200, false, 200)
         );
-        horizon.assign(&near, 7);
-        let rest = horizon.need(&one, None);
-        assert_eq!((rest.items.as_slice(), rest.bytes), (&[4, 6][..], 200));
-        let all = horizon.need(&two, None);
-        assert_eq!(all.items, [1, 3, 5, 7]);
-        horizon.assign(&all, 8);
-        assert_eq!(horizon.segments(), 1);
+        horizon.assign(&need, 7);
+        horizon.push(piece(&one, 400, 100));
+        let rest = horizon.need(&one);
+        assert_eq!((rest.items.as_slice(), rest.bytes, horizon.segments()), (&[4][..], 100, 2));
+        horizon.assign(&horizon.need(&two), 8);
         let slots: Vec<Option<SlotNumber>> = std::iter::from_fn(|| horizon.pop())
             .map(|item| if let Item::Piece(_, slot) = item { slot } else { None })
             .collect();
-        assert_eq!(slots, [Some(7), Some(8), Some(7), Some(8), None, Some(8), None, Some(8)]);
-        assert_eq!(horizon.segments(), 0);
+        assert_eq!(slots, [Some(7), Some(8), Some(7), Some(8), None]);
+        assert_eq!((horizon.segments(), horizon.bytes(), horizon.lasting_bytes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_a_stream_passes_by_is_not_held_long_and_what_it_comes_back_to_is() {
+        let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
+        let mut horizon = Horizon::default();
+        let push = |horizon: &mut Horizon, segment: &Arc<Segment>, start, at| {
+            horizon.push(Piece { at, ..piece(segment, start, 100) });
+        };
+        push(&mut horizon, &one, 0, 0);
+        push(&mut horizon, &two, 0, 100);
+        push(&mut horizon, &one, 500, PASSING_BYTES);
+        assert_eq!(horizon.lasting_bytes(), 0);
+        push(&mut horizon, &two, 500, PASSING_BYTES + 101);
+        assert_eq!(horizon.lasting_bytes(), 200);
+        // It goes on where the last piece ended; and no more of a segment is held than the segment.
+        push(&mut horizon, &two, 600, PASSING_BYTES + 201);
+        assert_eq!(horizon.lasting_bytes(), 300);
+        push(&mut horizon, &two, 0, PASSING_BYTES + 301);
+        push(&mut horizon, &two, 0, PASSING_BYTES + 401);
+        assert_eq!(horizon.lasting_bytes(), 1000);
+        // What was handed out is waited for no longer.
+        horizon.pop();
+        horizon.pop();
+        assert_eq!(horizon.lasting_bytes(), 0);
     }
 
     #[test]
@@ -278,9 +331,9 @@ mod tests {
         let one = segment(1, 1, 0, 10);
         let mut horizon = Horizon::default();
         horizon.push(piece(&one, 0, 499));
-        assert_eq!(horizon.need(&one, None).held_bytes(), 499);
+        assert_eq!(horizon.need(&one).held_bytes(), 499);
         horizon.push(piece(&one, 600, 1));
-        assert_eq!(horizon.need(&one, None).held_bytes(), 1000);
+        assert_eq!(horizon.need(&one).held_bytes(), 1000);
     }
 
     #[test]
@@ -291,27 +344,22 @@ mod tests {
             [segment(2, 1, 16, MIB / 2), segment(3, 1, 16 + MIB / 2, MIB / 2), segment(4, 1, 17 + MIB, 9)];
         let other = segment(5, 0, 16, MIB);
         let too_much = segment(6, 0, 16 + MIB, 2 * MIB);
-        let wanted = [&gap, &far, &second, &other, &first, &too_much].map(Arc::clone).to_vec();
-        let found: Vec<(Vec<i64>, u64, u64)> = requests(wanted)
-            .iter()
-            .map(|request| (request.segments.iter().map(|segment| segment.row).collect(), request.offset, request.len))
+        let wanted = [(&gap, 'g'), (&far, 'f'), (&second, 's'), (&other, 'o'), (&first, '1'), (&too_much, 't')];
+        let wanted = wanted.map(|(segment, name)| (Arc::clone(segment), name)).to_vec();
+        let found: Vec<(Vec<char>, u64, u64)> = requests_for(wanted)
+            .into_iter()
+            .map(|(request, wanted)| {
+                assert_eq!(request.segments.len(), wanted.len());
+                (wanted, request.offset, request.len)
+            })
             .collect();
         let mib = u64::from(MIB);
-        let wanted =
-            [(vec![2, 3, 4], 16, mib + 10), (vec![1], 20 * mib, mib), (vec![5], 16, mib), (vec![6], 16 + mib, 2 * mib)];
+        let wanted = [
+            (vec!['1', 's', 'g'], 16, mib + 10),
+            (vec!['f'], 20 * mib, mib),
+            (vec!['o'], 16, mib),
+            (vec!['t'], 16 + mib, 2 * mib),
+        ];
         assert_eq!(found, wanted);
-    }
-
-    #[test]
-    fn whoever_wants_a_segment_that_another_wants_too_gets_it_of_the_same_request() {
-        let [one, two] = [segment(1, 1, 0, 10), segment(2, 1, 10, 10)];
-        let far = segment(3, 2, 0, 10);
-        let wanted = [(&two, 'a'), (&one, 'b'), (&two, 'c'), (&far, 'd'), (&two, 'e')];
-        let wanted = wanted.map(|(segment, name)| (Arc::clone(segment), name)).to_vec();
-        let found: Vec<(Vec<i64>, Vec<char>)> = requests_for(wanted)
-            .into_iter()
-            .map(|(request, wanted)| (request.segments.iter().map(|segment| segment.row).collect(), wanted))
-            .collect();
-        assert_eq!(found, [(vec![1, 2, 2, 2], vec!['b', 'a', 'c', 'e']), (vec![3], vec!['d'])]);
     }
 }

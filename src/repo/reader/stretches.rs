@@ -22,7 +22,7 @@ const HOME_BYTES: u32 = 16 * 1024;
 /// Bytes away from home that the stretches of an epoch want, each counted once.
 const AWAY_BYTES: u64 = 12 * 1024 * 1024;
 /// Ranges of a batch: 12 bytes each.
-const RANGES_MOST: usize = 256 * 1024;
+const RANGES_MOST: usize = 240 * 1024;
 /// Chunks of all segments of a batch, which say what their ids are: 36 bytes each.
 const RECORDS_MOST: usize = 96 * 1024;
 /// Stretches of a batch: 100 bytes each, with what comes of them.
