@@ -1,6 +1,9 @@
 //! `check --read-data` puts every stream and entry of every snapshot together, not only those of the newest.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+use orkvault::backend::{Counted, FaultBackend};
 use orkvault::crypto::hash::content_hash;
 use orkvault::format::config::StreamKind;
 use orkvault::format::entry::EntryContent;
@@ -9,7 +12,7 @@ use orkvault::format::manifest::{ComponentRecord, StreamRecord, TableRecord};
 use orkvault::format::recipe::RecipeRoot;
 use orkvault::ops::NoProgress;
 use orkvault::ops::check::{CheckOptions, CheckOutcome, check};
-use orkvault::repo::{Marks, Reader, Repository, TableReader, TableWriter, Writer, WriterOptions};
+use orkvault::repo::{Access, Marks, Reader, Repository, TableReader, TableWriter, Writer, WriterOptions};
 
 use crate::support::night::take;
 use crate::support::repository::{self, Made, noise};
@@ -105,4 +108,24 @@ async fn what_snapshots_share_is_opened_once() {
     // Every chunk of every pack, each once: the second night's changes and the recipes besides the first night.
     let stored: u64 = made.backend.objects().values().map(|bytes| bytes.len() as u64).sum();
     assert!(outcome.opened_bytes > 340_000 && outcome.opened_bytes < 480_000, "{outcome:?}, {stored} stored");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_of_small_objects_is_checked_segment_by_segment_and_not_a_few_objects_at_a_time() {
+    let made = repository::make().await;
+    let mut content = MemoryContent::default();
+    content.entries.insert(b"bucket/".to_vec(), (1, Vec::new()));
+    for number in 0..1_500_u64 {
+        let key = format!("bucket/{number:05}").into_bytes();
+        content.entries.insert(key, (1, noise(number, 400)));
+    }
+    take(&made.open_writer().await, 1_790_000_000, &content).await.unwrap();
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let access = vec![Access::Data(repository::passphrase(repository::DATA_PASSPHRASE))];
+    let repository = made.open_on(Arc::clone(&counting) as Arc<_>, access).await;
+    let before = counting.operations();
+    let outcome = check(&repository, CheckOptions { read_data: true }, &NoProgress).await.unwrap();
+    assert_eq!(outcome.findings, []);
+    let operations = counting.operations() - before;
+    assert!(operations <= 40, "{operations} operations");
 }
