@@ -225,6 +225,10 @@ impl Engine {
     pub(super) fn settle(&mut self, open: &mut OpenStream, compared: &mut Compared) -> Result<(), Error> {
         let mut literal = None;
         if !compared.literal.is_empty() {
+            if compared.literal.len() < LITERAL_BYTES_MOST && self.would_stay(open, compared)? {
+                // Nothing more comes that would make it another chunk: a byte that no extent refers to does.
+                compared.literal.push(0);
+            }
             let bytes = std::mem::take(&mut compared.literal);
             let (extent, is_new) = self.store(open.pack_kind(), open.account, &bytes)?;
             let base = Base { chunk: extent.chunk, chunk_len: extent.chunk_len };
