@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Reader;
-use super::plan::Request;
+use super::plan::{Request, requests_for};
 use crate::crypto::pack::DataKey;
 use crate::crypto::tree::HashedPart;
 use crate::format::id::PackId;
@@ -235,8 +235,16 @@ impl Reader {
         decoded.await.unwrap_or(Err(Error::Stopped))?.into_whole().ok_or(Error::Stopped)
     }
 
+    /// Fetches and decodes segments, neighbours in one request, while the caller goes on.
+    pub(super) fn launch(self: &Arc<Self>, wanted: Vec<(Arc<Segment>, Wanted)>, under_way: &Arc<Semaphore>) {
+        for (request, wanted) in requests_for(wanted) {
+            let (reader, under_way) = (Arc::clone(self), Arc::clone(under_way));
+            tokio::spawn(async move { reader.fetch(request, wanted, &under_way).await });
+        }
+    }
+
     /// Fetches and decodes the segments of a request; each result goes to its receiver.
-    pub(super) async fn fetch(self: &Arc<Self>, request: Request, wanted: Vec<Wanted>, under_way: &Arc<Semaphore>) {
+    async fn fetch(self: &Arc<Self>, request: Request, wanted: Vec<Wanted>, under_way: &Arc<Semaphore>) {
         let kib = u32::try_from(request.len.div_ceil(1024)).unwrap_or(UNDER_WAY_KIB).clamp(1, UNDER_WAY_KIB);
         // The semaphore is never closed.
         let Ok(permit) = Arc::clone(under_way).acquire_many_owned(kib).await else { return };

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, oneshot};
 use super::Reader;
 use super::extents::{ExtentSource, Located};
 use super::fetch::{Decoded, Form, HASHED_BYTES_LEAST, Keep, Part, PieceOf, Take, Taken, UNDER_WAY_KIB, Wanted};
-use super::plan::{Horizon, Item, Need, Piece, SlotNumber, requests_for};
+use super::plan::{Horizon, Item, Need, Piece, SlotNumber};
 use super::verify::{Expected, Handed, Outlet, Verdict};
 use crate::format::entry::EntryContent;
 use crate::repo::Error;
@@ -23,8 +23,9 @@ const AHEAD_BYTES: u64 = 8 * MIB;
 /// Bytes that are or will be held for all that is planned, but for what passes by: no more is planned than that, so whoever
 /// opens a segment takes out of it what all that is planned will want.
 const HELD_BYTES: u64 = 20 * MIB;
-/// Bytes of the stream that are planned, and before anything is fetched.
+/// Bytes of the stream that are planned.
 const PLANNED_BYTES: u64 = 192 * MIB;
+/// Bytes of the stream that are planned before anything is fetched, and however much is held.
 const FIRST_PLANNED_BYTES: u64 = 12 * MIB;
 /// Pieces that are planned, and segments that they lie in.
 const PLANNED_ITEMS: usize = 32 * 1024;
@@ -170,7 +171,7 @@ impl Pipeline {
             }
             self.scheduled += 1;
         }
-        self.launch(wanted);
+        self.reader.launch(wanted, &self.under_way);
     }
 
     /// Gives all planned pieces of a segment a slot.
@@ -218,13 +219,6 @@ impl Pipeline {
             _ => None,
         };
         Take { form, parts: need.items.iter().filter_map(part).collect() }
-    }
-
-    fn launch(&self, wanted: Vec<(Arc<Segment>, Wanted)>) {
-        for (request, wanted) in requests_for(wanted) {
-            let (reader, under_way) = (Arc::clone(&self.reader), Arc::clone(&self.under_way));
-            tokio::spawn(async move { reader.fetch(request, wanted, &under_way).await });
-        }
     }
 
     // -- handing out ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-//! What is read next: pieces of streams in the order in which they are wanted, and which of them one decoded segment
+//! What is read next: pieces of a stream in the order in which they are wanted, and which of them one decoded segment
 //! serves. Pure: it neither reads nor waits.
 //!
 //! A changed stream goes back and forth between one segment of the first night and small parts of many later ones. So
@@ -50,7 +50,7 @@ pub(super) struct Need {
 impl Need {
     /// Returns whether it is better to keep the segment whole than to copy the pieces out of it.
     pub(super) fn is_dense(&self) -> bool {
-        self.bytes * 2 >= self.segment.record.plain_len()
+        is_dense(self.bytes, &self.segment)
     }
 
     /// Returns the bytes that are held for it.
@@ -94,10 +94,14 @@ impl Waiting {
     }
 }
 
-/// Returns the bytes that are held for so many bytes of a segment: all of it, where that is little more.
-fn held_bytes(bytes: u64, segment: &Segment) -> u64 {
-    let plain_len = segment.record.plain_len();
-    if bytes * 2 >= plain_len { plain_len } else { bytes }
+/// Returns whether so many bytes of a segment are better held as the whole of it than as copies.
+pub(super) fn is_dense(bytes: u64, segment: &Segment) -> bool {
+    bytes * 2 >= segment.record.plain_len()
+}
+
+/// Returns the bytes that are held for so many bytes of a segment.
+pub(super) fn held_bytes(bytes: u64, segment: &Segment) -> u64 {
+    if is_dense(bytes, segment) { segment.record.plain_len() } else { bytes }
 }
 
 impl Horizon {

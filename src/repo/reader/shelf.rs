@@ -8,7 +8,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::Reader;
 use super::fetch::{Decoded, Keep, Take, Taken, UNDER_WAY_KIB, Wanted};
-use super::plan::requests_for;
+use super::plan::{held_bytes, is_dense};
 use super::stretches::{Agenda, SegmentNumber};
 use crate::repo::Error;
 use crate::repo::index::Segment;
@@ -17,7 +17,8 @@ const MIB: u64 = 1024 * 1024;
 /// Plain bytes of segments that are decoded before their turn. Asked for again when half of it is left, so that
 /// neighbours come in one request.
 const AHEAD_BYTES: u64 = 8 * MIB;
-/// Bytes that are held. What is wanted last goes first, and is decoded again when its turn comes.
+/// Bytes from which on nothing more is asked for but what a turn wants that has come. What is wanted last goes first, and is
+/// decoded again when its turn comes.
 const HELD_BYTES: u64 = 24 * MIB;
 
 enum Content {
@@ -40,8 +41,6 @@ struct Shelved {
 pub(super) struct Shelf<'a> {
     reader: &'a Arc<Reader>,
     agenda: &'a Agenda,
-    /// The turns that it serves.
-    turns: Range<usize>,
     /// By number.
     segments: Vec<Shelved>,
     /// Those that are coming or there.
@@ -51,6 +50,8 @@ pub(super) struct Shelf<'a> {
     coming_bytes: u64,
     /// The first turn that was not seen to.
     scheduled: usize,
+    /// The first turn that is none of its own.
+    end: usize,
     under_way: Arc<Semaphore>,
 }
 
@@ -60,12 +61,12 @@ impl<'a> Shelf<'a> {
         Self {
             reader,
             agenda,
-            segments: agenda.uses(turns.clone()).into_iter().map(shelved).collect(),
+            scheduled: turns.start,
+            end: turns.end,
+            segments: agenda.uses(turns).into_iter().map(shelved).collect(),
             held: Vec::new(),
             held_bytes: 0,
             coming_bytes: 0,
-            scheduled: turns.start,
-            turns,
             under_way: Arc::new(Semaphore::new(UNDER_WAY_KIB as usize)),
         }
     }
@@ -77,7 +78,7 @@ impl<'a> Shelf<'a> {
         }
         let agenda = self.agenda;
         let mut wanted = Vec::new();
-        while self.scheduled < self.turns.end
+        while self.scheduled < self.end
             && let Some(stretch) = agenda.stretches().get(self.scheduled)
         {
             let is_its_turn = self.scheduled == turn;
@@ -90,10 +91,7 @@ impl<'a> Shelf<'a> {
             }
             self.scheduled += 1;
         }
-        for (request, wanted) in requests_for(wanted) {
-            let (reader, under_way) = (Arc::clone(self.reader), Arc::clone(&self.under_way));
-            tokio::spawn(async move { reader.fetch(request, wanted, &under_way).await });
-        }
+        self.reader.launch(wanted, &self.under_way);
     }
 
     /// Puts away what is wanted later than the turn that is seen to, until there is room. Returns whether there is.
@@ -118,16 +116,14 @@ impl<'a> Shelf<'a> {
         }
         let parts = self.agenda.wanted(number, &shelved.turns);
         let bytes: u64 = parts.values().map(|len| u64::from(*len)).sum();
-        let plain_len = shelved.segment.record.plain_len();
-        let is_dense = bytes * 2 >= plain_len;
-        let take = if is_dense { Take::whole() } else { Take::copies(parts) };
-        shelved.held_bytes = if is_dense { plain_len } else { bytes };
+        let take = if is_dense(bytes, &shelved.segment) { Take::whole() } else { Take::copies(parts) };
+        shelved.held_bytes = held_bytes(bytes, &shelved.segment);
         let (to, coming) = oneshot::channel();
         shelved.content = Content::Coming(coming);
         wanted.push((Arc::clone(&shelved.segment), Wanted { take, keep: Keep::No, to }));
         self.held.push(number);
         self.held_bytes += shelved.held_bytes;
-        self.coming_bytes += plain_len;
+        self.coming_bytes += shelved.segment.record.plain_len();
     }
 
     /// Returns what was asked for of a segment; where that failed, why, to the first who wants to know.
