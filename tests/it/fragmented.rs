@@ -178,7 +178,7 @@ async fn a_segment_that_streams_come_to_long_after_one_another_is_opened_once() 
     let nights = nights(&made, 1, 56 * MIB).await;
     let night = &nights[0];
     let len = night.content.len();
-    let turned = [0, len / 2 + 12_345, len / 5 + 77, len - 5 * MIB].map(|from| {
+    let turned = [0, len / 2 + 131_000, len / 5 + 77, len - 5 * MIB].map(|from| {
         let bytes = [&night.content[from..], &night.content[..from]].concat();
         let extents = [night.range(from, len - from), night.range(0, from)].concat();
         ToVerify { len: len as u64, content: EntryContent::Extents { hash: content_hash(&bytes), extents } }
