@@ -23,6 +23,8 @@ pub enum Fault {
     CrashBefore,
     /// The program stops just after it took effect: it fails, and everything later has no effect.
     CrashAfter,
+    /// From here on nobody answers: everything fails, and might work later.
+    Unreachable,
     /// From here on every put fails for want of space. Everything else works.
     DiskFull,
 }
@@ -107,6 +109,7 @@ impl<B: Backend> FaultBackend<B> {
             Fault::LoseAnswer(kind) if hit => Turn::WorkThenFail { number, kind },
             Fault::CrashAfter if hit => Turn::WorkThenFail { number, kind: stopped },
             Fault::CrashBefore | Fault::CrashAfter if hit || later => Turn::Fail { number, kind: stopped },
+            Fault::Unreachable if hit || later => Turn::Fail { number, kind: ErrorKind::Transient },
             Fault::DiskFull if (hit || later) && operation == Operation::Put => {
                 Turn::Fail { number, kind: ErrorKind::Full }
             }

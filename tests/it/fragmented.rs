@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orkvault::backend::{Counted, FaultBackend};
+use orkvault::backend::{Counted, ErrorKind, Fault, FaultBackend};
 use orkvault::crypto::hash::content_hash;
 use orkvault::format::config::StreamKind;
 use orkvault::format::entry::EntryContent;
 use orkvault::format::object::ObjectKey;
 use orkvault::format::recipe::Extent;
-use orkvault::repo::{Access, Marks, Reader, Repository, StreamWritten, ToVerify, Writer, WriterOptions};
+use orkvault::repo::{Access, Error, Marks, Reader, Repository, StreamWritten, ToVerify, Writer, WriterOptions};
 
 use crate::support::repository::{self, Made, noise, read_all};
 
@@ -161,7 +161,7 @@ async fn streams_that_share_segments_are_verified_side_by_side_and_each_for_itse
     let reader = Reader::new(&made.open_reader().await).unwrap();
     let mut passed = 0;
     let wanted: u64 = streams.iter().map(|stream| stream.len).sum();
-    let verdicts = reader.verify_together(streams, |len| passed += len).await;
+    let verdicts = reader.verify_together(streams, |len| passed += len).await.unwrap();
     let said: Vec<String> =
         verdicts.iter().map(|verdict| verdict.as_ref().err().map(ToString::to_string).unwrap_or_default()).collect();
     let other = "the stream put together does not have the content that its recipe stands for";
@@ -189,7 +189,7 @@ async fn a_segment_that_streams_come_to_long_after_one_another_is_opened_once() 
     let mut operations = Vec::new();
     for streams in [turned[..1].to_vec(), turned.to_vec()] {
         let before = counting.operations();
-        let verdicts = Reader::new(&repository).unwrap().verify_together(streams, |_| ()).await;
+        let verdicts = Reader::new(&repository).unwrap().verify_together(streams, |_| ()).await.unwrap();
         assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
         operations.push(counting.operations() - before);
     }
@@ -215,7 +215,7 @@ async fn nights_in_many_small_pieces_are_verified_segment_by_segment() {
     let access = vec![Access::Data(repository::passphrase(repository::DATA_PASSPHRASE))];
     let repository = made.open_on(Arc::clone(&counting) as Arc<_>, access).await;
     let before = counting.operations();
-    let verdicts = Reader::new(&repository).unwrap().verify_together(streams, |_| ()).await;
+    let verdicts = Reader::new(&repository).unwrap().verify_together(streams, |_| ()).await.unwrap();
     assert!(verdicts.iter().all(Result::is_ok), "{verdicts:?}");
     let operations = counting.operations() - before;
     // The header and the segment of each later night, and the first one's in requests of 2 MiB.
@@ -241,7 +241,7 @@ async fn a_damaged_segment_spoils_the_streams_that_nothing_else_makes_whole_and_
     });
     let verified = async || {
         let reader = Reader::new(&made.open_reader().await).unwrap();
-        let verdicts = reader.verify_together(streams.to_vec(), |_| ()).await;
+        let verdicts = reader.verify_together(streams.to_vec(), |_| ()).await.unwrap();
         verdicts.iter().map(Result::is_ok).collect::<Vec<_>>()
     };
     let damage = |key: &ObjectKey| {
@@ -262,4 +262,59 @@ async fn a_damaged_segment_spoils_the_streams_that_nothing_else_makes_whole_and_
         assert!(wanted[damaged].contains(&whole) && found[3] == (found[0] && found[1]), "{damaged}: {found:?}");
     }
     assert!(found[2][1], "the second night is there twice");
+}
+
+/// What lies beside a damaged segment may be nowhere else: it is read, whatever was read before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_segment_takes_nothing_else_of_its_pack_with_it() {
+    let made = repository::make().await;
+    let nights = nights(&made, 1, 6 * MIB).await;
+    let night = &nights[0];
+    let (pack, bytes) = made.backend.objects().into_iter().find(|(_, bytes)| bytes.len() > 6 * MIB).unwrap();
+    let mut bytes = bytes.to_vec();
+    bytes[3 * MIB] ^= 1;
+    made.backend.remove(pack).unwrap();
+    made.backend.replace(pack, bytes.into());
+
+    let reader = Reader::new(&made.open_reader().await).unwrap();
+    let mut found = Vec::new();
+    for (from, len) in [(2 * MIB, 2 * MIB), (0, MIB / 2), (5 * MIB + MIB / 2, MIB / 2)] {
+        let bytes = &night.content[from..from + len];
+        let content = EntryContent::Extents { hash: content_hash(bytes), extents: night.range(from, len) };
+        let read = read_all(reader.open_entry(&content, len as u64)).await;
+        let verdicts = reader.verify_together(vec![ToVerify { content, len: len as u64 }], |_| ()).await.unwrap();
+        found.push((read.is_ok_and(|read| read == bytes), verdicts[0].is_ok()));
+    }
+    assert_eq!(found, [(false, false), (true, true), (true, true)]);
+}
+
+/// Every attempt takes a quarter of an hour until a store is given up: it is not made for every stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_does_not_answer_ends_the_verification_at_once() {
+    let made = repository::make().await;
+    let nights = nights(&made, 1, 4 * MIB).await;
+    let (bytes, extents) = (nights[0].content.len(), &nights[0].extents);
+    let streams = extents.iter().enumerate().map(|(number, extent)| {
+        let from: usize = extents[..number].iter().map(|extent| extent.len as usize).sum();
+        let hash = content_hash(&nights[0].content[from..from + extent.len as usize]);
+        let content = EntryContent::Extents { hash, extents: vec![*extent] };
+        ToVerify { len: extent.len.into(), content }
+    });
+    let streams: Vec<ToVerify> = streams.collect();
+    assert!(streams.len() > 60 && bytes == 4 * MIB);
+    let access = || vec![Access::Data(repository::passphrase(repository::DATA_PASSPHRASE))];
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    made.open_on(Arc::clone(&counting) as Arc<_>, access()).await;
+    let opened = counting.operations();
+    for at in 1..=4 {
+        let gone = FaultBackend::new(made.backend.clone(), Counted::All, opened + at, Fault::Unreachable);
+        let gone = Arc::new(gone);
+        let repository = made.open_on(Arc::clone(&gone) as Arc<_>, access()).await;
+        let outcome = Reader::new(&repository).unwrap().verify_together(streams.clone(), |_| ()).await;
+        let Err(Error::Backend(error)) = outcome else { panic!("{at}: {outcome:?}") };
+        assert_eq!(error.kind(), ErrorKind::Transient);
+        // Two requests of 2 MiB each and the header of the pack.
+        let operations = gone.operations() - opened;
+        assert!(operations <= 6, "{at}: {operations} operations");
+    }
 }

@@ -17,8 +17,9 @@ use crate::repo::{LoadedSnapshot, Reader, TableReader, ToVerify};
 
 /// Nights of one stream, or entries with a recipe, that are put together side by side: each takes memory for a page of it.
 const RECIPES_AT_ONCE: usize = 16;
-/// Entries that are put together side by side.
-const ENTRIES_AT_ONCE: usize = 2048;
+/// Entries that are put together side by side, some 600 bytes each. Those that come next to one another lie in the segments of
+/// as many nights as a bucket has grown in, and each of these is opened once for so many entries.
+const ENTRIES_AT_ONCE: usize = 16 * 1024;
 
 /// A stream that one or more snapshots have.
 struct Shared {
@@ -73,7 +74,7 @@ impl Check<'_> {
         for nights in nights.chunks(RECIPES_AT_ONCE) {
             let streams = nights.iter().map(|night| ToVerify::stream(&night.record)).collect();
             let progress = self.progress;
-            let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await;
+            let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await?;
             for (night, verdict) in nights.iter().zip(verdicts) {
                 let (Err(error), Some(newest)) = (verdict, night.snapshots.first()) else { continue };
                 self.is_all_proven = false;
@@ -141,7 +142,7 @@ impl Check<'_> {
     ) -> Result<(), Error> {
         let streams = rows.iter().map(|row| ToVerify { content: row.content.clone(), len: row.len }).collect();
         let progress = self.progress;
-        let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await;
+        let verdicts = reader.verify_together(streams, |len| progress.advance(len)).await?;
         for (row, verdict) in rows.drain(..).zip(verdicts) {
             let Err(error) = verdict else { continue };
             self.is_all_proven = false;
@@ -156,12 +157,11 @@ impl Check<'_> {
 
 /// Returns the complete components of snapshots.
 fn complete(snapshots: &[LoadedSnapshot]) -> impl Iterator<Item = (SnapshotId, &String, &ComponentRecord)> {
-    let components = |snapshot: &'_ LoadedSnapshot| snapshot.id;
     snapshots
         .iter()
-        .flat_map(move |snapshot| {
-            let id = components(snapshot);
-            snapshot.manifest.orkvault.components.iter().map(move |(name, record)| (id, name, record))
+        .flat_map(|snapshot| {
+            let components = &snapshot.manifest.orkvault.components;
+            components.iter().map(|(name, record)| (snapshot.id, name, record))
         })
         .filter(|(_, _, record)| record.status == ComponentStatus::Complete)
 }

@@ -76,6 +76,8 @@ struct State {
     kept: VecDeque<Arc<Segment>>,
     /// Packs that the index lists and the store does not have.
     gone: HashSet<PackId>,
+    /// Segments that proved damaged, by pack and place in it.
+    damaged: HashSet<(PackId, u32)>,
     /// Why the cache is not the one that was asked for.
     cache_error: Option<String>,
     /// Packs in which something was found, where somebody wants to know.
@@ -128,6 +130,7 @@ impl Index {
             near: HashMap::default(),
             kept: VecDeque::new(),
             gone: HashSet::new(),
+            damaged: HashSet::new(),
             cache_error: None,
             trace: None,
             misses: 0,
@@ -225,20 +228,23 @@ impl Index {
         self.lock().cache.segments_in(pack)
     }
 
-    /// Sets one pack aside that proved damaged: its chunks count as unknown from here on.
-    pub fn set_aside(&self, pack: PackId) {
+    /// Sets a segment aside that proved damaged: its chunks count as unknown from here on. What else its pack has may be
+    /// right, and may be nowhere else.
+    pub fn set_aside(&self, segment: &Segment) {
         let mut state = self.lock();
         state.near.clear();
         state.kept.clear();
-        state.gone.insert(pack);
+        state.damaged.insert((segment.pack, segment.ordinal));
     }
 
-    /// Sets packs aside that the store does not have (any more): their chunks count as unknown.
+    /// Sets packs aside that the store does not have (any more): their chunks count as unknown. What was set aside before
+    /// no longer is.
     pub fn set_gone(&self, packs: HashSet<PackId>) {
         let mut state = self.lock();
         state.near.clear();
         state.kept.clear();
         state.gone = packs;
+        state.damaged.clear();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -256,7 +262,7 @@ impl State {
             return Ok(None);
         }
         for segment in self.cache.segments_of(chunk)? {
-            if self.gone.contains(&segment.pack) {
+            if self.gone.contains(&segment.pack) || self.damaged.contains(&(segment.pack, segment.ordinal)) {
                 continue;
             }
             let segment = Arc::new(segment);

@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::Reader;
 use super::plan::{Request, requests_for};
+use crate::backend::ErrorKind;
 use crate::crypto::pack::DataKey;
 use crate::crypto::tree::HashedPart;
 use crate::format::id::PackId;
@@ -230,7 +231,7 @@ impl Reader {
         let (offset, len) = (u64::from(segment.offset), u64::from(segment.record.stored_len));
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_KIB as usize));
         let (to, decoded) = oneshot::channel();
-        let request = Request { segments: vec![Arc::clone(segment)], offset, len };
+        let request = Request { segments: vec![Arc::clone(segment)], first: 0, offset, len };
         self.fetch(request, vec![Wanted { take: Take::whole(), keep: Keep::Yes, to }], &under_way).await;
         decoded.await.unwrap_or(Err(Error::Stopped))?.into_whole().ok_or(Error::Stopped)
     }
@@ -252,14 +253,23 @@ impl Reader {
         let Some(first) = request.segments.first() else { return };
         let object = ObjectKey::Pack(first.pack);
         let backend = self.repository.backend();
-        let mut bytes = Some(backend.get_range(object, request.offset, request.len).await);
-        let is_one = request.segments.len() == 1;
+        let fetched = match backend.get_range(object, request.offset, request.len).await {
+            Ok(bytes) => Some(bytes),
+            // A store that gave no answer in all that time will not give one for each: that is said to whoever waits first.
+            Err(error) if request.segments.len() == 1 || error.kind() == ErrorKind::Transient => {
+                if let Some(first) = wanted.into_iter().nth(request.first) {
+                    // Whoever asked may have gone.
+                    drop(first.to.send(Err(error.into())));
+                }
+                return;
+            }
+            Err(_) => None,
+        };
         for (segment, wanted) in request.segments.into_iter().zip(wanted) {
-            let sealed = match &bytes {
-                Some(Ok(bytes)) => sealed_of(bytes, &segment, request.offset).ok_or(Error::Stopped),
-                Some(Err(_)) if is_one => bytes.take().unwrap_or(Ok(Bytes::new())).map_err(Error::from),
+            let sealed = match &fetched {
+                Some(bytes) => sealed_of(bytes, &segment, request.offset).ok_or(Error::Stopped),
                 // A pack that is cut short still has what lies before the cut: each by itself.
-                _ => {
+                None => {
                     let (offset, len) = (u64::from(segment.offset), u64::from(segment.record.stored_len));
                     backend.get_range(object, offset, len).await.map_err(Error::from)
                 }

@@ -43,7 +43,7 @@ use verify::{Expected, Outlet, Said};
 pub(super) use decode::Decoders;
 pub(super) use fetch::open_data_key;
 
-/// Packs that are tried for one chunk: a damaged one is set aside, and a later run may have stored the same
+/// Segments that are tried for one chunk: a damaged one is set aside, and a later run may have stored the same
 /// chunk again.
 const COPIES_TRIED: usize = 4;
 /// Batches of pieces that wait for the consumer. Each is about a MiB, or a segment.
@@ -139,12 +139,13 @@ impl Reader {
 
     /// Compares streams with their lengths and hashes, in the order in which the store has what they are made of: a segment
     /// that several of them need is decoded once. Every stream takes memory for a page of its recipe: give few at a time.
-    /// `passed` hears how many bytes were put together. Returns what is wrong with which, in the order of `streams`.
+    /// `passed` hears how many bytes were put together. Returns what is wrong with which, in the order of `streams`. Fails where
+    /// that cannot be told: of a store that does not answer, nothing more is wanted.
     pub async fn verify_together(
         self: &Arc<Self>,
         streams: Vec<ToVerify>,
         mut passed: impl FnMut(u64),
-    ) -> Vec<Result<(), Error>> {
+    ) -> Result<Vec<Result<(), Error>>, Error> {
         verification::verify(self, streams, &mut passed).await
     }
 
@@ -212,9 +213,9 @@ impl Reader {
                         .map(|range| plain.slice(range))
                         .ok_or_else(missing);
                 }
-                // The pack is set aside now: another one may have the chunk, too.
+                // The segment is set aside now: another one may have the chunk, too.
                 Err(error) if error.is_damage() => {
-                    let error = self.damaged(place.segment.pack, error);
+                    let error = self.damaged(&place.segment, error);
                     cause.get_or_insert(error);
                 }
                 Err(error) => return Err(error),
@@ -232,7 +233,7 @@ impl Reader {
         len: u32,
         cause: Option<Error>,
     ) -> Result<Bytes, Error> {
-        let mut cause = cause.map(|error| self.damaged(segment.pack, error));
+        let mut cause = cause.map(|error| self.damaged(segment, error));
         let end = u64::from(start) + u64::from(len);
         let mut at = 0_u64;
         let mut bytes = BytesMut::with_capacity(len as usize);
@@ -255,10 +256,10 @@ impl Reader {
         Ok(bytes.freeze())
     }
 
-    /// A pack that proved damaged counts for nothing from here on: a snapshot stores what it needs of it again.
-    fn damaged(&self, pack: PackId, error: Error) -> Error {
+    /// A segment that proved damaged counts for nothing from here on: a snapshot stores what it needs of it again.
+    fn damaged(&self, segment: &Segment, error: Error) -> Error {
         if error.is_damage() {
-            self.repository.index().set_aside(pack);
+            self.repository.index().set_aside(segment);
         }
         error
     }

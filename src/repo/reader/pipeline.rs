@@ -162,12 +162,12 @@ impl Pipeline {
         let mut wanted = Vec::new();
         while self.ahead_bytes < AHEAD_BYTES {
             let Some(item) = self.horizon.get(self.scheduled) else { break };
-            if let Item::Piece(piece, None) = item {
-                let segment = Arc::clone(&piece.segment);
-                self.give_slot(&segment, &mut wanted);
-            }
-            if let Some(Item::Piece(piece, _)) = self.horizon.get(self.scheduled) {
+            if let Item::Piece(piece, slot) = item {
                 self.ahead_bytes += u64::from(piece.len);
+                let segment = slot.is_none().then(|| Arc::clone(&piece.segment));
+                if let Some(segment) = segment {
+                    self.give_slot(&segment, &mut wanted);
+                }
             }
             self.scheduled += 1;
         }

@@ -172,14 +172,9 @@ impl Horizon {
 
     /// Returns what the planned pieces want of a segment.
     pub(super) fn need(&self, segment: &Arc<Segment>) -> Need {
-        let waiting = self.waiting.get(&segment.row).into_iter().flat_map(|waiting| &waiting.items);
-        let items: Vec<u64> = waiting.map(|(item, _)| *item).collect();
-        let bytes_of = |item: &u64| match self.get(*item) {
-            Some(Item::Piece(piece, _)) => u64::from(piece.len),
-            _ => 0,
-        };
-        let bytes = items.iter().map(bytes_of).sum();
-        Need { segment: Arc::clone(segment), items, bytes }
+        let waiting = self.waiting.get(&segment.row);
+        let items = waiting.into_iter().flat_map(|waiting| &waiting.items).map(|(item, _)| *item).collect();
+        Need { segment: Arc::clone(segment), items, bytes: waiting.map_or(0, |waiting| waiting.bytes) }
     }
 
     /// Says where the pieces of a need come from.
@@ -218,6 +213,8 @@ impl Horizon {
 pub(super) struct Request {
     /// In the order of their places.
     pub(super) segments: Vec<Arc<Segment>>,
+    /// Which of them is wanted first.
+    pub(super) first: usize,
     pub(super) offset: u64,
     pub(super) len: u64,
 }
@@ -241,12 +238,14 @@ pub(super) fn requests_for<W>(wanted: Vec<(Arc<Segment>, W)>) -> Vec<(Request, V
                     && offset <= request.offset + request.len + GAP_BYTES
                     && offset + len - request.offset <= REQUEST_BYTES =>
             {
-                *first = order.min(*first);
+                if order < *first {
+                    (*first, request.first) = (order, request.segments.len());
+                }
                 request.len = offset + len - request.offset;
                 request.segments.push(segment);
                 all.push(wanted);
             }
-            _ => requests.push((order, (Request { segments: vec![segment], offset, len }, vec![wanted]))),
+            _ => requests.push((order, (Request { segments: vec![segment], first: 0, offset, len }, vec![wanted]))),
         }
     }
     requests.sort_by_key(|(first, _)| *first);
@@ -350,19 +349,19 @@ mod tests {
         let too_much = segment(6, 0, 16 + MIB, 2 * MIB);
         let wanted = [(&gap, 'g'), (&far, 'f'), (&second, 's'), (&other, 'o'), (&first, '1'), (&too_much, 't')];
         let wanted = wanted.map(|(segment, name)| (Arc::clone(segment), name)).to_vec();
-        let found: Vec<(Vec<char>, u64, u64)> = requests_for(wanted)
+        let found: Vec<(Vec<char>, usize, u64, u64)> = requests_for(wanted)
             .into_iter()
             .map(|(request, wanted)| {
                 assert_eq!(request.segments.len(), wanted.len());
-                (wanted, request.offset, request.len)
+                (wanted, request.first, request.offset, request.len)
             })
             .collect();
         let mib = u64::from(MIB);
         let wanted = [
-            (vec!['1', 's', 'g'], 16, mib + 10),
-            (vec!['f'], 20 * mib, mib),
-            (vec!['o'], 16, mib),
-            (vec!['t'], 16 + mib, 2 * mib),
+            (vec!['1', 's', 'g'], 2, 16, mib + 10),
+            (vec!['f'], 0, 20 * mib, mib),
+            (vec!['o'], 0, 16, mib),
+            (vec!['t'], 0, 16 + mib, 2 * mib),
         ];
         assert_eq!(found, wanted);
     }

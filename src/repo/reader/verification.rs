@@ -25,12 +25,12 @@ const HASHED_AT_ONCE: usize = 8;
 const IDLE_BYTES_MAX: usize = 2 * 1024 * 1024;
 
 /// Compares streams with their lengths and hashes. `passed` hears of every stretch's length. Returns what is wrong with
-/// which, in the order of `streams`.
+/// which, in the order of `streams`; fails as soon as that cannot be told.
 pub(super) async fn verify(
     reader: &Arc<Reader>,
     streams: Vec<ToVerify>,
     passed: &mut impl FnMut(u64),
-) -> Vec<Result<(), Error>> {
+) -> Result<Vec<Result<(), Error>>, Error> {
     let expected: Vec<_> = streams.iter().map(ToVerify::expected).collect();
     let planned = streams.into_iter().zip(&expected).map(|(stream, expected)| PlannedStream {
         extents: ExtentSource::new(stream.content, *expected),
@@ -50,11 +50,11 @@ pub(super) async fn verify(
         Verification { reader, streams: proven.collect(), passed, buffers: Buffers::new(IDLE_BYTES_MAX) };
     while let Some(plan) = plans.recv().await {
         for (number, error) in plan.failed {
-            verification.fail(number, error);
+            verification.fail(number, error)?;
         }
-        verification.go_through(plan.agenda).await;
+        verification.go_through(plan.agenda).await?;
     }
-    verification.streams.into_iter().map(Proven::outcome).collect()
+    Ok(verification.streams.into_iter().map(Proven::outcome).collect())
 }
 
 // -- planning -----------------------------------------------------------------------------------------------
@@ -154,6 +154,9 @@ struct Proven {
 
 impl Proven {
     fn take(&mut self, part: HashedPart) {
+        if self.error.is_some() {
+            return;
+        }
         self.early.insert(part.at(), part);
         while let Some(next) = self.early.first_entry()
             && *next.key() == self.verdict.bytes()
@@ -182,14 +185,15 @@ type Hashed = (StreamNumber, u32, Option<HashedPart>);
 type Contents = Vec<(SegmentNumber, Result<Arc<Taken>, Option<Error>>)>;
 
 impl<P: FnMut(u64)> Verification<'_, P> {
-    async fn go_through(&mut self, agenda: Agenda) {
+    async fn go_through(&mut self, agenda: Agenda) -> Result<(), Error> {
         let agenda = Arc::new(agenda);
         for turns in agenda.epochs() {
-            self.go_through_turns(&agenda, turns).await;
+            self.go_through_turns(&agenda, turns).await?;
         }
+        Ok(())
     }
 
-    async fn go_through_turns(&mut self, agenda: &Arc<Agenda>, turns: std::ops::Range<usize>) {
+    async fn go_through_turns(&mut self, agenda: &Arc<Agenda>, turns: std::ops::Range<usize>) -> Result<(), Error> {
         let mut shelf = Shelf::new(self.reader, agenda, turns.clone());
         let at_once = Arc::new(Semaphore::new(HASHED_AT_ONCE));
         let (to, mut hashed) = mpsc::unbounded_channel();
@@ -205,7 +209,7 @@ impl<P: FnMut(u64)> Verification<'_, P> {
             let Some(stream_len) = self.len_of_open(stretch.stream) else { continue };
             if contents.iter().all(|(_, content)| content.is_ok()) {
                 // The semaphore is never closed.
-                let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return };
+                let Ok(permit) = Arc::clone(&at_once).acquire_owned().await else { return Ok(()) };
                 let (agenda, buffers, to) = (Arc::clone(agenda), Arc::clone(&self.buffers), to.clone());
                 rayon::spawn(move || {
                     let Some(stretch) = agenda.stretches().get(turn) else { return };
@@ -218,19 +222,20 @@ impl<P: FnMut(u64)> Verification<'_, P> {
                 match self.recover(agenda, stretch, contents).await {
                     Ok(bytes) => {
                         let part = HashedPart::new(stretch.at, &bytes, stream_len);
-                        self.take((stretch.stream, stretch.len, Some(part)));
+                        self.take((stretch.stream, stretch.len, Some(part)))?;
                     }
-                    Err(error) => self.fail(stretch.stream, error),
+                    Err(error) => self.fail(stretch.stream, error)?,
                 }
             }
             while let Ok(hashed) = hashed.try_recv() {
-                self.take(hashed);
+                self.take(hashed)?;
             }
         }
         drop(to);
         while let Some(hashed) = hashed.recv().await {
-            self.take(hashed);
+            self.take(hashed)?;
         }
+        Ok(())
     }
 
     /// Returns the length of a stream that nothing was found wrong with.
@@ -261,18 +266,24 @@ impl<P: FnMut(u64)> Verification<'_, P> {
         Ok(bytes)
     }
 
-    fn take(&mut self, (number, len, part): Hashed) {
+    fn take(&mut self, (number, len, part): Hashed) -> Result<(), Error> {
         (self.passed)(u64::from(len));
         match (part, self.streams.get_mut(number)) {
             (Some(part), Some(stream)) => stream.take(part),
-            _ => self.fail(number, Error::StreamDamaged),
+            _ => self.fail(number, Error::StreamDamaged)?,
         }
+        Ok(())
     }
 
-    fn fail(&mut self, number: StreamNumber, error: Error) {
+    /// Damage is a stream's own; anything else ends the verification.
+    fn fail(&mut self, number: StreamNumber, error: Error) -> Result<(), Error> {
+        if !error.is_damage() {
+            return Err(error);
+        }
         if let Some(stream) = self.streams.get_mut(number) {
             stream.error.get_or_insert(error);
         }
+        Ok(())
     }
 }
 

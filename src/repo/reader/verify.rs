@@ -14,6 +14,12 @@ pub(super) struct Expected {
     pub(super) hash: ContentHash,
 }
 
+impl Expected {
+    fn are_those_of(&self, hasher: &PartsHasher) -> bool {
+        hasher.bytes() == self.len && hasher.finish() == Some(self.hash)
+    }
+}
+
 /// A piece of a stream as it is handed out.
 pub(super) struct Handed {
     pub(super) bytes: Bytes,
@@ -30,12 +36,20 @@ impl From<Bytes> for Handed {
 /// Compares a stream that passes with what is expected of it.
 pub(super) struct Verdict {
     expected: Expected,
-    hasher: PartsHasher,
+    so_far: SoFar,
+}
+
+/// What is known of a stream.
+enum SoFar {
+    /// Something of it is still to come.
+    Hashed(PartsHasher),
+    /// It is over, and was right or not: thousands of small ones take little memory.
+    Over(bool),
 }
 
 impl Verdict {
     pub(super) fn new(expected: Expected) -> Self {
-        Self { expected, hasher: PartsHasher::default() }
+        Self { expected, so_far: SoFar::Hashed(PartsHasher::default()) }
     }
 
     /// Returns the bytes that the stream ought to have.
@@ -43,9 +57,12 @@ impl Verdict {
         self.expected.len
     }
 
-    /// Returns the bytes that were taken.
+    /// Returns the bytes that were taken, no more than the stream ought to have.
     pub(super) fn bytes(&self) -> u64 {
-        self.hasher.bytes()
+        match &self.so_far {
+            SoFar::Hashed(hasher) => hasher.bytes(),
+            SoFar::Over(_) => self.expected.len,
+        }
     }
 
     /// Takes the next piece.
@@ -56,13 +73,26 @@ impl Verdict {
         }
     }
 
-    /// Takes the next piece, of which only what the hash needs of it is there.
+    /// Takes the next piece, of which only what the hash needs of it is there. It has one byte at least.
     pub(super) fn take_hashed(&mut self, part: &HashedPart) {
-        self.hasher.add(part);
+        self.so_far = match &mut self.so_far {
+            SoFar::Hashed(hasher) => {
+                hasher.add(part);
+                if hasher.bytes() < self.expected.len {
+                    return;
+                }
+                SoFar::Over(self.expected.are_those_of(hasher))
+            }
+            // More than there ought to be.
+            SoFar::Over(_) => SoFar::Over(false),
+        };
     }
 
     pub(super) fn pronounce(&self) -> Result<(), Error> {
-        let is_right = self.hasher.bytes() == self.expected.len && self.hasher.finish() == Some(self.expected.hash);
+        let is_right = match &self.so_far {
+            SoFar::Hashed(hasher) => self.expected.are_those_of(hasher),
+            SoFar::Over(is_right) => *is_right,
+        };
         if is_right { Ok(()) } else { Err(Error::StreamDamaged) }
     }
 }
