@@ -251,31 +251,58 @@ impl Away {
 }
 
 /// Divides a stretch where it comes from one segment that has much of it to another: each part has one home.
+///
+/// It is divided where that segment is all but over and the one that has most of what follows begins. Where it goes back and forth
+/// between two, as a night with many changes does, it stays whole.
 fn divide(stretch: Stretch, ranges: &[Range], into: &mut Vec<Stretch>) {
     let own = ranges.get(stretch.ranges.clone()).unwrap_or_default();
-    let mut bytes: Vec<(SegmentNumber, u32)> = Vec::new();
-    for range in own {
-        match bytes.iter_mut().find(|(number, _)| *number == range.segment) {
-            Some((_, bytes)) => *bytes += range.len,
-            None => bytes.push((range.segment, range.len)),
-        }
-    }
-    let most = bytes.iter().max_by_key(|(_, bytes)| *bytes).map(|(number, _)| *number);
-    bytes.retain(|(number, bytes)| *bytes >= HOME_BYTES || Some(*number) == most);
+    let mut rest = Shares::default();
+    own.iter().for_each(|range| rest.add(range));
+    let mut had = Shares::default();
     let begin = |at: u64, range: usize| Stretch { at, len: 0, home: None, ranges: range..range, ..stretch };
     let mut part = begin(stretch.at, stretch.ranges.start);
     for range in own {
-        if bytes.iter().any(|(number, _)| *number == range.segment) {
-            if part.home.is_some_and(|home| home != range.segment) {
-                let next = begin(part.at + u64::from(part.len), part.ranges.end);
-                into.push(std::mem::replace(&mut part, next));
-            }
+        let is_over = part.home.is_some_and(|home| had.of(home) >= HOME_BYTES && rest.of(home) < HOME_BYTES);
+        if is_over && rest.of(range.segment) >= HOME_BYTES && rest.most() == Some(range.segment) {
+            let next = begin(part.at + u64::from(part.len), part.ranges.end);
+            into.push(std::mem::replace(&mut part, next));
+            had = Shares::default();
+        }
+        had.add(range);
+        rest.take(range);
+        if part.home.is_none_or(|home| had.of(home) < had.of(range.segment)) {
             part.home = Some(range.segment);
         }
         part.len += range.len;
         part.ranges.end += 1;
     }
     into.push(part);
+}
+
+/// How many bytes of something lie in which segment.
+#[derive(Default)]
+struct Shares {
+    bytes: HashMap<SegmentNumber, u32>,
+}
+
+impl Shares {
+    fn add(&mut self, range: &Range) {
+        *self.bytes.entry(range.segment).or_default() += range.len;
+    }
+
+    fn take(&mut self, range: &Range) {
+        if let Some(bytes) = self.bytes.get_mut(&range.segment) {
+            *bytes -= range.len;
+        }
+    }
+
+    fn of(&self, segment: SegmentNumber) -> u32 {
+        self.bytes.get(&segment).copied().unwrap_or_default()
+    }
+
+    fn most(&self) -> Option<SegmentNumber> {
+        self.bytes.iter().max_by_key(|(segment, bytes)| (**bytes, **segment)).map(|(segment, _)| *segment)
+    }
 }
 
 #[cfg(test)]
@@ -356,6 +383,28 @@ mod tests {
         let mut wanted: Vec<_> = agenda.wanted(1, &[1, 2, 3]).into_iter().collect();
         wanted.sort_unstable();
         assert_eq!(wanted, [(0, little), (7, little), (30, little)]);
+    }
+
+    #[test]
+    fn a_stretch_that_goes_back_and_forth_stays_whole_and_is_divided_where_one_segment_follows_another() {
+        let mut batch = Batch::default();
+        let [one, two, night] = [segment(1), segment(2), segment(9)];
+        // A tenth of everything is the night's, a KiB at a time: more than enough for a home.
+        let (step, little) = (9 * 1024, 1024);
+        let of = |base, turns: std::ops::Range<u32>| {
+            let night = &night;
+            turns.flat_map(move |turn| [located(base, turn * step, step), located(night, turn * 2 * little, little)])
+        };
+        add(&mut batch, 0, of(&one, 0..25));
+        add(&mut batch, 1, of(&one, 0..12).chain(of(&two, 12..25)));
+        let agenda = Agenda::new(batch);
+        let told: Vec<_> = agenda
+            .stretches()
+            .iter()
+            .map(|it| (it.stream, agenda.segments[it.home.unwrap() as usize].row, it.len))
+            .collect();
+        let turn = step + little;
+        assert_eq!(told, [(0, 1, 25 * turn), (1, 1, 12 * turn), (1, 2, 13 * turn)]);
     }
 
     #[test]
