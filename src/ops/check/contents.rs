@@ -17,9 +17,9 @@ use crate::repo::{LoadedSnapshot, Reader, TableReader, ToVerify};
 
 /// Nights of one stream, or entries with a recipe, that are put together side by side: each takes memory for a page of it.
 const RECIPES_AT_ONCE: usize = 16;
-/// Entries that are put together side by side, some 600 bytes each. Those that come next to one another lie in the segments of
+/// Entries that are put together side by side, some 3 KiB each. Those that come next to one another lie in the segments of
 /// as many nights as a bucket has grown in, and each of these is opened once for so many entries.
-const ENTRIES_AT_ONCE: usize = 16 * 1024;
+const ENTRIES_AT_ONCE: usize = 8 * 1024;
 
 /// A stream that one or more snapshots have.
 struct Shared {
