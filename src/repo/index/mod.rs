@@ -6,11 +6,11 @@
 
 pub(super) mod cache;
 mod filter;
+mod near;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::format::envelope::Codec;
@@ -21,9 +21,8 @@ use crate::format::pack::{ChunkRecord, PackKind, SegmentRecord};
 use super::Error;
 use cache::{CHUNKS_TOGETHER, IndexCache};
 use filter::{Filter, Prefix};
+use near::Near;
 
-/// Segments whose chunks are kept in memory: a chunk found in one makes its neighbours likely next.
-const SEGMENTS_KEPT: usize = 256;
 /// Chunks that were looked for in vain before the filter is loaded: a restore never needs it.
 const MISSES_UNTIL_FILTER: u32 = 64;
 
@@ -71,9 +70,7 @@ impl Segment {
 
 struct State {
     cache: IndexCache,
-    /// Chunks of the segments used last: id -> its segment, its place there, its length.
-    near: HashMap<ChunkId, Place, BuildHasherDefault<IdHasher>>,
-    kept: VecDeque<Arc<Segment>>,
+    near: Near,
     /// Packs that the index lists and the store does not have.
     gone: HashSet<PackId>,
     /// Segments that proved damaged, by pack and place in it.
@@ -85,24 +82,6 @@ struct State {
     misses: u32,
     /// What is certainly not in the cache. None until it is worth its memory, and where it cannot be had.
     filter: Option<Filter>,
-}
-
-/// Chunk ids are keyed hashes: the first eight bytes of one are as good a hash as any.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 = u64::from_le_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _len: usize) {}
 }
 
 /// Where a chunk is.
@@ -127,8 +106,7 @@ impl Index {
     pub fn new(cache: IndexCache) -> Self {
         let state = State {
             cache,
-            near: HashMap::default(),
-            kept: VecDeque::new(),
+            near: Near::default(),
             gone: HashSet::new(),
             damaged: HashSet::new(),
             cache_error: None,
@@ -149,7 +127,6 @@ impl Index {
         }
         let why = std::error::Error::source(error).map(|source| format!(": {source}")).unwrap_or_default();
         state.near.clear();
-        state.kept.clear();
         state.filter = None;
         state.misses = 0;
         state.cache = cache;
@@ -214,7 +191,6 @@ impl Index {
     pub fn remove_parts(&self, gone: &[IndexId]) -> Result<(), Error> {
         let mut state = self.lock();
         state.near.clear();
-        state.kept.clear();
         state.cache.remove_parts(gone)
     }
 
@@ -233,7 +209,6 @@ impl Index {
     pub fn set_aside(&self, segment: &Segment) {
         let mut state = self.lock();
         state.near.clear();
-        state.kept.clear();
         state.damaged.insert((segment.pack, segment.ordinal));
     }
 
@@ -242,7 +217,6 @@ impl Index {
     pub fn set_gone(&self, packs: HashSet<PackId>) {
         let mut state = self.lock();
         state.near.clear();
-        state.kept.clear();
         state.gone = packs;
         state.damaged.clear();
     }
@@ -266,7 +240,7 @@ impl State {
                 continue;
             }
             let segment = Arc::new(segment);
-            self.keep(&segment);
+            self.near.keep(&segment);
             if let Some(place) = self.near.get(chunk) {
                 return Ok(Some(place.clone()));
             }
@@ -296,25 +270,5 @@ impl State {
             self.filter = self.cache.filter()?;
         }
         Ok(())
-    }
-
-    fn keep(&mut self, segment: &Arc<Segment>) {
-        if self.kept.len() >= SEGMENTS_KEPT
-            && let Some(oldest) = self.kept.pop_front()
-        {
-            for record in &oldest.record.chunks {
-                // A chunk that lies in two segments may be the other one's by now.
-                if self.near.get(&record.id).is_some_and(|place| place.segment.row == oldest.row) {
-                    self.near.remove(&record.id);
-                }
-            }
-        }
-        let mut offset = 0;
-        for record in &segment.record.chunks {
-            let place = Place { segment: Arc::clone(segment), offset, len: record.len };
-            self.near.insert(record.id, place);
-            offset += u64::from(record.len);
-        }
-        self.kept.push_back(Arc::clone(segment));
     }
 }
