@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use bytes::Bytes;
+use rustix::io::Errno;
 
 use crate::format::object::ObjectKey;
 
@@ -151,7 +152,7 @@ pub enum ErrorKind {
     Transient,
     /// An answer that nobody can read: may be the next one is better, more often something else answers there.
     Garbled,
-    /// What is there is not what was put: too short, too long, not an object.
+    /// What is there is not what was put: too short, too long, not an object, or the disk cannot read it.
     Damaged,
     /// None of these: repeating does not help.
     Other,
@@ -243,6 +244,10 @@ impl Error {
 impl ErrorKind {
     /// Returns what an error of the operating system means for the caller.
     pub(super) fn from_io(error: &io::Error) -> Self {
+        // A sector that cannot be read, a checksum of the file system that is wrong.
+        if let Some(Errno::IO | Errno::BADMSG | Errno::UCLEAN) = Errno::from_io_error(error) {
+            return Self::Damaged;
+        }
         match error.kind() {
             io::ErrorKind::NotFound => Self::NotFound,
             io::ErrorKind::AlreadyExists => Self::AlreadyExists,
@@ -269,8 +274,6 @@ impl ErrorKind {
 
 #[cfg(test)]
 mod tests {
-    use rustix::io::Errno;
-
     use super::*;
 
     #[test]
@@ -285,7 +288,9 @@ mod tests {
             (Errno::DQUOT, ErrorKind::Full),
             (Errno::STALE, ErrorKind::Transient),
             (Errno::TIMEDOUT, ErrorKind::Transient),
-            (Errno::IO, ErrorKind::Other),
+            (Errno::IO, ErrorKind::Damaged),
+            (Errno::BADMSG, ErrorKind::Damaged),
+            (Errno::UCLEAN, ErrorKind::Damaged),
             (Errno::NOTDIR, ErrorKind::Other),
         ] {
             assert_eq!(ErrorKind::from_io(&errno.into()), kind, "{errno:?}");

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::Error;
 use super::open::{Access, OpenOptions, Repository};
 use super::place::{SecretsConfig, SecretsPlace, SecretsStore};
-use crate::backend::{self, Backend, ErrorKind, Listed};
+use crate::backend::{self, Backend, Listed};
 use crate::crypto::slot;
 use crate::crypto::{self, hash};
 use crate::format::config::{Config, ConfigMacs, Part};
@@ -227,7 +227,9 @@ fn read_slots(backend: &dyn Backend) -> impl Stream<Item = Result<Slotted, Error
         match backend.get(ObjectKey::Slot(id?), limits::SLOT_BYTES_MAX).await {
             Ok(stored) => Ok(Some(Slotted::Stored(stored))),
             // Removed since, or no slot: there is none.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Damaged) => Ok(None),
+            Err(backend::Error::NotFound { .. } | backend::Error::TooLong { .. } | backend::Error::NotAFile { .. }) => {
+                Ok(None)
+            }
             Err(error) => Ok(Some(Slotted::Unread(error.into()))),
         }
     };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::backend::{ErrorKind, Operation};
+
 use crate::format::id::{ChunkId, PackId};
 use crate::{backend, crypto, format};
 
@@ -186,6 +188,11 @@ impl Error {
                     | backend::Error::TooLong { .. }
                     | backend::Error::Short { .. }
                     | backend::Error::NotAFile { .. }
+                    | backend::Error::Failed {
+                        operation: Operation::Get | Operation::GetRange,
+                        kind: ErrorKind::Damaged,
+                        ..
+                    }
             ),
             Self::Damaged { .. }
             | Self::WrongContent { .. }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use orkvault::backend::{Backend as _, MemoryBackend};
+use orkvault::backend::{Backend as _, Counted, ErrorKind, Fault, FaultBackend, MemoryBackend};
 use orkvault::format::object::ObjectKey;
 use orkvault::ops::NoProgress;
 use orkvault::ops::check::{CheckOptions, Finding, check};
@@ -315,5 +315,40 @@ async fn a_damaged_pack_of_recipes_and_tables_is_stored_again_and_never_referred
         let is_readable = second.manifest.orkvault.stats.new_chunks > 0;
         let restored = give(&made.open_reader().await, &second.id.to_string()).await;
         assert_eq!(restored.is_ok(), is_readable, "{key} is damaged: {restored:?}");
+    }
+}
+
+/// A sector that the disk cannot read is damage like any other: it is named, with what it affects, and the check goes on. A store
+/// that does not answer is none: the check ends at once, wherever it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_a_finding_and_a_store_that_does_not_answer_ends_a_check() {
+    let made = small().await;
+    let checked = async |fault: Option<(u64, Fault)>, read_data: bool| {
+        let inner = made.backend.clone();
+        let backend = Arc::new(match fault {
+            Some((at, fault)) => FaultBackend::new(inner, Counted::All, at, fault),
+            None => FaultBackend::counting(inner, Counted::All),
+        });
+        let repository = made.open_on(Arc::clone(&backend) as Arc<_>, both()).await;
+        let opened = backend.operations();
+        let outcome = check(&repository, CheckOptions { read_data }, &NoProgress).await;
+        (outcome, opened, backend.operations())
+    };
+    for read_data in [true, false] {
+        let (outcome, opened, all) = checked(None, read_data).await;
+        assert_eq!(outcome.unwrap().findings, []);
+        let (mut found, mut ended) = (0, 0);
+        for at in opened + 1..=all {
+            match checked(Some((at, Fault::Fail(ErrorKind::Damaged))), read_data).await.0 {
+                Ok(outcome) => found += usize::from(!outcome.findings.is_empty()),
+                // A listing tells nothing of one object.
+                Err(_) => ended += 1,
+            }
+            let (outcome, _, operations) = checked(Some((at, Fault::Unreachable)), read_data).await;
+            assert!(outcome.is_err(), "{at} of {all}: {outcome:?}");
+            // What was under way side by side.
+            assert!(operations <= at + 8, "{at} of {all}: {operations} operations");
+        }
+        assert!(found > 5 && ended <= 4, "{found} found, {ended} ended of {}", all - opened);
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use super::Check;
+use super::{Check, is_finding};
 use crate::format::entry::{EntryContent, EntryRow};
 use crate::format::id::SnapshotId;
 use crate::format::manifest::{ComponentRecord, ComponentStatus, StreamRecord, TableRecord};
@@ -101,12 +101,16 @@ impl Check<'_> {
         let mut waiting: Vec<EntryRow> = Vec::new();
         let mut recipes = 0;
         loop {
-            // A table that cannot be read is found, with all that it affects, when the snapshots are checked.
-            let Ok(row) = rows.next_row().await else {
-                self.is_all_proven = false;
-                break;
+            let row = match rows.next_row().await {
+                Ok(Some(row)) => row,
+                Ok(None) => break,
+                // A table that cannot be read is found, with all that it affects, when the snapshots are checked.
+                Err(error) if is_finding(&error) => {
+                    self.is_all_proven = false;
+                    break;
+                }
+                Err(error) => return Err(error.into()),
             };
-            let Some(row) = row else { break };
             if row.content == EntryContent::None {
                 continue;
             }

@@ -110,6 +110,11 @@ pub async fn check(
     Ok(check.outcome)
 }
 
+/// Returns whether an error says something of what is stored. A store that does not answer ends the check.
+fn is_finding(error: &repo::Error) -> bool {
+    error.is_damage() || matches!(error, repo::Error::Crypto(_))
+}
+
 impl Check<'_> {
     fn find(&mut self, object: impl ToString, problem: impl ToString) {
         self.find_affecting(object, problem, Vec::new());
@@ -158,7 +163,7 @@ impl Check<'_> {
         error: repo::Error,
         affects: Vec<String>,
     ) -> Result<(), Error> {
-        if error.is_damage() || matches!(error, repo::Error::Crypto(_)) {
+        if is_finding(&error) {
             self.find_affecting(object, reason(&error), affects);
             Ok(())
         } else {
@@ -265,7 +270,7 @@ impl Check<'_> {
                 Ok(snapshot) => {
                     // What was put together had all that it is made of.
                     if !self.is_all_proven {
-                        self.components(&reader, &snapshot, &mut proven).await;
+                        self.components(&reader, &snapshot, &mut proven).await?;
                     }
                     good.push(snapshot);
                 }
@@ -280,7 +285,7 @@ impl Check<'_> {
         reader: &Arc<Reader>,
         snapshot: &LoadedSnapshot,
         proven: &mut HashMap<Vec<u8>, Option<(String, String)>>,
-    ) {
+    ) -> Result<(), Error> {
         for (name, record) in &snapshot.manifest.orkvault.components {
             if record.status != ComponentStatus::Complete {
                 continue;
@@ -291,8 +296,11 @@ impl Check<'_> {
             let problem = match proven.get(&what) {
                 Some(known) => known.clone(),
                 None => {
-                    let found = check_structure(reader, record).await;
-                    let problem = found.err().map(|(stream, error)| (stream, reason(&error)));
+                    let problem = match check_structure(reader, record).await {
+                        Ok(_) => None,
+                        Err((stream, error)) if is_finding(&error) => Some((stream, reason(&error))),
+                        Err((_, error)) => return Err(error.into()),
+                    };
                     proven.insert(what, problem.clone());
                     problem
                 }
@@ -303,6 +311,7 @@ impl Check<'_> {
                 self.find_affecting(object, format!("{name}/{stream}: {problem}"), affects);
             }
         }
+        Ok(())
     }
 
     /// Every writer's snapshots form a chain: a link that is gone was removed behind our back.
