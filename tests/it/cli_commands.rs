@@ -37,6 +37,32 @@ fn a_dump_comes_back_byte_for_byte_from_standard_output_from_a_file_and_from_a_d
     vault.run_data(["restore", "-y", "-c", "mongodb", "--target-dir", target_text]).expect(13);
 }
 
+/// Whoever finds the file at three in the morning must not take half of it for the whole.
+#[test]
+fn what_a_restore_did_not_finish_never_has_its_name() {
+    let vault = Vault::with_dump();
+    let packs = vault.objects("data/packs/");
+    let pack = packs.iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    let whole = std::fs::read(pack).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() / 2] ^= 1;
+    std::fs::write(pack, damaged).unwrap();
+
+    let target = vault.path("target");
+    let restore = ["restore", "-y", "--no-verify-first", "-c", "mongodb", "--target-dir", target.to_str().unwrap()];
+    vault.run_data(restore).expect(1);
+    let left = || std::fs::read_dir(&target).unwrap().map(|file| file.unwrap().file_name()).collect::<Vec<_>>();
+    assert_eq!(left(), ["mongodb.partial"]);
+
+    // It is in the way until somebody has looked at it.
+    std::fs::write(pack, whole).unwrap();
+    vault.run_data(restore).expect(13);
+    std::fs::remove_dir_all(target.join("mongodb.partial")).unwrap();
+    vault.run_data(restore).expect(0);
+    assert_eq!(left(), ["mongodb"]);
+    assert!(std::fs::read(target.join("mongodb/mongo.archive")).unwrap() == archive());
+}
+
 #[test]
 fn every_command_writes_one_json_document() {
     let vault = Vault::empty();

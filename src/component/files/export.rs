@@ -3,7 +3,8 @@
 //! A stream is a file of its name. An entry is a file at its key, whose parts are written so that every
 //! file system takes them (`%`, `\\` and control characters as `%xx`, an empty part as `%`); one that
 //! cannot lie at its key (`a` beside `a/b`, a part that is too long) is `%conflicts/<number>`. The table
-//! `<component>.entries.jsonl` says which file is which entry, with all attributes.
+//! `<component>.entries.jsonl` says which file is which entry, with all attributes. Both have `.partial` behind their names
+//! until they are whole.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,6 +24,9 @@ use crate::component::{ByteStream, Entry, Error as ComponentError, RestorePlan, 
 /// Where entries lie that cannot lie at their key. No key is written so.
 const CONFLICTS: &str = "%conflicts";
 
+/// What the names end in of what is not whole yet.
+const PARTIAL: &str = ".partial";
+
 /// A directory that does not exist yet.
 #[derive(Debug)]
 pub struct ExportSink {
@@ -41,18 +45,22 @@ impl ExportSink {
         self.parent.join(safe_part(self.name.as_bytes()))
     }
 
+    fn table(&self) -> PathBuf {
+        self.parent.join(format!("{}.entries.jsonl", self.name))
+    }
+
     async fn entries(&self, stored: &mut dyn Stored, restored: &mut Restored) -> Result<(), ComponentError> {
         stored.rewind().await?;
         let mut table: Option<BufWriter<File>> = None;
         let (mut entries, mut conflicts) = (0_u64, 0_u64);
-        let table_path = self.parent.join(format!("{}.entries.jsonl", self.name));
+        let table_path = partial(&self.table());
         while let Some((entry, content)) = stored.next_entry().await? {
             entries += 1;
             let file = match content {
                 Some(content) => {
                     let body = stored.open_content(&entry, &content).await?;
                     let (path, file) = self.create(&entry.key, &mut conflicts).await?;
-                    restored.bytes += write(&self.target().join(&path), file, body).await?;
+                    restored.bytes += write(&partial(&self.target()).join(&path), file, body).await?;
                     Some(path)
                 }
                 None => None,
@@ -67,7 +75,8 @@ impl ExportSink {
         if let Some(mut table) = table {
             table.flush().await.map_err(failed(&table_path))?;
             table.get_ref().sync_all().await.map_err(failed(&table_path))?;
-            restored.notes.push(format!("{entries} entries, listed in {}", table_path.display()));
+            rename(&table_path, &self.table()).await?;
+            restored.notes.push(format!("{entries} entries, listed in {}", self.table().display()));
         }
         if conflicts > 0 {
             restored.warnings.push(format!("{conflicts} entries could not lie at their key: see the table"));
@@ -75,10 +84,11 @@ impl ExportSink {
         Ok(())
     }
 
-    /// Makes the file of an entry and returns its path below the target.
+    /// Makes the file of an entry and returns its path below the directory.
     async fn create(&self, key: &[u8], conflicts: &mut u64) -> Result<(PathBuf, File), ComponentError> {
         let path: PathBuf = key.split(|byte| *byte == b'/').map(safe_part).collect();
-        let at = self.target().join(&path);
+        let target = partial(&self.target());
+        let at = target.join(&path);
         if let Some(parent) = at.parent()
             && make_dir(parent).await.is_ok()
             && let Ok(file) = create_new(&at).await
@@ -87,7 +97,7 @@ impl ExportSink {
         }
         *conflicts += 1;
         let path = Path::new(CONFLICTS).join(conflicts.to_string());
-        let at = self.target().join(&path);
+        let at = target.join(&path);
         make_dir(at.parent().unwrap_or(&at)).await.map_err(failed(&at))?;
         let file = create_new(&at).await.map_err(failed(&at))?;
         Ok((path, file))
@@ -129,18 +139,42 @@ impl Sink for ExportSink {
 
     async fn restore(&mut self, stored: &mut dyn Stored) -> Result<Restored, ComponentError> {
         let target = self.target();
-        make_dir(&target).await.map_err(failed(&target))?;
+        let unfinished = partial(&target);
+        make_dir(&unfinished).await.map_err(failed(&unfinished))?;
         let mut restored = Restored::default();
         for stream in stored.streams() {
-            let path = target.join(safe_part(stream.name.as_bytes()));
+            let name = safe_part(stream.name.as_bytes());
+            let path = unfinished.join(&name);
             let body = stored.open(&stream.name).await?;
             let file = create_new(&path).await.map_err(failed(&path))?;
             restored.bytes += write(&path, file, body).await?;
-            restored.notes.push(path.display().to_string());
+            restored.notes.push(target.join(name).display().to_string());
         }
         self.entries(stored, &mut restored).await?;
+        rename(&unfinished, &target).await?;
         Ok(restored)
     }
+}
+
+/// Returns the name that something has until it is whole.
+fn partial(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(PARTIAL);
+    name.into()
+}
+
+/// Gives something that is whole its name. Durable when it returns.
+async fn rename(from: &Path, to: &Path) -> Result<(), ComponentError> {
+    tokio::fs::rename(from, to).await.map_err(failed(to))?;
+    if let Some(parent) = to.parent() {
+        let directory = File::open(parent).await.map_err(failed(parent))?;
+        match directory.sync_all().await {
+            // Not every file system does that with a directory.
+            Err(source) if source.kind() != io::ErrorKind::InvalidInput => return Err(failed(parent)(source).into()),
+            _ => (),
+        }
+    }
+    Ok(())
 }
 
 fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
