@@ -31,6 +31,10 @@ const fn kind_of(kind: StreamKind) -> config::StreamKind {
 /// find most of it, and a piece file would cost more than it saves.
 const COMPARED_BYTES_LEAST: u64 = 512 * 1024;
 
+/// Keys of last night's table that are held until tonight's come to them. More are passed over at once only where all of a
+/// large bucket has gone.
+const SEEN_MOST: usize = 64 * 1024;
+
 /// Returns what a stream of a component is called where it is compared with last night's. Components have no space in
 /// their names.
 pub(super) fn stream_name(component: &str, stream: &str) -> String {
@@ -75,7 +79,7 @@ pub struct DataCapture<'a> {
     /// The previous entry table until its first row is asked for.
     unproven: Option<TableRecord>,
     previous: Option<TableReader>,
-    /// Keys that last night's table has and that tonight's has not come to yet, in order.
+    /// Keys that last night's table has and that tonight's has not come to yet, in order; of too many the last ones.
     seen: VecDeque<Vec<u8>>,
     table: Option<TableWriter>,
     contents_read: u64,
@@ -268,6 +272,9 @@ impl Capture for DataCapture<'_> {
             }
         };
         self.seen.push_back(row.key.clone());
+        if self.seen.len() > SEEN_MOST {
+            self.seen.pop_front();
+        }
         let is_there = match self.reader.check_structure(&row.content).await {
             Ok(_) => true,
             Err(error) if error.is_damage() => false,

@@ -316,13 +316,14 @@ impl IndexCache {
         if total - stored < FILTER_BEHIND.max(stored / 16) {
             return Ok(());
         }
+        // Before the filter is made: what another process adds meanwhile is then added to it by whoever loads it.
+        let known: Result<Option<i64>, _> =
+            self.connection.query_row("SELECT max(segment) FROM segments", [], |row| row.get(0));
+        let known = known.map_err(|error| self.wrap(&error))?.unwrap_or(0);
         let Some(filter) = self.filter()? else { return Ok(()) };
         let encoded = filter.encode();
         drop(filter);
         self.write(|transaction| {
-            let known: Option<i64> =
-                transaction.query_row("SELECT max(segment) FROM segments", [], |row| row.get(0))?;
-            let known = known.unwrap_or(0);
             transaction.execute("DELETE FROM filter", [])?;
             let mut at = 0;
             for bytes in encoded.chunks(FILTER_ROW_BYTES) {
