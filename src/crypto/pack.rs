@@ -134,7 +134,7 @@ pub(super) fn open_key(
                 <XWing as hpke::Kem>::EncappedKey::from_bytes(encapsulation).map_err(|_| Error::CannotOpen { what })?;
             hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(
                 &OpModeR::Psk(psk_bundle(&psk)),
-                &reader.private(),
+                reader.private(),
                 &encapsulation,
                 &context,
                 sealed,
