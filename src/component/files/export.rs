@@ -169,9 +169,9 @@ async fn rename(from: &Path, to: &Path) -> Result<(), ComponentError> {
     if let Some(parent) = to.parent() {
         let directory = File::open(parent).await.map_err(failed(parent))?;
         match directory.sync_all().await {
-            // Not every file system does that with a directory.
-            Err(source) if source.kind() != io::ErrorKind::InvalidInput => return Err(failed(parent)(source).into()),
-            _ => (),
+            // File systems (FUSE, CIFS) that cannot sync a directory have nothing better to offer.
+            Err(source) if matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => (),
+            synced => synced.map_err(failed(parent))?,
         }
     }
     Ok(())
