@@ -8,6 +8,8 @@ pub(super) mod cache;
 mod filter;
 mod near;
 #[cfg(test)]
+pub(super) mod test_segments;
+#[cfg(test)]
 mod tests;
 
 use std::collections::HashSet;

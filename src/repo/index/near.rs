@@ -75,44 +75,31 @@ impl Near {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::format::envelope::Codec;
-    use crate::format::id::PackId;
-    use crate::format::pack::{ChunkRecord, PackKind, SegmentRecord};
-
-    fn chunk(number: usize) -> ChunkId {
-        ChunkId::from_bytes(*crate::crypto::hash::content_hash(&number.to_le_bytes()).as_bytes())
-    }
+    use crate::format::pack::ChunkRecord;
+    use crate::repo::index::test_segments;
+    use crate::repo::index::tests::chunk;
 
     /// A segment of so many chunks, from `first` on.
-    fn segment(row: usize, first: usize, count: usize) -> Arc<Segment> {
-        let chunks = (first..first + count).map(|number| ChunkRecord { id: chunk(number), len: 100 }).collect();
-        Arc::new(Segment {
-            row: row.try_into().unwrap(),
-            pack: PackId::from_bytes([1; 32]),
-            kind: PackKind::Content,
-            pack_len: 1 << 24,
-            header_len: 10,
-            ordinal: row.try_into().unwrap(),
-            offset: 0,
-            record: SegmentRecord { stored_len: 50, codec: Codec::Zstd, key: 0, nonce: [0; 24], chunks },
-        })
+    fn segment(row: i64, first: u64, count: u64) -> Arc<Segment> {
+        let chunks = (first..first + count).map(|number| ChunkRecord { id: chunk(number), len: 100 });
+        test_segments::of_chunks(row, chunks.collect())
     }
 
     #[test]
     fn many_small_segments_are_kept_and_few_of_many_chunks() {
         let mut near = Near::default();
         for row in 0..2000 {
-            near.keep(&segment(row, row * 10, 10));
+            near.keep(&segment(row, row.cast_unsigned() * 10, 10));
         }
         assert!((0..20_000).all(|number| near.get(&chunk(number)).is_some()));
         // The first and the last chunk of each lie in the segments beside it, too.
         for row in 0..40 {
-            near.keep(&segment(10_000 + row, 1_000_000 + row * 3999, 4000));
+            near.keep(&segment(10_000 + row, 1_000_000 + row.cast_unsigned() * 3999, 4000));
             assert!(near.chunks <= CHUNKS_KEPT && near.places.len() <= near.chunks);
         }
         assert_eq!((near.segments.len(), near.chunks), (8, 32_000));
         let kept =
-            |first: usize, count| (first..first + count).filter(|number| near.get(&chunk(*number)).is_some()).count();
+            |first: u64, count| (first..first + count).filter(|number| near.get(&chunk(*number)).is_some()).count();
         assert_eq!((kept(0, 20_000), kept(1_000_000, 40 * 4000)), (0, 8 * 3999 + 1));
         assert_eq!(near.get(&chunk(1_000_000 + 39 * 3999 + 7)).map(|place| place.offset), Some(700));
         near.clear();
@@ -124,8 +111,8 @@ mod tests {
     fn the_longest_segment_is_found_again() {
         let mut near = Near::default();
         near.keep(&segment(1, 0, 10));
-        near.keep(&segment(2, 10, CHUNKS_KEPT + 1));
-        assert!(near.get(&chunk(0)).is_none() && near.get(&chunk(CHUNKS_KEPT)).is_some());
+        near.keep(&segment(2, 10, CHUNKS_KEPT as u64 + 1));
+        assert!(near.get(&chunk(0)).is_none() && near.get(&chunk(CHUNKS_KEPT as u64)).is_some());
         near.keep(&segment(3, 5, 2));
         assert_eq!((near.segments.len(), near.chunks, near.places.len()), (1, 2, 2));
     }

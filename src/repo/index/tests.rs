@@ -3,29 +3,19 @@
 use std::path::Path;
 
 use super::cache::IndexCache;
-use super::{Index, MISSES_UNTIL_FILTER};
-use crate::format::envelope::Codec;
+use super::{Index, MISSES_UNTIL_FILTER, test_segments};
 use crate::format::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::format::index::{IndexPart, PackRecord};
-use crate::format::pack::{ChunkRecord, Directory, PackKind, SegmentRecord};
+use crate::format::pack::{ChunkRecord, Directory, PackKind};
 
-fn chunk(number: u64) -> ChunkId {
+pub(super) fn chunk(number: u64) -> ChunkId {
     ChunkId::from_bytes(*crate::crypto::hash::content_hash(&number.to_le_bytes()).as_bytes())
 }
 
 /// A part of one pack with chunks of 100 bytes, 256 to a segment.
 fn part(name: u8, chunks: impl IntoIterator<Item = ChunkId>) -> (IndexId, IndexPart) {
     let chunks: Vec<ChunkRecord> = chunks.into_iter().map(|id| ChunkRecord { id, len: 100 }).collect();
-    let segments = chunks
-        .chunks(256)
-        .map(|chunks| SegmentRecord {
-            stored_len: 50,
-            codec: Codec::Zstd,
-            key: 0,
-            nonce: [0; 24],
-            chunks: chunks.to_vec(),
-        })
-        .collect();
+    let segments = chunks.chunks(256).map(|chunks| test_segments::record(50, chunks.to_vec())).collect();
     let id = PackId::from_bytes([name; 32]);
     let directory = Directory { segments };
     let pack = PackRecord { id, kind: PackKind::Content, stored_len: 1 << 25, header_len: 10, directory };

@@ -14,8 +14,6 @@ mod pipeline;
 mod plan;
 mod shelf;
 mod stretches;
-#[cfg(test)]
-mod test_segments;
 mod verification;
 mod verify;
 

@@ -255,7 +255,7 @@ pub(super) fn requests_for<W>(wanted: Vec<(Arc<Segment>, W)>) -> Vec<(Request, V
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::reader::test_segments;
+    use crate::repo::index::test_segments;
 
     /// A segment of 1000 plain bytes.
     fn segment(row: i64, pack: u8, offset: u32, stored_len: u32) -> Arc<Segment> {

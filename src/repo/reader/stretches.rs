@@ -308,7 +308,7 @@ impl Shares {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::reader::test_segments;
+    use crate::repo::index::test_segments;
 
     const MIB: u32 = 1024 * 1024;
 

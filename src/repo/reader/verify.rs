@@ -129,3 +129,31 @@ impl Outlet {
         let _ = self.to.send(last).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::hash::content_hash;
+
+    #[test]
+    fn a_stream_is_right_when_it_is_over_and_no_longer_when_more_comes() {
+        let bytes: Vec<u8> = (0..9000_u32).map(|at| (at % 251).to_le_bytes()[0]).collect();
+        let (content, more) = bytes.split_at(7000);
+        let expected = Expected { len: 7000, hash: content_hash(content) };
+        let mut verdict = Verdict::new(expected);
+        for part in content.chunks(2048) {
+            assert!(verdict.pronounce().is_err());
+            verdict.take(&Bytes::copy_from_slice(part).into());
+        }
+        assert!(verdict.pronounce().is_ok() && verdict.bytes() == 7000);
+        verdict.take(&Bytes::copy_from_slice(more).into());
+        assert!(verdict.pronounce().is_err());
+
+        // It ends in the middle of a part.
+        let mut verdict = Verdict::new(expected);
+        verdict.take(&Bytes::from(bytes).into());
+        assert!(verdict.pronounce().is_err());
+        // Nothing is all of an empty one.
+        assert!(Verdict::new(Expected { len: 0, hash: content_hash(&[]) }).pronounce().is_ok());
+    }
+}
