@@ -166,6 +166,10 @@ fn of_repo(error: &repo::Error) -> Option<Judgement> {
         | repo::Error::StreamDamaged => {
             Some(judged(Exit::Failed, "`orkvault check --read-data` lists what is damaged and what that affects"))
         }
+        repo::Error::Spoiled { .. } => Some(judged(
+            Exit::Failed,
+            "run it again: what is damaged is then stored anew; `orkvault check --read-data` lists it",
+        )),
         repo::Error::Cache { .. } => {
             Some(judged(Exit::Failed, "the cache can be removed at any time; --cache-dir names another place"))
         }

@@ -139,6 +139,8 @@ pub(super) struct Engine {
     jobs: PackJobs,
     hashes: HashQueue,
     streams: HashMap<StreamNumber, OpenStream>,
+    /// Chunks of structure (pages, roots, tables) that this run refers to: their own, and those that they are made of.
+    referred: HashSet<ChunkId>,
     stats: Stats,
     pieces: PieceStore,
     /// What the streams that ended have written for tomorrow.
@@ -189,6 +191,7 @@ impl Engine {
             jobs,
             hashes,
             streams: HashMap::new(),
+            referred: HashSet::new(),
             stats: Stats::default(),
             pieces,
             grown: Vec::new(),
@@ -202,10 +205,23 @@ impl Engine {
         while let Some(command) = commands.blocking_recv() {
             self.obey(command)?;
         }
+        self.check_referred()?;
         for lane in [&mut self.content, &mut self.meta] {
             lane.flush(&self.jobs)?;
         }
         Ok(Done { stats: self.stats, pieces: self.pieces.finished(self.grown) })
+    }
+
+    /// Checks that nothing that this run refers to has proved damaged since, be it on behalf of another stream: nothing may be
+    /// called complete of which it is known that it cannot be read back. What proved damaged is remembered, so the next run
+    /// stores it anew.
+    fn check_referred(&self) -> Result<(), Error> {
+        for chunk in &self.referred {
+            if !self.is_known(chunk)? {
+                return Err(Error::Spoiled { chunk: *chunk });
+            }
+        }
+        Ok(())
     }
 
     fn obey(&mut self, command: Command) -> Result<(), Error> {
@@ -394,6 +410,9 @@ impl Engine {
             lane.add(account, ChunkRecord { id, len }, bytes, &self.jobs)?;
         } else {
             self.stats.known_chunks += 1;
+            if kind == PackKind::Meta {
+                self.referred.insert(id);
+            }
         }
         Ok((Extent::whole(id, len), is_new))
     }
@@ -432,7 +451,6 @@ impl Engine {
             WrittenContent::Recipe(extent.chunk)
         };
         if let Some(compared) = compared {
-            self.check_pages(&open, &compared)?;
             self.grown.extend(compared.end(&self.pieces));
         }
         Ok(StreamWritten { len: open.front, hash, content, report: open.report, account: open.account })

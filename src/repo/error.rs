@@ -112,6 +112,12 @@ pub enum Error {
         /// The chunk.
         chunk: ChunkId,
     },
+    /// A chunk that a run referred to, and that something else of the run proved to be damaged.
+    #[error("chunk {chunk}, which this run refers to, proved damaged before its end")]
+    Spoiled {
+        /// The chunk.
+        chunk: ChunkId,
+    },
     /// A chunk whose bytes are not those that its id stands for.
     #[error("chunk {chunk} in pack {pack} does not have the content that its id stands for")]
     ChunkDamaged {

@@ -199,6 +199,24 @@ impl Repository {
         Ok(Self { index: Arc::new(Index::new(cache)), ..self.clone() })
     }
 
+    /// Tells the index cache of this host in `cache` which segments are set aside in this index, for the next run to store
+    /// anew what they hold ([`Index::set_known_damage_aside`]). With `is_all` every segment of the repository was read, so
+    /// what the cache knew of others is no longer true. Returns whether there is anything to remember.
+    pub fn remember_damage(&self, cache: &Path, is_all: bool) -> Result<bool, Error> {
+        let (repository, location) = (&self.config.repository, self.backend.location());
+        let damaged = self.index.damaged();
+        if damaged.is_empty() && !(is_all && IndexCache::path(cache, repository, &location).exists()) {
+            return Ok(false);
+        }
+        let mut cache = IndexCache::open(Some(cache), repository, &location)?;
+        if is_all {
+            cache.replace_damaged(&damaged)?;
+        } else {
+            damaged.iter().try_for_each(|segment| cache.add_damaged(*segment))?;
+        }
+        Ok(!damaged.is_empty())
+    }
+
     /// Brings the local index in line with the index parts in the repository. A part that cannot be read is
     /// an error: use [`Repository::load_index_leniently`] to go on without it.
     pub async fn load_index(&self) -> Result<(), Error> {

@@ -33,7 +33,7 @@ pub enum PackScan {
 }
 
 /// What a scan found to be there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct ScannedPack {
     /// Bytes of the pack.
     pub stored_bytes: u64,
@@ -41,6 +41,8 @@ pub struct ScannedPack {
     pub opened_bytes: u64,
     /// Segments that these keys do not open.
     pub sealed_segments: u64,
+    /// What is wrong with it. Of its segments those that are not right are set aside in the index.
+    pub problem: Option<Error>,
 }
 
 /// Checks the config and every key slot of a repository that does not open, as far as that goes without a
@@ -110,8 +112,9 @@ impl Repository {
         Directory::decode_padded(&plain).map_err(damaged)
     }
 
-    /// Scans one pack that the index lists and returns what was found right, or the first thing wrong. Segments
-    /// in `opened` were opened by a [`super::Reader`] of this repository before; they are only counted.
+    /// Scans one pack that the index lists and returns what was found right, and what is wrong where the rest of the pack can be
+    /// told from it; an error where nothing in it can be relied on. Segments in `opened` were opened by a [`super::Reader`] of
+    /// this repository before; they are only counted.
     pub async fn scan_pack(
         &self,
         pack: PackId,
@@ -135,21 +138,25 @@ impl Repository {
             let sealed = listed.len() as u64;
             let can_read = record.kind != PackKind::Content || self.keyring().data()?.can_read();
             let to_open = if can_read { listed } else { Vec::new() };
-            found.opened_bytes = self.read_pack(pack, stored_len, to_open, opened).await?;
-            found.sealed_segments = if can_read { 0 } else { sealed };
+            (found.opened_bytes, found.problem) = self.read_pack(pack, stored_len, to_open, opened).await?;
+            if !can_read {
+                // Which of them it is, nobody can tell without the key.
+                found.problem.take().map_or(Ok(()), Err)?;
+                found.sealed_segments = sealed;
+            }
         }
         Ok(found)
     }
 
     /// Reads a pack from end to end, window after window, compares it with its name, and opens its segments but those in
-    /// `opened`. Returns the plain bytes that were found right.
+    /// `opened`. Returns the plain bytes that were found right, and what is wrong.
     async fn read_pack(
         &self,
         pack: PackId,
         stored_len: u64,
         segments: Vec<Segment>,
         opened: &Arc<HashSet<i64>>,
-    ) -> Result<u64, Error> {
+    ) -> Result<(u64, Option<Error>), Error> {
         let backend = self.backend();
         let mut read = futures::stream::iter(windows(stored_len, segments))
             .map(|window| {
@@ -180,7 +187,7 @@ impl Repository {
             });
             scan = work.await.map_err(|_| Error::Stopped)?;
         }
-        scan.finish()
+        Ok(scan.finish())
     }
 
     /// Reads the directories of packs that no index part lists, and takes them into the local index: a restore
@@ -336,33 +343,45 @@ impl WindowScan {
             self.header = bytes.slice(..bytes.len().min(PackHeader::len_max()));
         }
         self.hasher.update(bytes);
-        let opened: Result<Vec<u64>, Error> = self.work(window, bytes).and_then(|work| {
-            let open = |(segment, key, ids, sealed): &Work<'_>| self.decoders.open(segment, key, sealed, ids);
-            work.par_iter().map(|work| open(work).map(|plain| plain.len() as u64)).collect()
-        });
-        match opened {
-            Ok(lens) => self.opened_bytes += lens.iter().sum::<u64>(),
-            Err(error) => drop(self.wrong.get_or_insert(error)),
-        }
-    }
-
-    /// Returns what is to be opened. What a reader opened before is counted: the pack's hash tells that it is the same.
-    fn work<'a>(&mut self, window: &'a Window, bytes: &Bytes) -> Result<Vec<Work<'a>>, Error> {
         let mut work = Vec::new();
         for segment in &window.segments {
             if self.opened.contains(&segment.row) {
+                // The pack's hash tells that it is the same.
                 self.opened_bytes += segment.record.plain_len();
                 continue;
             }
-            let start = usize::try_from(u64::from(segment.offset) - window.offset).ok();
-            let range = start.map(|start| start..start + segment.record.stored_len as usize);
-            let Some(range) = range.filter(|range| range.end <= bytes.len()) else {
-                return Err(Error::WrongContent { object: ObjectKey::Pack(self.pack).to_string() });
-            };
-            let ids = self.repository.keyring().data()?.chunk_ids(segment.kind);
-            work.push((segment, self.data_key(segment)?, ids, bytes.slice(range)));
+            match self.work(segment, window, bytes) {
+                Ok(next) => work.push(next),
+                Err(error) => self.found_wrong(segment, error),
+            }
         }
-        Ok(work)
+        let open = |(segment, key, ids, sealed): &Work<'_>| self.decoders.open(segment, key, sealed, ids);
+        let opened: Vec<Result<u64, Error>> =
+            work.par_iter().map(|work| open(work).map(|plain| plain.len() as u64)).collect();
+        for ((segment, ..), opened) in work.iter().zip(opened) {
+            match opened {
+                Ok(len) => self.opened_bytes += len,
+                Err(error) => self.found_wrong(segment, error),
+            }
+        }
+    }
+
+    /// Returns what it takes to open a segment.
+    fn work<'a>(&mut self, segment: &'a Segment, window: &Window, bytes: &Bytes) -> Result<Work<'a>, Error> {
+        let start = usize::try_from(u64::from(segment.offset) - window.offset).ok();
+        let range = start.map(|start| start..start + segment.record.stored_len as usize);
+        let Some(range) = range.filter(|range| range.end <= bytes.len()) else {
+            return Err(Error::WrongContent { object: ObjectKey::Pack(self.pack).to_string() });
+        };
+        let ids = self.repository.keyring().data()?.chunk_ids(segment.kind);
+        Ok((segment, self.data_key(segment)?, ids, bytes.slice(range)))
+    }
+
+    fn found_wrong(&mut self, segment: &Segment, error: Error) {
+        if error.is_damage() {
+            self.repository.index().set_aside(segment);
+        }
+        self.wrong.get_or_insert(error);
     }
 
     fn data_key(&mut self, segment: &Segment) -> Result<Arc<DataKey>, Error> {
@@ -375,11 +394,10 @@ impl WindowScan {
         Ok(key)
     }
 
-    fn finish(self) -> Result<u64, Error> {
-        if self.hasher.finish().as_bytes() != self.pack.as_bytes() {
-            return Err(Error::WrongContent { object: ObjectKey::Pack(self.pack).to_string() });
-        }
-        self.wrong.map_or(Ok(self.opened_bytes), Err)
+    fn finish(self) -> (u64, Option<Error>) {
+        let is_named_right = self.hasher.finish().as_bytes() == self.pack.as_bytes();
+        let wrong_name = || Error::WrongContent { object: ObjectKey::Pack(self.pack).to_string() };
+        (self.opened_bytes, if is_named_right { self.wrong } else { Some(wrong_name()) })
     }
 }
 

@@ -166,10 +166,11 @@ struct Workers {
 pub struct OpenStream(StreamNumber);
 
 impl Writer {
-    /// Starts the threads. Needs a runtime.
+    /// Starts the threads. Needs a runtime. Nothing will be referred to that proved damaged in an earlier run of this host.
     pub fn new(repository: &Repository, options: WriterOptions) -> Result<Self, Error> {
         let pending = Arc::new(Mutex::new(HashSet::new()));
         let index = repository.index();
+        index.set_known_damage_aside()?;
         let (jobs, coming) = PackJobs::new(options.compression);
         let (commands, received) = mpsc::channel(RUNS_QUEUED);
         let runtime = tokio::runtime::Handle::current();

@@ -39,6 +39,7 @@ mod cli_copies;
 #[cfg(test)]
 mod cli_cut_dumps;
 #[cfg(test)]
+mod cli_healing;
 mod cli_keys;
 #[cfg(test)]
 mod cli_new_machine;

@@ -74,11 +74,27 @@ async fn write_with(
     let repository = made.open_writer_at(cache).await;
     repository.set_missing_packs_aside().await?;
     let mut writer = Writer::new(&repository, options)?;
+    let Some(written) = push(&mut writer, kind, content, end).await? else { return Ok((None, Vec::new())) };
+    let finished = writer.finish().await?;
+    if end == End::Committed {
+        return Ok((Some(written), finished.pieces.keep(|_| true)));
+    }
+    let failed = finished.pieces.keep(|stream| stream != STREAM);
+    Ok((None, failed))
+}
+
+/// Pushes the stream; returns it where it is not cut.
+async fn push(
+    writer: &mut Writer,
+    kind: StreamKind,
+    content: &Content,
+    end: End,
+) -> Result<Option<StreamWritten>, orkvault::repo::Error> {
     let stream = writer.begin_named(kind, STREAM).await.unwrap();
     let mut start = 0;
     for run in content.bytes.chunks(50_000) {
         if end == End::Cut && start > content.bytes.len() / 2 {
-            return Ok((None, Vec::new()));
+            return Ok(None);
         }
         let stop = start + run.len();
         let within = |ends: &[usize]| -> Vec<u32> {
@@ -89,13 +105,7 @@ async fn write_with(
         writer.push(&stream, Bytes::copy_from_slice(run), marks).await.unwrap();
         start = stop;
     }
-    let written = writer.end(stream, 0).await?;
-    let finished = writer.finish().await?;
-    if end == End::Committed {
-        return Ok((Some(written), finished.pieces.keep(|_| true)));
-    }
-    let failed = finished.pieces.keep(|stream| stream != STREAM);
-    Ok((None, failed))
+    writer.end(stream, 0).await.map(Some)
 }
 
 async fn restores(made: &Made, written: &StreamWritten, content: &[u8]) {
@@ -331,6 +341,43 @@ async fn a_damaged_page_of_yesterday_leaves_nothing_complete_that_cannot_be_read
         tried.push(night.map(|_| ()));
     }
     panic!("the damage stops every night: {tried:?}");
+}
+
+/// A night on which nothing changes reads none of what it refers to: that some of it is damaged it knows from whoever found out,
+/// be it an earlier run or something else in the same one.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_referred_to_that_proved_damaged_in_this_run_or_an_earlier_one() {
+    let content = Content::of(&documents(4, 2_000));
+    for in_same_run in [false, true] {
+        let (made, cache) = (repository::make_with(small_chunks()).await, tempfile::tempdir().unwrap());
+        let night = async || write(&made, cache.path(), StreamKind::Dump, &content, End::Committed).await.unwrap();
+        let written = night().await;
+        assert_eq!(night().await.report.recipe, 0);
+        // Recipes take less than what they are of.
+        let packs = made.open_writer().await.list(ObjectPrefix::Packs).await.unwrap();
+        let (key, len) = packs.into_iter().min_by_key(|(_, len)| *len).unwrap();
+        let mut bytes = made.backend.remove(key).unwrap().to_vec();
+        bytes[usize::try_from(len / 3).unwrap()] ^= 1;
+        made.backend.replace(key, bytes.into());
+
+        let repository = made.open_writer_at(cache.path()).await;
+        repository.set_missing_packs_aside().await.unwrap();
+        let reader = Reader::new(&repository).unwrap();
+        let meet = async || reader.recipe_root(&written.record().unwrap().recipe).await.unwrap_err();
+        if in_same_run {
+            let mut writer = Writer::new(&repository, WriterOptions::default()).unwrap();
+            let again = push(&mut writer, StreamKind::Dump, &content, End::Committed).await.unwrap().unwrap();
+            assert_eq!(again.record(), written.record());
+            meet().await;
+            let Err(error) = writer.finish().await else { panic!("the run refers to what is damaged") };
+            assert!(matches!(error, orkvault::repo::Error::Spoiled { .. }), "{error}");
+        } else {
+            meet().await;
+        }
+        let next = night().await;
+        assert!(next.report.recipe > 0 && next.report.new == 0, "{:?}", next.report);
+        restores(&made, &next, &content.bytes).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,12 +8,14 @@ use crate::cli::error::Error;
 use crate::cli::exit::Exit;
 use crate::cli::location::{self, Want};
 use crate::cli::newest;
-use crate::cli::output::Report;
+use crate::cli::output::{Report, error_line};
 use crate::cli::progress::{TerminalProgress, size};
 use crate::cli::resolve::Settings;
 use crate::ops::check::{CheckOptions, CheckOutcome, Finding, check};
 use crate::ops::snapshot::reason;
 use crate::repo;
+
+const REMEMBERED: &str = "the next snapshot of this host stores anew what its sources still have of what is damaged";
 
 /// Checks the repository. With findings the run ends in its own exit code.
 pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report, Error> {
@@ -27,6 +29,7 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report,
     let outcome = check(&opened.repository, options, &progress).await;
     progress.finish();
     let mut outcome = outcome?;
+    remember_damage(settings, args, &opened, &mut outcome);
     if settings.global.as_of.is_none()
         && let Some(lost) = newest::lost(settings, &opened.repository).await?
         && outcome.findings.iter().all(|finding| finding.object != lost.object)
@@ -34,6 +37,20 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report,
         outcome.findings.push(lost);
     }
     Ok(report(&outcome, Some(&opened)))
+}
+
+/// Lets this host's next snapshot know what is damaged.
+fn remember_damage(settings: &Settings, args: &CheckArgs, opened: &Opened, outcome: &mut CheckOutcome) {
+    // What is true of another time is not true of tomorrow.
+    let Some(cache) = settings.cache_dir().filter(|_| settings.global.as_of.is_none()) else { return };
+    let is_all = args.read_data && outcome.sealed_segments == 0;
+    match opened.repository.remember_damage(&cache, is_all) {
+        Ok(false) => {}
+        Ok(true) => outcome.notes.push(REMEMBERED.to_owned()),
+        Err(error) => {
+            error_line(&format!("warning: the next snapshot will not know what is damaged: {}", reason(&error)));
+        }
+    }
 }
 
 /// A config or key slot that is damaged keeps the repository from opening: that is a finding, too.

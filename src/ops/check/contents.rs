@@ -56,8 +56,6 @@ impl Check<'_> {
                 newer = Some(table);
             }
         }
-        // Packs that proved damaged on the way are scanned like all others.
-        self.repository.index().set_gone(HashSet::new());
         Ok(reader.opened_segments())
     }
 

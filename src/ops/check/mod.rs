@@ -225,15 +225,21 @@ impl Check<'_> {
                     self.outcome.read_bytes += if self.options.read_data { scanned.stored_bytes } else { 0 };
                     self.outcome.opened_bytes += scanned.opened_bytes;
                     self.outcome.sealed_segments += scanned.sealed_segments;
+                    if let Some(problem) = scanned.problem {
+                        self.is_all_proven = false;
+                        self.find_error(ObjectKey::Pack(id), problem)?;
+                    }
                 }
                 Err(error) => {
+                    self.is_all_proven = false;
                     self.find_error(ObjectKey::Pack(id), error)?;
-                    gone.insert(id);
+                    let index = self.repository.index();
+                    index.segments(&id)?.iter().for_each(|segment| index.set_aside(segment));
                 }
             }
         }
         drop(scans);
-        // Snapshots that need something of a damaged pack are then found, too.
+        // Snapshots that need something of a pack that is not there are then found, too.
         self.is_all_proven &= gone.is_empty();
         self.repository.index().set_gone(gone);
         self.unlisted(&listed).await

@@ -1,8 +1,6 @@
 //! A stream that is compared with yesterday's, piece by piece: what is there is referred to, what is new is
 //! gathered into literal chunks (design, section 4).
 
-use std::collections::HashSet;
-
 use super::super::Error;
 use super::super::pieces::{
     Base, Cut, Growing, Grown, Home, Homes, InSegment, Matched, Matcher, Piece, PieceStore, PieceWriter, Span,
@@ -24,8 +22,6 @@ const _: () = assert!(LITERAL_BYTES_MOST as u64 == limits::CHUNK_BYTES_MAX);
 pub(super) struct Compared {
     pub(super) name: String,
     pub(super) matcher: Matcher,
-    /// Every chunk that tonight's pages need: their own, and their parents'.
-    pub(super) pages: HashSet<ChunkId>,
     growing: Option<Growing>,
     /// Cuts whose places are not all known yet, with where they were yesterday.
     waiting: Vec<(OpenCut, Option<u64>)>,
@@ -79,7 +75,6 @@ impl Compared {
         Self {
             name,
             matcher,
-            pages: HashSet::new(),
             growing,
             waiting: Vec::new(),
             pieces_waiting: 0,
@@ -254,6 +249,9 @@ impl Engine {
                 spans.push(Span { base, offset, len, pieces });
                 segments.push(segment);
                 let extent = Extent { chunk: base.chunk, chunk_len: base.chunk_len, offset, len };
+                if open.pack_kind() == PackKind::Meta {
+                    self.referred.insert(extent.chunk);
+                }
                 open.report.count(&extent, is_new);
                 if let Some(full) = open.recipe.push(extent)? {
                     self.store_page(open, Some(compared), &full)?;

@@ -51,24 +51,12 @@ impl Engine {
         full: &FullPage,
     ) -> Result<(), Error> {
         let page = self.put_page(open, compared.as_deref(), full)?;
+        self.referred.extend(page.chunks().map(|(chunk, _)| chunk));
         if let Some(compared) = compared {
-            compared.pages.extend(page.chunks().map(|(chunk, _)| chunk));
             compared.grow(&self.pieces, |writer| {
                 writer.page(page);
                 Ok(())
             });
-        }
-        Ok(())
-    }
-
-    /// Checks that no page that was referred to has proved damaged since: nothing may be called complete that cannot
-    /// be read back. The next run stores them whole.
-    pub(super) fn check_pages(&self, open: &OpenStream, compared: &Compared) -> Result<(), Error> {
-        for chunk in &compared.pages {
-            if !self.is_known(chunk)? {
-                self.pieces.forget(open.pack_kind(), &compared.name);
-                return Err(Error::ChunkMissing { chunk: *chunk });
-            }
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
-use super::Segment;
 use super::filter::{Filter, Prefix};
+use super::{DamagedSegment, Segment};
 use crate::crypto::hash::{StreamHasher, content_hash};
 use crate::format::cursor::Cursor;
 use crate::format::id::{ChunkId, IndexId, PackId, RepositoryId};
@@ -15,7 +15,7 @@ use crate::format::pack::{Directory, PackKind, SegmentRecord};
 use crate::repo::error::{CacheError, Error};
 
 /// Changes whenever the tables do: another version is dropped and rebuilt.
-const SCHEMA_VERSION: &str = "orkvault-index-3";
+const SCHEMA_VERSION: &str = "orkvault-index-4";
 
 const TABLES: &str = "
 CREATE TABLE about (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -28,6 +28,7 @@ CREATE TABLE segments (segment INTEGER PRIMARY KEY AUTOINCREMENT, pack INTEGER N
                        place INTEGER NOT NULL, record BLOB NOT NULL, checksum BLOB NOT NULL);
 CREATE INDEX segments_by_pack ON segments (pack, ordinal);
 CREATE TABLE chunks (prefix INTEGER NOT NULL, segment INTEGER NOT NULL, PRIMARY KEY (prefix, segment)) WITHOUT ROWID;
+CREATE TABLE damaged (pack BLOB NOT NULL, ordinal INTEGER NOT NULL, PRIMARY KEY (pack, ordinal)) WITHOUT ROWID;
 CREATE TABLE filter (ordinal INTEGER PRIMARY KEY, segments INTEGER NOT NULL, bytes BLOB NOT NULL, checksum BLOB NOT NULL);
 ";
 
@@ -57,8 +58,7 @@ impl IndexCache {
     ///
     /// The location is part of the name: two stores with copies of one repository do not know each other's packs.
     pub fn open(directory: Option<&Path>, repository: &RepositoryId, location: &str) -> Result<Self, Error> {
-        let store = content_hash(location.as_bytes()).short();
-        let path = directory.map(|directory| directory.join(format!("{}-{store}.index.sqlite", repository.short())));
+        let path = directory.map(|directory| Self::path(directory, repository, location));
         if path.as_deref().is_some_and(|path| damage_mark(path).exists()) {
             Self::remove(path.as_deref())?;
         }
@@ -70,6 +70,12 @@ impl IndexCache {
             }
             opened => opened,
         }
+    }
+
+    /// Returns where the cache of `repository` at `location` lies in `directory`.
+    pub(in crate::repo) fn path(directory: &Path, repository: &RepositoryId, location: &str) -> PathBuf {
+        let store = content_hash(location.as_bytes()).short();
+        directory.join(format!("{}-{store}.index.sqlite", repository.short()))
     }
 
     fn remove(path: Option<&Path>) -> Result<(), Error> {
@@ -227,8 +233,32 @@ impl IndexCache {
                 transaction.execute("DELETE FROM packs WHERE part = ?1", params![part])?;
                 transaction.execute("DELETE FROM parts WHERE part = ?1", params![part])?;
             }
+            transaction.execute("DELETE FROM damaged WHERE pack NOT IN (SELECT id FROM packs)", [])?;
             Ok(())
         })
+    }
+
+    /// Remembers a segment that proved damaged.
+    pub(in crate::repo) fn add_damaged(&self, segment: DamagedSegment) -> Result<(), Error> {
+        add_damaged(&self.connection, segment).map_err(|error| self.wrap(&error))
+    }
+
+    /// Remembers that these segments are damaged, and no others.
+    pub(in crate::repo) fn replace_damaged(&mut self, damaged: &HashSet<DamagedSegment>) -> Result<(), Error> {
+        self.write(|transaction| {
+            transaction.execute("DELETE FROM damaged", [])?;
+            damaged.iter().try_for_each(|segment| add_damaged(transaction, *segment))
+        })
+    }
+
+    /// Returns the segments that proved damaged.
+    pub(super) fn damaged(&self) -> Result<HashSet<DamagedSegment>, Error> {
+        let run = || {
+            let mut statement = self.connection.prepare("SELECT pack, ordinal FROM damaged")?;
+            let rows = statement.query_map([], |row| Ok((PackId::from_bytes(row.get(0)?), row.get(1)?)))?;
+            rows.collect::<Result<_, _>>()
+        };
+        run().map_err(|error: rusqlite::Error| self.wrap(&error))
     }
 
     /// Returns how many chunks were added, `None` where the cache does not tell. More than there are where parts
@@ -413,6 +443,13 @@ impl IndexCache {
                 .flatten()
         }))
     }
+}
+
+fn add_damaged(connection: &Connection, (pack, ordinal): DamagedSegment) -> Result<(), rusqlite::Error> {
+    connection
+        .prepare_cached("INSERT OR IGNORE INTO damaged VALUES (?1, ?2)")?
+        .execute(params![pack.as_bytes().as_slice(), ordinal])?;
+    Ok(())
 }
 
 fn add_pack(

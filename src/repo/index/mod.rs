@@ -28,6 +28,9 @@ use near::Near;
 /// Chunks that were looked for in vain before the filter is loaded: a restore never needs it.
 const MISSES_UNTIL_FILTER: u32 = 64;
 
+/// A segment that proved damaged: its pack and its number in it.
+pub(super) type DamagedSegment = (PackId, u32);
+
 /// A segment and where it lies.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Segment {
@@ -75,8 +78,8 @@ struct State {
     near: Near,
     /// Packs that the index lists and the store does not have.
     gone: HashSet<PackId>,
-    /// Segments that proved damaged, by pack and place in it.
-    damaged: HashSet<(PackId, u32)>,
+    /// Segments that proved damaged.
+    damaged: HashSet<DamagedSegment>,
     /// Why the cache is not the one that was asked for.
     cache_error: Option<String>,
     /// Packs in which something was found, where somebody wants to know.
@@ -207,20 +210,38 @@ impl Index {
     }
 
     /// Sets a segment aside that proved damaged: its chunks count as unknown from here on. What else its pack has may be
-    /// right, and may be nowhere else.
+    /// right, and may be nowhere else. The cache remembers it for [`Index::set_known_damage_aside`].
     pub fn set_aside(&self, segment: &Segment) {
         let mut state = self.lock();
         state.near.clear();
-        state.damaged.insert((segment.pack, segment.ordinal));
+        if state.damaged.insert((segment.pack, segment.ordinal)) {
+            // A cache that fails now is no reason to fail: whoever meets the segment again finds out again.
+            let _ = state.cache.add_damaged((segment.pack, segment.ordinal));
+        }
     }
 
-    /// Sets packs aside that the store does not have (any more): their chunks count as unknown. What was set aside before
-    /// no longer is.
+    /// Sets aside what proved damaged in earlier runs of this host. For who writes, and must not refer to it. A reader tries
+    /// everything: what a disk or a line did once it may not do again.
+    pub fn set_known_damage_aside(&self) -> Result<(), Error> {
+        let mut state = self.lock();
+        let known = state.cache.damaged()?;
+        if !known.is_empty() {
+            state.near.clear();
+            state.damaged.extend(known);
+        }
+        Ok(())
+    }
+
+    /// Returns the segments that are set aside.
+    pub(super) fn damaged(&self) -> HashSet<DamagedSegment> {
+        self.lock().damaged.clone()
+    }
+
+    /// Sets packs aside that the store does not have (any more): their chunks count as unknown.
     pub fn set_gone(&self, packs: HashSet<PackId>) {
         let mut state = self.lock();
         state.near.clear();
         state.gone = packs;
-        state.damaged.clear();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {

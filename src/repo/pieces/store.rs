@@ -152,14 +152,6 @@ impl PieceStore {
         })
     }
 
-    /// Forgets a stream: what is remembered of it leads to what the repository has not.
-    pub(in crate::repo) fn forget(&self, kind: PackKind, stream: &str) {
-        if let (Some(dir), Ok(keys)) = (&self.dir, self.keyring.data()) {
-            // A file that is not there is forgotten, too.
-            let _ = fs::remove_file(dir.join(format!("{}.{KEPT}", piece::file_name(keys, kind, stream))));
-        }
-    }
-
     pub(in crate::repo) fn warn(&self, warning: String) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
     }
