@@ -3,9 +3,26 @@
 
 use std::collections::HashSet;
 
+use super::stamp;
 use crate::format::id::{SnapshotId, WriterId};
 use crate::format::manifest::{PreviousRecord, WriterRecord};
 use crate::repo::LoadedSnapshot;
+
+/// A clock that is less wrong than this, in minutes, is not spoken of: two hosts of one writer are never quite together.
+const SKEW_MINUTES: i64 = 10;
+
+/// Returns the last snapshot of a writer in `history`, oldest first, where that says that it was made after `now`: a clock is
+/// wrong, or was.
+#[must_use]
+pub fn from_the_future(history: &[LoadedSnapshot], id: WriterId, now: jiff::Timestamp) -> Option<&LoadedSnapshot> {
+    let now = stamp(now.checked_add(jiff::SignedDuration::from_mins(SKEW_MINUTES)).unwrap_or(now));
+    let mut newest_first = history.iter().rev();
+    let last = newest_first.find(|snapshot| {
+        let details = &snapshot.manifest.orkvault;
+        details.writer.id == id && details.copied_from.is_none()
+    });
+    last.filter(|last| last.manifest.created_at > now)
+}
 
 /// Returns what the next snapshot of a writer says of those before it.
 ///

@@ -156,7 +156,7 @@ async fn every(from: &Repository, failures: &mut Vec<CopyFailure>) -> Result<Vec
             Err(error) => return Err(error.into()),
         }
     }
-    chosen.sort_by(|left, right| select::order(left).cmp(&select::order(right)));
+    select::sort(&mut chosen);
     Ok(chosen)
 }
 
@@ -178,7 +178,7 @@ async fn these(
             chosen.push(found.snapshot);
         }
     }
-    chosen.sort_by(|left, right| select::order(left).cmp(&select::order(right)));
+    select::sort(&mut chosen);
     Ok(chosen)
 }
 

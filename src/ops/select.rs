@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use futures::{StreamExt as _, TryStreamExt as _};
+
 use super::snapshot::{SECRETS, reason};
 use super::{Error, Progress};
 use crate::format::config::Part;
-use crate::format::id::{ContentHash, SnapshotId};
+use crate::format::id::{ContentHash, SnapshotId, WriterId};
 use crate::format::manifest::{
     self, ComponentRecord, Details, Manifest, SecretsRef, SnapshotStatus, Stats, WriterRecord,
 };
@@ -15,20 +17,20 @@ use crate::repo::{self, LoadedSnapshot, Repository, SecretsSnapshot};
 /// Manifests that are read at the same time.
 const MANIFESTS_AT_ONCE: usize = 8;
 
-/// Returns every data snapshot, oldest first (by time, then id). A damaged one is an error that names it.
+/// Returns every data snapshot, oldest first (see [`sort`]). A damaged one is an error that names it.
 pub async fn load_all(repository: &Repository) -> Result<Vec<LoadedSnapshot>, Error> {
     let mut snapshots = Vec::new();
     for loaded in load_each(repository).await? {
         snapshots.push(loaded.1?);
     }
-    snapshots.sort_by(|left, right| order(left).cmp(&order(right)));
+    sort(&mut snapshots);
     Ok(snapshots)
 }
 
 /// Returns every data snapshot that can be read, oldest first; warns of the others. For work that one damaged
-/// manifest must not stop: tonight's snapshot.
+/// manifest must not stop: tonight's snapshot. A store that does not answer is an error: it may have what matters.
 pub async fn load_readable(repository: &Repository, progress: &dyn Progress) -> Result<Vec<LoadedSnapshot>, Error> {
-    Ok(load_readable_of(repository, &ids(repository).await?, progress).await)
+    load_readable_of(repository, &ids(repository).await?, progress).await
 }
 
 /// As [`load_readable`], of these.
@@ -36,36 +38,37 @@ pub async fn load_readable_of(
     repository: &Repository,
     ids: &[SnapshotId],
     progress: &dyn Progress,
-) -> Vec<LoadedSnapshot> {
+) -> Result<Vec<LoadedSnapshot>, Error> {
     let mut snapshots = Vec::new();
-    for (id, loaded) in load_these(repository, ids).await {
+    for (id, loaded) in load_these(repository, ids).await? {
         match loaded {
             Ok(snapshot) => snapshots.push(snapshot),
             Err(error) => progress.warn(&format!("snapshot {id} cannot be read: {}", reason(&error))),
         }
     }
-    snapshots.sort_by(|left, right| order(left).cmp(&order(right)));
-    snapshots
+    sort(&mut snapshots);
+    Ok(snapshots)
 }
 
-/// Returns every data snapshot or why it cannot be read, in no order.
-pub async fn load_each(
-    repository: &Repository,
-) -> Result<Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)>, Error> {
-    Ok(load_these(repository, &ids(repository).await?).await)
+/// A snapshot, or why it cannot be read.
+pub type Loaded = (SnapshotId, Result<LoadedSnapshot, repo::Error>);
+
+/// Returns every data snapshot or why it cannot be read, in no order. A store that does not answer is an error.
+pub async fn load_each(repository: &Repository) -> Result<Vec<Loaded>, Error> {
+    load_these(repository, &ids(repository).await?).await
 }
 
-/// Returns these data snapshots or why they cannot be read.
-pub async fn load_these(
-    repository: &Repository,
-    ids: &[SnapshotId],
-) -> Vec<(SnapshotId, Result<LoadedSnapshot, repo::Error>)> {
-    let mut out = Vec::new();
-    for batch in ids.chunks(MANIFESTS_AT_ONCE) {
-        let load = batch.iter().map(|id| async { (*id, load(repository, *id).await) });
-        out.extend(futures::future::join_all(load).await);
-    }
-    out
+/// As [`load_each`], of these. A store that has been given up is not asked again.
+pub async fn load_these(repository: &Repository, ids: &[SnapshotId]) -> Result<Vec<Loaded>, Error> {
+    let load = futures::stream::iter(ids.to_vec())
+        .map(|id| async move {
+            match load(repository, id).await {
+                Err(error) if error.is_outage() => Err(error.into()),
+                loaded => Ok((id, loaded)),
+            }
+        })
+        .buffered(MANIFESTS_AT_ONCE);
+    load.try_collect().await
 }
 
 /// Returns the ids of all snapshots that there are to choose from.
@@ -111,9 +114,38 @@ fn secrets_alone(secrets: SecretsSnapshot) -> LoadedSnapshot {
     LoadedSnapshot { id, hash: ContentHash::from_bytes([0; 32]), manifest }
 }
 
-/// What snapshots are sorted by.
-pub(super) fn order(snapshot: &LoadedSnapshot) -> (&str, u64, SnapshotId) {
-    (&snapshot.manifest.created_at, snapshot.manifest.orkvault.writer.sequence, snapshot.id)
+/// Sorts snapshots, oldest first: by the time at which they were made, but none behind one that its writer numbered higher. So
+/// a night on which the clock was years ahead hides no later one, and one on which it was behind is still the last. Copies,
+/// which were made long after what they show, have the time of the original and no place in that.
+pub fn sort(snapshots: &mut [LoadedSnapshot]) {
+    let number = |details: &Details| (details.writer.id, details.writer.sequence);
+    let mut times: BTreeMap<(WriterId, u64), String> = BTreeMap::new();
+    for LoadedSnapshot { manifest, .. } in snapshots.iter().filter(|snapshot| !is_copy(snapshot)) {
+        let time = times.entry(number(&manifest.orkvault)).or_insert_with(|| manifest.created_at.clone());
+        if manifest.created_at < *time {
+            time.clone_from(&manifest.created_at);
+        }
+    }
+    let mut later: Option<(WriterId, String)> = None;
+    for ((writer, _), time) in times.iter_mut().rev() {
+        if let Some((same, bound)) = &later
+            && same == writer
+            && bound < time
+        {
+            time.clone_from(bound);
+        }
+        later = Some((*writer, time.clone()));
+    }
+    snapshots.sort_by_cached_key(|snapshot| {
+        let LoadedSnapshot { id, manifest, .. } = snapshot;
+        let time = times.get(&number(&manifest.orkvault)).filter(|_| !is_copy(snapshot));
+        let time = time.unwrap_or(&manifest.created_at).clone();
+        (time, manifest.orkvault.writer.sequence, manifest.created_at.clone(), *id)
+    });
+}
+
+const fn is_copy(snapshot: &LoadedSnapshot) -> bool {
+    snapshot.manifest.orkvault.copied_from.is_some()
 }
 
 /// Returns whether every component of a snapshot is complete.
@@ -166,8 +198,8 @@ async fn latest(repository: &Repository, components: &[&str]) -> Result<Found, E
     }
     let has = |snapshot: &LoadedSnapshot, name: &str| snapshot.manifest.components.iter().any(|found| found == name);
     let has_all = |snapshot: &LoadedSnapshot| components.iter().all(|name| has(snapshot, name));
-    let fitting = readable.into_iter().filter(|found| is_complete(found) && has_all(found));
-    if let Some(snapshot) = fitting.max_by(|left, right| order(left).cmp(&order(right))) {
+    sort(&mut readable);
+    if let Some(snapshot) = readable.into_iter().rfind(|found| is_complete(found) && has_all(found)) {
         return Ok(Found { snapshot, unreadable });
     }
     match unreadable.into_iter().next() {

@@ -109,6 +109,13 @@ pub async fn snapshot(
     let index = super::load_index_of(repository, &survey.indexes, progress);
     let (history, index) = futures::join!(history, index);
     index?;
+    let history = history?;
+    if let Some(ahead) = chain::from_the_future(&history, repository.writer_id()?, started) {
+        let (id, created) = (ahead.id, &ahead.manifest.created_at);
+        progress.warn(&format!(
+            "the clock of this host is wrong, or was: snapshot {id} says {created}; what is made now counts as later"
+        ));
+    }
     let packs_missing = repository.set_missing_packs_aside_of(&survey.packs).await?;
     drop(survey);
     if packs_missing > 0 {
@@ -335,15 +342,14 @@ impl Run<'_> {
         }
         let mut newest: Option<(String, SnapshotId)> = None;
         let ids = match self.repository.snapshot_ids(Namespace::Secrets).await {
-            Err(error) if self.repository.part() == Part::Data => {
-                self.progress.warn(&format!("no secrets belong to this data: {}", reason(&error)));
-                Vec::new()
-            }
-            ids => ids?,
+            Err(error) => return self.no_secrets(error),
+            Ok(ids) => ids,
         };
         for id in ids {
             match self.repository.load_secrets_snapshot(id).await {
                 Ok(snapshot) => newest = newest.max(Some((snapshot.manifest.created_at, id))),
+                // It may be the one.
+                Err(error) if error.is_outage() => return self.no_secrets(error),
                 Err(error) => {
                     self.progress.warn(&format!("secrets snapshot {id} cannot be read: {}", reason(&error)));
                 }
@@ -351,6 +357,15 @@ impl Run<'_> {
         }
         let location = self.repository.secrets_location();
         Ok(newest.map(|(_, snapshot)| SecretsRef { snapshot, location }))
+    }
+
+    /// What a store of secrets of their own does not tell is said, and nothing that may be wrong in its place.
+    fn no_secrets(&self, error: repo::Error) -> Result<Option<SecretsRef>, Error> {
+        if self.repository.part() != Part::Data {
+            return Err(error.into());
+        }
+        self.progress.warn(&format!("no secrets belong to this data: {}", reason(&error)));
+        Ok(None)
     }
 }
 

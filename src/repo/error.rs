@@ -217,6 +217,16 @@ impl Error {
             _ => false,
         }
     }
+
+    /// Returns whether a store does not answer: nothing is known of what was asked for.
+    #[must_use]
+    pub fn is_outage(&self) -> bool {
+        match self {
+            Self::Backend(source) => source.kind() == ErrorKind::Transient,
+            Self::SecretsStore { source } => source.is_outage(),
+            _ => false,
+        }
+    }
 }
 
 pub use rusqlite_error::CacheError;

@@ -1,7 +1,7 @@
 //! What is read before a key is there: it may be withheld, and what was listed may be old.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -14,11 +14,10 @@ use orkvault::component::Source;
 use orkvault::crypto::SystemEntropy;
 use orkvault::format::id::SnapshotId;
 use orkvault::format::object::{Namespace, ObjectKey, ObjectPrefix};
-use orkvault::ops::Progress;
 use orkvault::ops::snapshot::snapshot;
 use orkvault::repo::{Access, Ahead, Closed, Error, OpenOptions, Repository, SecretsStore};
 
-use crate::support::night::{Still, options, take};
+use crate::support::night::{Said, Still, options, take};
 use crate::support::repository::{self, DATA_PASSPHRASE, passphrase};
 use crate::support::sources::{MemoryContent, MemorySource};
 
@@ -114,20 +113,6 @@ async fn a_key_slot_that_the_store_withholds_is_said_and_is_neither_no_slot_nor_
         }
     }
     assert_eq!(missed, 1, "the slot of the data passphrase, and no other");
-}
-
-/// Remembers warnings.
-#[derive(Default)]
-struct Said(Mutex<Vec<String>>);
-
-impl Progress for Said {
-    fn step(&self, _name: &str, _total_bytes: Option<u64>) {}
-
-    fn advance(&self, _bytes: u64) {}
-
-    fn warn(&self, text: &str) {
-        self.0.lock().unwrap().push(text.to_owned());
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use orkvault::backend::{Counted, Fault, FaultBackend};
 use orkvault::component::{Capture, Captured, Error, Source};
 use orkvault::format::id::SnapshotId;
 use orkvault::format::object::{Namespace, ObjectKey};
-use orkvault::ops::NoProgress;
 use orkvault::ops::check::{CheckOptions, check};
 use orkvault::ops::snapshot::{SnapshotOutcome, snapshot};
+use orkvault::ops::{NoProgress, select};
 use orkvault::repo::Repository;
 use tokio::sync::Barrier;
 
-use crate::support::night::{Still, options, take};
+use crate::support::night::{Said, Still, options, take};
 use crate::support::repository::{self, Made, noise};
 use crate::support::sources::{MemoryContent, MemorySource};
 
@@ -111,6 +112,49 @@ async fn first_snapshots_at_once_begin_one_chain() {
     let after = take(&made.open_writer().await, 1_790_000_200, &content(2)).await.unwrap();
     assert_eq!(followed(&after), [next.id]);
     assert_eq!(findings(&made).await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_wrong_hides_no_night() {
+    let made = repository::make().await;
+    // Years ahead on the second night, as after a dead battery on the fourth and fifth.
+    let seconds = [1_790_000_000, 2_100_000_000, 1_790_000_200, 3_600, 60, 1_790_000_300];
+    let mut taken = Vec::new();
+    for second in seconds {
+        let said = Said::default();
+        let memory = MemorySource { name: "memory".to_owned(), content: content(0), fails_after: None };
+        let repository = made.open_writer().await;
+        let outcome = snapshot(&repository, vec![Box::new(memory)], &options(), &said, &Still(second)).await.unwrap();
+        taken.push(outcome.id);
+        let ids: Vec<_> =
+            select::load_all(&repository).await.unwrap().into_iter().map(|snapshot| snapshot.id).collect();
+        assert_eq!(ids, taken, "{second}");
+        assert_eq!(select::find(&repository, "latest").await.unwrap().id, *taken.last().unwrap(), "{second}");
+        let said = said.0.into_inner().unwrap();
+        assert_eq!(said.iter().any(|line| line.contains("clock")), (3..=5).contains(&taken.len()), "{said:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_does_not_answer_is_not_asked_for_one_manifest_after_the_other() {
+    let made = repository::make().await;
+    for second in 0..40 {
+        take(&made.open_writer().await, 1_790_000_000 + second, &content(0)).await.unwrap();
+    }
+    let access = || vec![made.writer()];
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let repository = made.open_on(Arc::clone(&counting) as Arc<_>, access()).await;
+    let opened = counting.operations();
+    assert_eq!(select::load_all(&repository).await.unwrap().len(), 40);
+    assert!(counting.operations() - opened > 40);
+    // Behind the listing.
+    for at in [opened + 2, opened + 20] {
+        let gone = Arc::new(FaultBackend::new(made.backend.clone(), Counted::All, at, Fault::Unreachable));
+        let repository = made.open_on(Arc::clone(&gone) as Arc<_>, access()).await;
+        let Err(error) = select::load_readable(&repository, &NoProgress).await else { panic!("{at}: all were read") };
+        assert!(matches!(error, orkvault::ops::Error::Repo(ref error) if error.is_outage()), "{error}");
+        assert!(gone.operations() <= at + 8, "{at}: {} operations", gone.operations());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

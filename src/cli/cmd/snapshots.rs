@@ -24,7 +24,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotsArgs) -> Result<Rep
             Err(error) => damaged.push((id, reason(&error))),
         }
     }
-    good.sort_by(|left, right| order(left).cmp(&order(right)));
+    select::sort(&mut good);
     if let Some(tag) = &args.tag {
         good.retain(|snapshot| snapshot.manifest.orkvault.tags.contains(tag));
     }
@@ -46,10 +46,6 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotsArgs) -> Result<Rep
         report.exit = Exit::Failed;
     }
     Ok(report)
-}
-
-fn order(snapshot: &LoadedSnapshot) -> (&str, u64) {
-    (&snapshot.manifest.created_at, snapshot.manifest.orkvault.writer.sequence)
 }
 
 /// Returns what `--json` says of a snapshot.

@@ -34,14 +34,12 @@ impl Check<'_> {
         if !self.options.read_data || !self.repository.keyring().can_read(Namespace::Data) {
             return Ok(HashSet::new());
         }
-        let loaded = select::load_these(self.repository, ids).await;
+        let loaded = select::load_these(self.repository, ids).await?;
         // One that cannot be read is found when the snapshots are checked.
         let mut snapshots: Vec<LoadedSnapshot> = loaded.into_iter().filter_map(|(_, loaded)| loaded.ok()).collect();
         self.is_all_proven = snapshots.len() == ids.len();
-        let newest_first = |snapshot: &LoadedSnapshot| {
-            std::cmp::Reverse((snapshot.manifest.created_at.clone(), snapshot.manifest.orkvault.writer.sequence))
-        };
-        snapshots.sort_by_key(newest_first);
+        select::sort(&mut snapshots);
+        snapshots.reverse();
         let reader = Reader::new(self.repository)?;
         for ((component, name), nights) in streams(&snapshots) {
             self.nights(&reader, &component, &name, nights).await?;

@@ -270,7 +270,7 @@ impl Check<'_> {
         let reader = Reader::new(self.repository)?;
         // A recipe that two snapshots share is expanded once.
         let mut proven = HashMap::new();
-        for (id, loaded) in select::load_these(self.repository, ids).await {
+        for (id, loaded) in select::load_these(self.repository, ids).await? {
             self.outcome.snapshots += 1;
             match loaded {
                 Ok(snapshot) => {

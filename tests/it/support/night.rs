@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use orkvault::component::{Sink, Source};
 use orkvault::ops::snapshot::{SnapshotOptions, SnapshotOutcome, snapshot};
-use orkvault::ops::{Clock, Error, NoProgress, restore, select};
+use orkvault::ops::{Clock, Error, NoProgress, Progress, restore, select};
 use orkvault::repo::{Repository, WriterOptions};
 
 use super::sources::{MemoryContent, MemorySink, MemorySource};
@@ -15,6 +15,20 @@ pub struct Still(pub i64);
 impl Clock for Still {
     fn now(&self) -> jiff::Timestamp {
         jiff::Timestamp::from_second(self.0).unwrap()
+    }
+}
+
+/// Remembers warnings.
+#[derive(Default)]
+pub struct Said(pub Mutex<Vec<String>>);
+
+impl Progress for Said {
+    fn step(&self, _name: &str, _total_bytes: Option<u64>) {}
+
+    fn advance(&self, _bytes: u64) {}
+
+    fn warn(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
     }
 }
 
