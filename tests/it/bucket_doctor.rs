@@ -94,6 +94,15 @@ async fn doctor_finds_out_a_store_that_ignores_conditions_and_hides_objects() {
 }
 
 #[tokio::test]
+async fn doctor_goes_on_with_a_store_that_knows_no_conditions() {
+    let (server, vault) = faulty(Faults { no_conditions: true, ..Faults::default() }).await;
+    let (facts, findings) = tokio::task::spawn_blocking(move || doctor(&vault)).await.unwrap();
+    assert_eq!((&facts["read_after_write"], &facts["conditional_put"]), (&Value::from(true), &Value::from(false)));
+    assert_eq!((&*findings["conditional put"].0, &*findings["delete"].0), ("warn", "ok"), "{findings:?}");
+    assert_eq!(server.world().uploads.len(), 0);
+}
+
+#[tokio::test]
 async fn doctor_says_why_a_store_takes_nothing_and_puts_nothing_where_that_is_not_wanted() {
     let (server, vault) = faulty(Faults { refuse_all: Some((403, "RequestTimeTooSkewed")), ..Faults::default() }).await;
     let (_, findings) = tokio::task::spawn_blocking(move || doctor(&vault)).await.unwrap();

@@ -289,6 +289,15 @@ async fn a_server_without_conditions_is_found_out_and_nothing_is_replaced() {
 }
 
 #[tokio::test]
+async fn several_puts_at_once_find_out_a_server_without_conditions() {
+    let scene = Scene::new(Faults { no_conditions: true, ..Faults::default() }).await;
+    let puts =
+        join_all((0..8).map(|number| scene.plain.put(pack(number), vec![content(9 + 1000 * usize::from(number))])));
+    let puts: Vec<Put> = puts.await.into_iter().map(Result::unwrap).collect();
+    assert_eq!(puts, [Put::Created; 8]);
+}
+
+#[tokio::test]
 async fn a_server_that_ignores_conditions_cannot_make_two_repositories_of_one() {
     let scene = Scene::new(Faults { ignore_conditions: true, ..Faults::default() }).await;
     let config = |number: u8| vec![Bytes::from(vec![number; 64])];

@@ -143,6 +143,9 @@ pub enum S3Error {
         /// Its name.
         bucket: String,
     },
+    /// An object is locked, and the server leaves it at a mode that is less than what was asked for.
+    #[error("it is locked in governance mode, and the server does not make that compliance")]
+    WeakerLock,
     /// The place shows what was once there and takes nothing.
     #[error("a store as it was at another time takes no changes")]
     ReadOnly,
@@ -180,6 +183,7 @@ impl S3Error {
             | Self::NoOldStates { .. }
             | Self::StateTimes { .. }
             | Self::NoLocks { .. }
+            | Self::WeakerLock
             | Self::Status { .. } => ErrorKind::Other,
         }
     }
@@ -205,6 +209,11 @@ impl Refusal {
         let (code, message) = (String::new(), String::new());
         let reason = format!("it has not answered within {} s", limit.as_secs());
         Self { status: 0, code, message, reason, is_unsent: false, is_whole: false }
+    }
+
+    /// Returns whether the server does not know what the request asks for: of a put with a condition, conditions.
+    pub(super) fn knows_no_conditions(&self) -> bool {
+        self.status == 501 || self.code == "NotImplemented"
     }
 
     /// Of an answer that says that all is well and lacks what that would mean.

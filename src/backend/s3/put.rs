@@ -18,6 +18,8 @@ const PARTS_MAX: u64 = 10_000;
 /// What a put asks for: that there is no such object.
 const ABSENT: &str = "*";
 
+type Condition = Option<&'static str>;
+
 /// What came of one try.
 enum Tried {
     Created,
@@ -39,13 +41,15 @@ impl S3Backend {
         {
             return Ok(found);
         }
-        let tried = match self.try_put(key, &body, len).await? {
+        // As it is sent: meanwhile another put may find out that the server knows none.
+        let condition = self.has_conditions().then_some(ABSENT);
+        let tried = match self.try_put(key, &body, len, condition).await? {
             Tried::NoConditions => {
                 self.conditions.store(Conditions::Absent.code(), Ordering::Relaxed);
                 if let Some(found) = self.there(key, len).await? {
                     return Ok(found);
                 }
-                self.try_put(key, &body, len).await?
+                self.try_put(key, &body, len, None).await?
             }
             tried => tried,
         };
@@ -90,19 +94,19 @@ impl S3Backend {
         }
     }
 
-    async fn try_put(&self, key: ObjectKey, body: &[Bytes], len: u64) -> Result<Tried, Error> {
+    async fn try_put(&self, key: ObjectKey, body: &[Bytes], len: u64, condition: Condition) -> Result<Tried, Error> {
         let tried = if len > self.whole_bytes_max {
-            self.try_parts(key, body, len).await
+            self.try_parts(key, body, len, condition).await
         } else {
-            self.try_whole(key, body, len).await
+            self.try_whole(key, body, len, condition).await
         };
         let refusal = match tried {
             Ok(()) => return Ok(Tried::Created),
             Err(refusal) => refusal,
         };
-        match (refusal.status, refusal.code.as_str()) {
-            (412, _) => Ok(Tried::Taken),
-            (501, _) | (_, "NotImplemented") if self.has_conditions() => Ok(Tried::NoConditions),
+        match refusal.status {
+            412 => Ok(Tried::Taken),
+            _ if condition.is_some() && refusal.knows_no_conditions() => Ok(Tried::NoConditions),
             _ if self.lock.is_some() && refusal.code == "InvalidRequest" && self.has_no_locks().await => {
                 let bucket = self.bucket.name.clone();
                 Err(self.bucket.error(Operation::Put, Some(key), S3Error::NoLocks { bucket }))
@@ -118,12 +122,12 @@ impl S3Backend {
         request.send().await.is_err_and(|error| Refusal::from(error).status == 404)
     }
 
-    async fn try_whole(&self, key: ObjectKey, body: &[Bytes], len: u64) -> Result<(), Refusal> {
+    async fn try_whole(&self, key: ObjectKey, body: &[Bytes], len: u64, condition: Condition) -> Result<(), Refusal> {
         let (bucket, body) = (&self.bucket, joined(body, len));
         bucket.count(Request::Put, len);
         let request = bucket.client.put_object().bucket(&bucket.name).key(bucket.path(key));
         let request = request
-            .set_if_none_match(self.has_conditions().then(|| ABSENT.to_owned()))
+            .set_if_none_match(condition.map(str::to_owned))
             .set_object_lock_mode(self.lock.as_ref().map(|lock| lock.mode.sdk()))
             .set_object_lock_retain_until_date(self.lock.as_ref().map(|lock| lock.until_sdk()))
             .set_checksum_crc32(self.checksum(&body))
@@ -138,7 +142,7 @@ impl S3Backend {
     }
 
     /// In parts, one after another; what fails is taken back, so that nothing stays that costs money.
-    async fn try_parts(&self, key: ObjectKey, body: &[Bytes], len: u64) -> Result<(), Refusal> {
+    async fn try_parts(&self, key: ObjectKey, body: &[Bytes], len: u64, condition: Condition) -> Result<(), Refusal> {
         let bucket = &self.bucket;
         bucket.count(Request::Put, 0);
         let request = bucket.client.create_multipart_upload().bucket(&bucket.name).key(bucket.path(key));
@@ -152,7 +156,7 @@ impl S3Backend {
         let id = answer.upload_id().unwrap_or_default().to_owned();
         let guard = Unfinished { bucket: std::sync::Arc::clone(bucket), path: bucket.path(key), id: Some(id.clone()) };
         let sent = match self.send_parts(key, &id, body, len).await {
-            Ok(parts) => self.complete(key, &id, parts).await,
+            Ok(parts) => self.complete(key, &id, parts, condition).await,
             Err(refusal) => Err(refusal),
         };
         match sent {
@@ -194,14 +198,20 @@ impl S3Backend {
         }
     }
 
-    async fn complete(&self, key: ObjectKey, id: &str, parts: Vec<CompletedPart>) -> Result<(), Refusal> {
+    async fn complete(
+        &self,
+        key: ObjectKey,
+        id: &str,
+        parts: Vec<CompletedPart>,
+        condition: Condition,
+    ) -> Result<(), Refusal> {
         let bucket = &self.bucket;
         bucket.count(Request::Put, 0);
         let request = bucket.client.complete_multipart_upload().bucket(&bucket.name).key(bucket.path(key));
         let request = request
             .upload_id(id)
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
-            .set_if_none_match(self.has_conditions().then(|| ABSENT.to_owned()))
+            .set_if_none_match(condition.map(str::to_owned))
             .customize();
         request.config_override(bucket.assembly_limits()).send().await.map_err(Refusal::from)?;
         Ok(())
