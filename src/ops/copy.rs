@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::capture::{self, CapturedStreams, DataCapture};
+use super::lock::{Locker, Locks};
 use super::restore::check_structure;
 use super::snapshot::{SECRETS, of_source, reason, write_catalogue};
 use super::stored::DataStored;
@@ -23,7 +24,7 @@ use crate::format::manifest::{
     Stats, StreamRecord, TableRecord,
 };
 use crate::format::object::Namespace;
-use crate::repo::{self, LoadedSnapshot, Reader, Repository, Writer, WriterOptions};
+use crate::repo::{self, LoadedSnapshot, LockCounts, Reader, Repository, Writer, WriterOptions};
 use source::CopySource;
 
 /// Whether the secrets that belong to a snapshot are copied with it.
@@ -44,6 +45,8 @@ pub struct CopyOptions {
     pub secrets: CopySecrets,
     /// How the writer works.
     pub writer: WriterOptions,
+    /// How long what the copies need is locked, if it is.
+    pub locks: Option<Locks>,
 }
 
 /// A snapshot that is not copied.
@@ -64,6 +67,8 @@ pub struct Copied {
     pub id: SnapshotId,
     /// What it says here.
     pub manifest: Manifest,
+    /// Objects that it needs and that are locked; `None` where nobody asked for locks or they failed.
+    pub locked: Option<LockCounts>,
 }
 
 /// What is to be done, oldest first.
@@ -86,6 +91,8 @@ pub struct CopyOutcome {
     pub present: Vec<SnapshotId>,
     /// Not copied, because they are damaged.
     pub failures: Vec<CopyFailure>,
+    /// A snapshot that is there and could not be locked, and why: the copy ended with it.
+    pub unlocked: Option<(SnapshotId, String)>,
 }
 
 /// `Err(Ok(..))` could not say which of the two repositories failed.
@@ -133,18 +140,59 @@ pub async fn plan(
         these(from, &options.wanted, &mut failures, progress).await?
     };
     let history = select::load_readable(to, progress).await?;
+    super::load_index(to, progress).await?;
+    let lost = to.set_missing_packs_aside().await?;
+    let lacking = if lost > 0 {
+        progress.warn(&format!("{lost} packs are missing here: what needs them is copied again"));
+        lacking(to, &history, progress).await?
+    } else {
+        HashSet::new()
+    };
+    let whole = || history.iter().filter(|snapshot| !lacking.contains(&snapshot.id));
     let is_enough = |snapshot: &&LoadedSnapshot| {
         options.secrets == CopySecrets::Left || snapshot.manifest.orkvault.secrets.is_some()
     };
-    let there: HashSet<OriginRecord> = history.iter().map(|snapshot| origin_of(to_id, snapshot)).collect();
+    let there: HashSet<OriginRecord> = whole().map(|snapshot| origin_of(to_id, snapshot)).collect();
     let there_with_secrets: HashSet<OriginRecord> =
-        history.iter().filter(is_enough).map(|snapshot| origin_of(to_id, snapshot)).collect();
+        whole().filter(is_enough).map(|snapshot| origin_of(to_id, snapshot)).collect();
     let is_there = |snapshot: &LoadedSnapshot| {
         let needed = if snapshot.manifest.orkvault.secrets.is_some() { &there_with_secrets } else { &there };
         needed.contains(&origin_of(from_id, snapshot))
     };
     let (present, missing): (Vec<_>, Vec<_>) = chosen.into_iter().partition(is_there);
     Ok(CopyPlan { missing, present: present.into_iter().map(|snapshot| snapshot.id).collect(), failures, history })
+}
+
+/// Returns the snapshots of which something is missing.
+async fn lacking(
+    to: &Repository,
+    snapshots: &[LoadedSnapshot],
+    progress: &dyn Progress,
+) -> Result<HashSet<SnapshotId>, Error> {
+    let reader = Reader::new(to)?;
+    let mut lacking = HashSet::new();
+    for snapshot in snapshots {
+        if let Some(what) = lacks(&reader, &snapshot.manifest).await? {
+            progress.warn(&format!("snapshot {} lacks something of {what}", snapshot.id));
+            lacking.insert(snapshot.id);
+        }
+    }
+    Ok(lacking)
+}
+
+/// Returns the first stream or entry of which something is missing.
+async fn lacks(reader: &Arc<Reader>, manifest: &Manifest) -> Result<Option<String>, Error> {
+    for (name, record) in &manifest.orkvault.components {
+        if record.status != ComponentStatus::Complete {
+            continue;
+        }
+        match check_structure(reader, record).await {
+            Ok(_) => {}
+            Err((what, error)) if error.is_damage() => return Ok(Some(format!("{name}/{what}"))),
+            Err((_, error)) => return Err(error.into()),
+        }
+    }
+    Ok(None)
 }
 
 async fn every(from: &Repository, failures: &mut Vec<CopyFailure>) -> Result<Vec<LoadedSnapshot>, Error> {
@@ -193,7 +241,22 @@ pub async fn apply(
     mut done: impl FnMut(&Copied) + Send,
 ) -> Result<CopyOutcome, Error> {
     let CopyPlan { missing, present, failures, history } = plan;
-    let mut outcome = CopyOutcome { copied: Vec::new(), present, failures };
+    let mut outcome = CopyOutcome { copied: Vec::new(), present, failures, unlocked: None };
+    let writer = to.writer_id()?;
+    let mut locker = options.locks.map(|locks| Locker::new(to, locks));
+    // A run that was cut off may have left its last copy without locks.
+    if let Some(last) = last_copy(&history, writer) {
+        match lock(&mut locker, last.id, &last.manifest, progress).await {
+            Ok(_) => {}
+            Err(Error::Repo(error)) if error.is_damage() => {
+                progress.warn(&format!("snapshot {} is damaged and not locked: {}", last.id, reason(&error)));
+            }
+            Err(error) => {
+                outcome.unlocked = Some((last.id, reason(&error)));
+                return Ok(outcome);
+            }
+        }
+    }
     if missing.is_empty() {
         return Ok(outcome);
     }
@@ -203,9 +266,6 @@ pub async fn apply(
         progress.warn(&format!("{unlisted} packs of the source are in no index part; they were read themselves"));
     }
     from.set_missing_packs_aside().await?;
-    super::load_index(to, progress).await?;
-    to.set_missing_packs_aside().await?;
-    let writer = to.writer_id()?;
     let (given, taken) = (Reader::new(from)?, Reader::new(to)?);
     let mut copy = Copy { from, to, options, progress, given, taken, writer, history, secrets: None };
     for snapshot in missing {
@@ -213,9 +273,15 @@ pub async fn apply(
         let (id, created) = (snapshot.id.short(), &snapshot.manifest.created_at);
         progress.step(&format!("copying {id} of {created}"), Some(bytes));
         match copy.snapshot(&snapshot).await {
-            Ok(copied) => {
+            Ok(mut copied) => {
                 done(&copied);
+                let (id, locked) = (copied.id, lock(&mut locker, copied.id, &copied.manifest, progress).await);
+                copied.locked = locked.as_ref().ok().copied().flatten();
                 outcome.copied.push(copied);
+                if let Err(error) = locked {
+                    outcome.unlocked = Some((id, reason(&error)));
+                    break;
+                }
             }
             Err(Failure::Damaged(reason)) => {
                 progress.warn(&format!("snapshot {} is damaged and not copied: {reason}", snapshot.id));
@@ -225,6 +291,28 @@ pub async fn apply(
         }
     }
     Ok(outcome)
+}
+
+/// Returns the last copy that a writer made.
+fn last_copy(history: &[LoadedSnapshot], writer: WriterId) -> Option<&LoadedSnapshot> {
+    let details = history.iter().filter(|snapshot| {
+        let details = &snapshot.manifest.orkvault;
+        details.writer.id == writer && details.copied_from.is_some()
+    });
+    details.max_by_key(|snapshot| snapshot.manifest.orkvault.writer.sequence)
+}
+
+/// Locks what a snapshot needs, if anybody asked for it.
+async fn lock(
+    locker: &mut Option<Locker<'_>>,
+    id: SnapshotId,
+    manifest: &Manifest,
+    progress: &dyn Progress,
+) -> Result<Option<LockCounts>, Error> {
+    match locker {
+        None => Ok(None),
+        Some(locker) => locker.lock(id, manifest, progress).await.map(Some),
+    }
 }
 
 /// Bytes of a snapshot's streams and entries.
@@ -274,7 +362,7 @@ impl Copy<'_> {
             self.progress.warn(&warning);
         }
         self.history.push(LoadedSnapshot { id, hash, manifest: manifest.clone() });
-        Ok(Copied { from: snapshot.id, id, manifest })
+        Ok(Copied { from: snapshot.id, id, manifest, locked: None })
     }
 
     /// Complete components that are copied. Of `secrets` a catalogue at most is in the data namespace.

@@ -1,9 +1,11 @@
 //! Locks everything that a snapshot needs, also what it only reuses.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use super::restore::check_structure;
 use super::{Error, Progress};
+use crate::backend::Backend;
 use crate::format::id::SnapshotId;
 use crate::format::manifest::{ComponentStatus, Manifest};
 use crate::format::object::{Namespace, ObjectKey, ObjectPrefix};
@@ -18,38 +20,69 @@ pub struct Locks {
     pub secrets: Option<Lock>,
 }
 
-/// Locks a snapshot and every object that a restore of it reads: config, key slots, index parts, the packs that
-/// hold what its streams, tables and entries refer to, and the secrets that belong to it. What this run has put
-/// is locked since then; this makes the locks of the rest longer where they are too short.
-pub async fn lock_snapshot(
-    repository: &Repository,
-    id: SnapshotId,
-    manifest: &Manifest,
+/// Locks snapshots of a repository, one after the other. What several of them need is looked at once.
+pub struct Locker<'a> {
+    repository: &'a Repository,
     locks: Locks,
-    progress: &dyn Progress,
-) -> Result<LockCounts, Error> {
-    progress.step("locking what the snapshot needs", None);
-    let mut counts = LockCounts::default();
-    if let Some(lock) = locks.data {
-        let store = repository.backend();
-        let mut keys = needed_packs(repository, manifest).await?;
-        keys.insert(ObjectKey::Snapshot(Namespace::Data, id));
-        keys.extend(repository.list(ObjectPrefix::Indexes).await?.into_iter().map(|(key, _)| key));
-        keys.extend(keys_to_open(&store).await?);
-        counts = counts.and(lock_objects(&store, keys, lock).await?);
+    /// Objects that are locked long enough, of the store of the data and of the one of the secrets.
+    data: HashSet<ObjectKey>,
+    secrets: HashSet<ObjectKey>,
+}
+
+impl<'a> Locker<'a> {
+    /// Nothing is known to be locked.
+    #[must_use]
+    pub fn new(repository: &'a Repository, locks: Locks) -> Self {
+        Self { repository, locks, data: HashSet::new(), secrets: HashSet::new() }
     }
-    if let (Some(lock), Some(secrets)) = (locks.secrets, &manifest.orkvault.secrets) {
-        let store = repository.secrets_backend()?;
-        let snapshot = repository.load_secrets_snapshot(secrets.snapshot).await?;
-        let mut keys: BTreeSet<ObjectKey> =
-            [ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot), ObjectKey::Bundle(snapshot.manifest.bundle)]
-                .into();
-        if repository.secrets_location().is_some() || locks.data.is_none() {
+
+    /// Locks a snapshot and every object that a restore of it reads: config, key slots, index parts, the packs that
+    /// hold what its streams, tables and entries refer to, and the secrets that belong to it. What this run has put
+    /// is locked since then; this makes the locks of the rest longer where they are too short.
+    pub async fn lock(
+        &mut self,
+        id: SnapshotId,
+        manifest: &Manifest,
+        progress: &dyn Progress,
+    ) -> Result<LockCounts, Error> {
+        progress.step("locking what the snapshot needs", None);
+        let (repository, locks) = (self.repository, self.locks);
+        let mut counts = LockCounts::default();
+        if let Some(lock) = locks.data {
+            let store = repository.backend();
+            let mut keys = needed_packs(repository, manifest).await?;
+            keys.insert(ObjectKey::Snapshot(Namespace::Data, id));
+            keys.extend(repository.list(ObjectPrefix::Indexes).await?.into_iter().map(|(key, _)| key));
             keys.extend(keys_to_open(&store).await?);
+            counts = counts.and(lock_all(&store, keys, lock, &mut self.data).await?);
         }
-        counts = counts.and(lock_objects(&store, keys, lock).await?);
+        if let (Some(lock), Some(secrets)) = (locks.secrets, &manifest.orkvault.secrets) {
+            let store = repository.secrets_backend()?;
+            let snapshot = repository.load_secrets_snapshot(secrets.snapshot).await?;
+            let mut keys: BTreeSet<ObjectKey> = [
+                ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot),
+                ObjectKey::Bundle(snapshot.manifest.bundle),
+            ]
+            .into();
+            if repository.secrets_location().is_some() || locks.data.is_none() {
+                keys.extend(keys_to_open(&store).await?);
+            }
+            counts = counts.and(lock_all(&store, keys, lock, &mut self.secrets).await?);
+        }
+        Ok(counts)
     }
-    Ok(counts)
+}
+
+async fn lock_all(
+    store: &Arc<dyn Backend>,
+    keys: BTreeSet<ObjectKey>,
+    lock: Lock,
+    locked: &mut HashSet<ObjectKey>,
+) -> Result<LockCounts, Error> {
+    let (known, rest): (Vec<ObjectKey>, Vec<ObjectKey>) = keys.into_iter().partition(|key| locked.contains(key));
+    let counts = lock_objects(store, rest.iter().copied(), lock).await?;
+    locked.extend(rest);
+    Ok(counts.and(LockCounts { before: known.len() as u64, now: 0 }))
 }
 
 /// Returns the packs in which a restore would find everything, found as a restore finds it.

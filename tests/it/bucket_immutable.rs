@@ -224,6 +224,24 @@ async fn everything_is_read_as_it_was(server: &S3Server) {
     assert!(said.contains("keeps no old states"), "{said}");
 }
 
+/// What a bucket's own setting has locked in another way is no lock as it was asked for.
+#[tokio::test]
+async fn a_lock_that_may_be_taken_away_is_not_taken_for_one_that_may_not() {
+    let Some(server) = Minio::start().await else { return };
+    server.client.create_bucket().bucket("vault").object_lock_enabled_for_bucket(true).send().await.unwrap();
+    let vault = Vault::empty_in_bucket(&server.endpoint, "s3://vault");
+    vault.init().expect(0);
+    let night = |mode: &str| {
+        let table = format!("[repository]\nlocation = \"s3://vault\"\nlock_mode = {mode:?}\n");
+        write_mode(&vault.path("work/orkvault.toml"), table.as_bytes(), 0o600);
+        vault.run_fed(["snapshot", "--from", "mongodb=-", "--lock-days", "9"], &archive())
+    };
+    night("governance").expect(0);
+    let refused = night("compliance").expect(1);
+    assert!(refused.stderr.contains("is locked in governance mode"), "{}", refused.stderr);
+    night("governance").expect(0);
+}
+
 #[tokio::test]
 async fn a_copy_takes_a_bucket_as_it_was_and_locks_what_it_has_taken() {
     let Some(server) = Minio::start().await else { return };
@@ -257,11 +275,13 @@ async fn a_copy_takes_a_bucket_as_it_was_and_locks_what_it_has_taken() {
     for (name, until) in &found {
         assert!(*until > in_days(3) && *until < in_days(5), "{name} {until:?}");
     }
-    assert_eq!(ran["lock"]["objects"], found.len());
+    assert_eq!(copied[0]["lock"]["objects"], found.len());
     assert!(to.run_all(["dump", "latest", "mongodb/mongo.archive"]).expect(0).stdout == archive());
     assert!(to.run_all(["dump", "latest", "secrets/.env"]).expect(0).text().contains("canary-mongo"));
     to.run_all(["check", "--read-data"]).expect(0);
-    // Once more, and it is there.
-    let again = copy(&["--as-of", &then]).expect(0).json();
+    // Once more, and it is there; what a run that was cut off may have left without locks is looked at.
+    let again = copy(&["--as-of", &then, "--lock-days", "20"]).expect(0).json();
     assert_eq!(again["copied"].as_array().unwrap().len(), 0);
+    let found = locks_in(&server, "offsite").await;
+    assert!(found.values().all(|until| *until > in_days(20)), "{found:?}");
 }

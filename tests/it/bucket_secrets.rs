@@ -189,7 +189,7 @@ async fn each_of_two_stores_locks_for_a_time_of_its_own_what_a_snapshot_or_a_cop
         let copy = ["copy", "--all", "--json", "--from", &place, "--from-passphrase-file", "../data.pass"];
         let copy = [&copy[..], &["--from-secrets-passphrase-file", "../secrets.pass"]].concat();
         let copied = run(&vault, &copy, b"").expect(0).json();
-        assert!(copied["lock"]["objects"].as_u64().unwrap() > 8, "{copied}");
+        assert!(copied["copied"][0]["lock"]["objects"].as_u64().unwrap() > 8, "{copied}");
         // The option goes before both tables, and a directory that is only read is no hindrance.
         let again = run(&vault, &[&copy[..], &["--lock-days", "5"]].concat(), b"").expect(0).json();
         assert!(again["copied"].as_array().unwrap().is_empty(), "{again}");

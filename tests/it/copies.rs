@@ -19,7 +19,7 @@ use crate::support::repository::{self, DATA_PASSPHRASE, Made, SECRETS_PASSPHRASE
 use crate::support::sources::{MemoryContent, MemorySource};
 
 fn all(secrets: CopySecrets) -> CopyOptions {
-    CopyOptions { wanted: Vec::new(), secrets, writer: WriterOptions::default() }
+    CopyOptions { wanted: Vec::new(), secrets, writer: WriterOptions::default(), locks: None }
 }
 
 fn readers() -> Vec<Access> {
@@ -231,6 +231,37 @@ async fn a_copy_that_stops_anywhere_goes_on_where_it_was() {
             assert_eq!(found.findings, [], "{fault:?} at {at}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_other_store_has_lost_is_copied_again() {
+    let (from, ids) = nights(3).await;
+    let to = make().await;
+    copy(&from, &to, &all(CopySecrets::Copied)).await;
+    let copies = select::load_all(&reader(&to).await).await.unwrap();
+    let is_whole = async |copy: &LoadedSnapshot| give(&reader(&to).await, &copy.id.to_string()).await.is_ok();
+    // What the last copy needs and the first does not.
+    let mut lost = Vec::new();
+    for (key, bytes) in to.backend.objects() {
+        if !matches!(key, ObjectKey::Pack(_)) {
+            continue;
+        }
+        to.backend.remove(key).unwrap();
+        if !is_whole(&copies[2]).await && is_whole(&copies[0]).await {
+            lost.push(key);
+        }
+        to.backend.replace(key, bytes);
+    }
+    assert!(!lost.is_empty());
+    for key in lost {
+        to.backend.remove(key).unwrap();
+    }
+    let again = copy(&from, &to, &all(CopySecrets::Copied)).await;
+    assert_eq!(again.copied.last().map(|copied| copied.from), Some(ids[2]));
+    assert!(again.present.contains(&ids[0]), "{:?}", again.present);
+    assert_eq!(give(&reader(&to).await, &again.copied.last().unwrap().id.to_string()).await.unwrap(), night(3));
+    // And then it is there.
+    assert_eq!(copy(&from, &to, &all(CopySecrets::Copied)).await.copied.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

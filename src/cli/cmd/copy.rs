@@ -26,6 +26,7 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
         wanted: args.snapshot.clone(),
         secrets: if args.no_secrets { CopySecrets::Left } else { CopySecrets::Copied },
         writer: writer_options(settings, args.compression_level, None),
+        locks: locks::wanted(settings),
     };
     let progress = TerminalProgress::new(settings.show);
     let planned = plan(&from.repository, &to.repository, &options, &progress).await?;
@@ -45,14 +46,8 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
             return Err(error.into());
         }
     };
-    let mut report = report(&outcome, &from, started);
-    for Copied { id, manifest, .. } in &outcome.copied {
-        if let Some(said) = locks::lock(settings, &to.repository, *id, manifest, &progress).await {
-            report.add_locks(said);
-        }
-    }
     progress.finish();
-    Ok(report)
+    Ok(report(&outcome, &options, &from, started))
 }
 
 fn failures_json(failures: &[CopyFailure]) -> Value {
@@ -77,7 +72,9 @@ fn shown(missing: &[LoadedSnapshot], present: &[crate::format::id::SnapshotId], 
     Report { exit: exit(failures), json, lines, wrote_content: false }
 }
 
-fn report(outcome: &CopyOutcome, from: &Opened, started: Instant) -> Report {
+fn report(outcome: &CopyOutcome, options: &CopyOptions, from: &Opened, started: Instant) -> Report {
+    let unlocked = outcome.unlocked.as_ref().map(|(id, reason)| locks::not_locked(*id, reason));
+    let lock = |copied: &Copied| options.locks.zip(copied.locked).map(|(locks, counts)| locks::row(locks, counts));
     let row = |copied: &Copied| {
         let stats = copied.manifest.orkvault.stats;
         json!({
@@ -87,6 +84,7 @@ fn report(outcome: &CopyOutcome, from: &Opened, started: Instant) -> Report {
             "bytes_read": stats.read_bytes,
             "bytes_new": stats.new_bytes,
             "bytes_stored": stats.stored_bytes,
+            "lock": lock(copied),
         })
     };
     let json = json!({
@@ -95,22 +93,28 @@ fn report(outcome: &CopyOutcome, from: &Opened, started: Instant) -> Report {
         "copied": outcome.copied.iter().map(row).collect::<Vec<_>>(),
         "present": outcome.present.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "failed": failures_json(&outcome.failures),
+        "not_locked": unlocked,
         "secs": started.elapsed().as_secs_f64(),
         "key_derivation_secs": from.key_derivation_secs(),
     });
     let mut lines = Vec::new();
-    for Copied { from, id, manifest } in &outcome.copied {
+    for Copied { from, id, manifest, locked } in &outcome.copied {
         let stats = manifest.orkvault.stats;
+        let locked = locked.map(|counts| format!(", {} objects locked", counts.before + counts.now));
         lines.push(format!(
-            "{} of {} is {}: {} read, {} stored",
+            "{} of {} is {}: {} read, {} stored{}",
             from.short(),
             manifest.created_at,
             id.short(),
             size(stats.read_bytes),
-            size(stats.stored_bytes)
+            size(stats.stored_bytes),
+            locked.unwrap_or_default()
         ));
     }
     lines.extend(failure_lines(&outcome.failures));
+    if let Some(said) = &unlocked {
+        error_line(&format!("error: {said}; nothing more was copied"));
+    }
     lines.push(format!(
         "{} copied, {} were here already, {} damaged, in {:.1} s",
         outcome.copied.len(),
@@ -118,7 +122,8 @@ fn report(outcome: &CopyOutcome, from: &Opened, started: Instant) -> Report {
         outcome.failures.len(),
         started.elapsed().as_secs_f64()
     ));
-    Report { exit: exit(&outcome.failures), json, lines, wrote_content: false }
+    let exit = if unlocked.is_some() { Exit::Failed } else { exit(&outcome.failures) };
+    Report { exit, json, lines, wrote_content: false }
 }
 
 fn failure_lines(failures: &[CopyFailure]) -> impl Iterator<Item = String> {
