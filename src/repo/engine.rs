@@ -4,6 +4,7 @@
 //! compression is rayon's (`packer.rs`), so that two cores are busy on one stream.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ mod compare;
 mod pages;
 
 use super::index::{Index, Place};
-use super::packer::{PackJob, PackJobs};
+use super::packer::{Abandoned, PackJob, PackJobs};
 use super::pieces::{Grown, KeptPieces, PieceStore};
 use super::recipe_writer::RecipeWriter;
 use super::writer::{Marks, StreamReport, StreamWritten, WrittenContent};
@@ -147,6 +148,7 @@ pub(super) struct Engine {
     grown: Vec<Grown>,
     /// Reads yesterday's recipes.
     reader: Arc<Reader>,
+    abandoned: Abandoned,
     runtime: tokio::runtime::Handle,
 }
 
@@ -158,6 +160,7 @@ pub(super) struct Parts {
     pub(super) jobs: PackJobs,
     pub(super) pieces: PieceStore,
     pub(super) reader: Arc<Reader>,
+    pub(super) abandoned: Abandoned,
     pub(super) runtime: tokio::runtime::Handle,
 }
 
@@ -169,7 +172,7 @@ pub(super) struct Done {
 
 impl Engine {
     pub(super) fn new(keys: &NamespaceKeys, parts: Parts) -> Self {
-        let Parts { config, index, pending, jobs, pieces, reader, runtime } = parts;
+        let Parts { config, index, pending, jobs, pieces, reader, abandoned, runtime } = parts;
         let (hashes, work) = mpsc::sync_channel(HASH_QUEUE);
         // Ends when the engine, which holds the only sender, does.
         std::thread::spawn(move || hash_streams(&work));
@@ -196,6 +199,7 @@ impl Engine {
             pieces,
             grown: Vec::new(),
             reader,
+            abandoned,
             runtime,
         }
     }
@@ -204,6 +208,9 @@ impl Engine {
     pub(super) fn run(mut self, mut commands: tokio::sync::mpsc::Receiver<Command>) -> Result<Done, Error> {
         while let Some(command) = commands.blocking_recv() {
             self.obey(command)?;
+        }
+        if self.abandoned.load(Ordering::Acquire) {
+            return Err(Error::Stopped);
         }
         self.check_referred()?;
         for lane in [&mut self.content, &mut self.meta] {

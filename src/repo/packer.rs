@@ -5,6 +5,7 @@
 //! segments by the queue, packs by [`UPLOADS_MOST`].
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, mpsc};
 
 use tokio::runtime::Handle;
@@ -31,6 +32,8 @@ const SEGMENTS_PER_CORE: usize = 2;
 const UPLOADS_MOST: usize = 3;
 /// Chunks after which an index part is written: about 3 MiB of it.
 const INDEX_PART_CHUNKS: usize = 64 * 1024;
+/// Bytes of packs after which an index part is written: what a run that is killed has put in vain.
+const INDEX_PART_PACK_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Chunks that fill a segment.
 pub(super) struct PackJob {
@@ -101,12 +104,26 @@ impl PackJobs {
     }
 }
 
+/// Whether nobody waits for the end of what is written any more.
+pub(super) type Abandoned = Arc<AtomicBool>;
+
+/// What a packer works with.
+pub(super) struct PackerParts {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) keyring: Arc<Keyring>,
+    pub(super) index: Arc<Index>,
+    pub(super) pending: Pending,
+    pub(super) abandoned: Abandoned,
+    pub(super) runtime: Handle,
+}
+
 /// See the head of this file.
 pub(super) struct Packer {
     backend: Arc<dyn Backend>,
     keyring: Arc<Keyring>,
     index: Arc<Index>,
     pending: Pending,
+    abandoned: Abandoned,
     runtime: Handle,
     content: PackWriter,
     meta: PackWriter,
@@ -116,13 +133,8 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    pub(super) fn new(
-        backend: Arc<dyn Backend>,
-        keyring: Arc<Keyring>,
-        index: Arc<Index>,
-        pending: Pending,
-        runtime: Handle,
-    ) -> Self {
+    pub(super) fn new(parts: PackerParts) -> Self {
+        let PackerParts { backend, keyring, index, pending, abandoned, runtime } = parts;
         let bodies = Buffers::new(UPLOADS_MOST * PACK_BYTES_TARGET);
         let content = PackWriter::new(Arc::clone(&keyring), PackKind::Content, Arc::clone(&bodies));
         let meta = PackWriter::new(Arc::clone(&keyring), PackKind::Meta, bodies);
@@ -131,6 +143,7 @@ impl Packer {
             keyring,
             index,
             pending,
+            abandoned,
             runtime,
             content,
             meta,
@@ -140,8 +153,21 @@ impl Packer {
         }
     }
 
-    /// Works until the queue is closed; then everything is durable and listed.
+    /// Works until the queue is closed; then everything is durable and listed. Where that cannot be or is no longer wanted, what is
+    /// durable is listed, so that the next run need not put it again.
     pub(super) fn run(mut self, coming: &mpsc::Receiver<Coming>) -> Result<Packed, Error> {
+        match self.work(coming) {
+            Ok(()) => Ok(self.packed),
+            // It would take as long as whatever was waited for in vain.
+            Err(error) if error.is_outage() => Err(error),
+            Err(error) => {
+                let _ = self.list_what_is_durable();
+                Err(error)
+            }
+        }
+    }
+
+    fn work(&mut self, coming: &mpsc::Receiver<Coming>) -> Result<(), Error> {
         while let Ok(Coming { kind, shares, encoded }) = coming.recv() {
             let segment = encoded.recv().map_err(|_| Error::Stopped)?;
             let plain: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
@@ -157,12 +183,23 @@ impl Packer {
                 self.put(pack)?;
             }
         }
+        if self.abandoned.load(Ordering::Acquire) {
+            return Err(Error::Stopped);
+        }
         for pack in [self.content.finish()?, self.meta.finish()?].into_iter().flatten() {
             self.put(pack)?;
         }
         self.settle(0)?;
-        self.put_index_part()?;
-        Ok(self.packed)
+        self.put_index_part()
+    }
+
+    fn list_what_is_durable(&mut self) -> Result<(), Error> {
+        while let Some(upload) = self.uploads.pop_front() {
+            if let Ok(Ok(record)) = self.runtime.block_on(upload) {
+                self.listed.push(record);
+            }
+        }
+        self.put_index_part()
     }
 
     fn put(&mut self, pack: Pack) -> Result<(), Error> {
@@ -186,7 +223,10 @@ impl Packer {
             let chunks = |pack: &PackRecord| -> usize {
                 pack.directory.segments.iter().map(|segment| segment.chunks.len()).sum()
             };
-            if self.listed.iter().map(chunks).sum::<usize>() >= INDEX_PART_CHUNKS {
+            let bytes = |pack: &PackRecord| u64::from(pack.stored_len);
+            if self.listed.iter().map(chunks).sum::<usize>() >= INDEX_PART_CHUNKS
+                || self.listed.iter().map(bytes).sum::<u64>() >= INDEX_PART_PACK_BYTES
+            {
                 self.put_index_part()?;
             }
         }

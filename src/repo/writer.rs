@@ -4,6 +4,7 @@
 //! engine's thread, and one of segments into the packer's. Memory does not grow with stream or repository.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::engine::{Account, Command, Done, Engine, Parts, StreamNumber};
 use super::open::Repository;
-use super::packer::{PackJobs, Packed, Packer};
+use super::packer::{Abandoned, PackJobs, Packed, Packer, PackerParts};
 use super::pieces::KeptPieces;
 use super::segment::Compression;
 use super::{Error, Reader};
@@ -146,17 +147,20 @@ impl StreamWritten {
     }
 }
 
-/// Writes streams into a repository. Dropped unfinished, it leaves nothing but unreferenced objects.
+/// Writes streams into a repository. Dropped unfinished, it leaves nothing but unreferenced objects, which the next run finds:
+/// what is under way is waited for, and listed, by a task of the runtime.
 #[must_use]
 pub struct Writer {
     commands: mpsc::Sender<Command>,
     next: StreamNumber,
     /// Gone once its end was awaited.
     workers: Option<Workers>,
+    abandoned: Abandoned,
 }
 
 struct Workers {
     engine: JoinHandle<Result<Done, Error>>,
+    /// A task, because who ends a program waits for tasks.
     packer: JoinHandle<Result<Packed, Error>>,
 }
 
@@ -168,7 +172,7 @@ pub struct OpenStream(StreamNumber);
 impl Writer {
     /// Starts the threads. Needs a runtime. Nothing will be referred to that proved damaged in an earlier run of this host.
     pub fn new(repository: &Repository, options: WriterOptions) -> Result<Self, Error> {
-        let pending = Arc::new(Mutex::new(HashSet::new()));
+        let (pending, abandoned) = (Arc::new(Mutex::new(HashSet::new())), Abandoned::default());
         let index = repository.index();
         index.set_known_damage_aside()?;
         let (jobs, coming) = PackJobs::new(options.compression);
@@ -181,17 +185,27 @@ impl Writer {
             jobs,
             pieces: repository.piece_store(options.piece_cache_bytes_max),
             reader: Reader::new(repository)?,
+            abandoned: Arc::clone(&abandoned),
             runtime: runtime.clone(),
         };
         let engine = Engine::new(repository.keyring().data()?, parts);
-        let packer = Packer::new(repository.backend(), repository.keyring(), index, pending, runtime);
+        let packer = Packer::new(PackerParts {
+            backend: repository.backend(),
+            keyring: repository.keyring(),
+            index,
+            pending,
+            abandoned: Arc::clone(&abandoned),
+            runtime,
+        });
+        let packer = tokio::task::spawn_blocking(move || packer.run(&coming));
         Ok(Self {
             commands,
             next: 0,
             workers: Some(Workers {
                 engine: tokio::task::spawn_blocking(move || engine.run(received)),
-                packer: tokio::task::spawn_blocking(move || packer.run(&coming)),
+                packer: tokio::spawn(async move { packer.await.unwrap_or(Err(Error::Stopped)) }),
             }),
+            abandoned,
         })
     }
 
@@ -273,6 +287,15 @@ impl Writer {
             (Ok(Done { stats, pieces }), Ok(Packed { stored_bytes, accounts })) => {
                 Ok(Finished { stats: Stats { stored_bytes, ..stats }, pieces, accounts })
             }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.workers.is_some() {
+            // Before the engine sees that no more commands come.
+            self.abandoned.store(true, Ordering::Release);
         }
     }
 }

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use orkvault::backend::{Backend, Counted, Fault, FaultBackend};
+use bytes::Bytes;
+use orkvault::backend::{Backend, Counted, ErrorKind, Fault, FaultBackend};
+use orkvault::format::config::StreamKind;
 use orkvault::ops::NoProgress;
 use orkvault::ops::check::{CheckOptions, check};
+use orkvault::repo::{Marks, Repository, Writer, WriterOptions};
 
 use crate::support::night::{give, take};
 use crate::support::repository::{self, Made, noise};
@@ -72,4 +75,29 @@ async fn a_stop_after_any_operation_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_at_any_operation_loses_nothing() {
     stopped_everywhere(Fault::DiskFull).await;
+}
+
+/// What was put before a run failed is not put again: it is listed, as far as the store still takes that.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_failed_run_has_put_is_found_by_the_next_one() {
+    const LEN: usize = 60 * 1024 * 1024;
+    let made = repository::make().await;
+    let bytes = noise(5, LEN);
+    let store = async |repository: &Repository| {
+        let mut writer = Writer::new(repository, WriterOptions::default()).unwrap();
+        let stream = writer.begin(StreamKind::Object).await.unwrap();
+        for run in bytes.chunks(1024 * 1024) {
+            writer.push(&stream, Bytes::copy_from_slice(run), Marks::default()).await?;
+        }
+        writer.end(stream, 0).await?;
+        writer.finish().await.map(|finished| finished.stats.new_bytes)
+    };
+    let failing = FaultBackend::new(made.backend.clone(), Counted::Writes, 3, Fault::Fail(ErrorKind::Full));
+    let error = store(&on(&made, Arc::new(failing)).await.unwrap()).await.unwrap_err();
+    assert!(matches!(error, orkvault::repo::Error::Backend(ref error) if error.kind() == ErrorKind::Full), "{error}");
+    let repository = made.open_writer().await;
+    repository.load_index().await.unwrap();
+    let new = store(&repository).await.unwrap();
+    // Two packs at least, which have 12 MiB or more each.
+    assert!(new < (LEN - 24 * 1024 * 1024) as u64, "{new}");
 }

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::cli::{Vault, archive, data};
+use crate::support::cli::{Vault, archive, data, write_mode};
+use crate::support::repository::noise;
 
 /// When it is killed.
 #[derive(Debug, Clone, Copy)]
@@ -83,4 +84,27 @@ fn whenever_a_snapshot_is_killed_the_one_before_comes_back_and_the_next_one_work
     }
     println!("killed in the middle: {killed} of {}, {stored} of them with something stored", moments.len());
     assert!(killed >= moments.len() / 2 && stored > 0, "{killed} killed in the middle, {stored} with something stored");
+}
+
+/// Told to end, a run lists what it has put before it ends.
+#[test]
+fn a_snapshot_that_is_told_to_end_has_not_put_in_vain() {
+    const LEN: usize = 80 * 1024 * 1024;
+    let vault = Vault::made();
+    std::fs::create_dir(vault.path("spool")).unwrap();
+    std::fs::write(vault.path("spool/film"), noise(3, LEN)).unwrap();
+    let config = "[[directory]]\nname = \"spool\"\npath = \"../spool\"\n";
+    write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
+    let night = ["snapshot", "-c", "spool", "--yes", "--json"];
+    let mut child = vault.command(night).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while vault.objects("data/packs").len() < 2 {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before two packs were there");
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(vault.objects("data/snapshots").len(), 0);
+    let new = vault.run(night).expect(0).json()["bytes_new"].as_u64().unwrap();
+    assert!(new < (LEN - 24 * 1024 * 1024) as u64, "{new}");
+    vault.run_data(["check", "--read-data"]).expect(0);
 }
