@@ -64,6 +64,8 @@ struct Store {
     /// At most one per directory of the layout.
     synced: Mutex<BTreeSet<PathBuf>>,
     buffers: Arc<Buffers>,
+    /// Whether it was found by its config: a directory without one is then another.
+    had_config: bool,
 }
 
 /// An error of the operating system and the path that it is about.
@@ -98,9 +100,12 @@ impl LocalBackend {
     pub async fn open(path: &Path) -> Result<Self, Error> {
         let path = path.to_owned();
         blocking(Operation::Open, None, move || {
-            let store = Store::new(&path).map_err(|failure| failure.of(Operation::Open, None))?;
+            let mut store = Store::new(&path).map_err(|failure| failure.of(Operation::Open, None))?;
             match store.metadata(ObjectKey::Config, Operation::Open) {
-                Ok(Some(_)) => Ok(Self { store: Arc::new(store) }),
+                Ok(Some(_)) => {
+                    store.had_config = true;
+                    Ok(Self { store: Arc::new(store) })
+                }
                 Ok(None) | Err(Error::NotAFile { .. }) => Err(Error::NoRepository { location: store.location() }),
                 Err(error) => Err(error),
             }
@@ -227,7 +232,7 @@ impl Store {
         let root = std::path::absolute(path).map_err(at(path))?;
         let nonce = RandomState::new().build_hasher().finish();
         let buffers = Buffers::new(IDLE_BYTES_MAX);
-        Ok(Self { root, nonce, puts: AtomicU64::new(0), synced: Mutex::default(), buffers })
+        Ok(Self { root, nonce, puts: AtomicU64::new(0), synced: Mutex::default(), buffers, had_config: false })
     }
 
     fn location(&self) -> String {
@@ -245,6 +250,16 @@ impl Store {
             Ok(metadata) => Ok(metadata),
             Err(failure) => Err(failure.of(operation, Some(key))),
         }
+    }
+
+    /// Checks that the root is the one that was opened. Where a file system was unmounted, the directory that it was mounted on is
+    /// there and can be written to, and what is stored in it will be hidden by the next mount.
+    fn is_still_here(&self) -> Result<(), Failure> {
+        let config = self.path(ObjectKey::Config);
+        if self.had_config && found(fs::symlink_metadata(&config)).map_err(at(&config))?.is_none() {
+            return Err(at(&config)(io::Error::other("it was there before: was the file system unmounted?")));
+        }
+        Ok(())
     }
 
     fn is_empty(&self) -> Result<bool, Failure> {
@@ -272,6 +287,7 @@ impl Store {
         let is_new = match self.metadata(key, Operation::Put)? {
             Some(_) => false,
             None => {
+                self.is_still_here().map_err(failed)?;
                 self.ensure_directory(directory).map_err(failed)?;
                 let temp = self.write_temp(body).map_err(failed)?;
                 temp.publish(&target).map_err(at(&target)).map_err(failed)?
@@ -280,6 +296,7 @@ impl Store {
         // Also for an object that somebody else put: its name need not be durable yet.
         self.ensure_directory(directory).map_err(failed)?;
         sync_directory(directory).map_err(failed)?;
+        self.is_still_here().map_err(failed)?;
         if is_new {
             return Ok(Put::Created);
         }
@@ -404,6 +421,7 @@ impl Store {
     fn walk(&self, prefix: ObjectPrefix, take: &mut dyn FnMut(Listed) -> bool) -> Result<(), Failure> {
         // A root that is away (not mounted, removed) is not an empty repository.
         fs::metadata(&self.root).map_err(at(&self.root))?;
+        self.is_still_here()?;
         let mut waiting = vec![(prefix.path().trim_end_matches('/').to_owned(), 0)];
         while let Some((name, depth)) = waiting.pop() {
             let path = self.root.join(&name);
@@ -436,7 +454,8 @@ impl Store {
                 }
             }
         }
-        Ok(())
+        // What it had was missed if it went meanwhile.
+        self.is_still_here()
     }
 
     fn delete(&self, key: ObjectKey) -> Result<(), Failure> {

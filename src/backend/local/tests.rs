@@ -230,3 +230,25 @@ async fn a_store_that_is_away_is_not_an_empty_one() {
     assert!(backend.put(pack(1), vec![]).await.is_err());
     assert!(!root.exists());
 }
+
+/// What is written where a disk was mounted is hidden by the next mount: nothing of it may count as stored.
+#[tokio::test]
+async fn the_directory_that_a_disk_was_mounted_on_is_not_taken_for_the_repository() {
+    let (_place, root, backend) = fresh().await;
+    put(&backend, ObjectKey::Config, b"c").await;
+    put(&backend, pack(1), b"a").await;
+    let opened = LocalBackend::open(&root).await.unwrap();
+    let disk = root.with_file_name("disk");
+    fs::rename(&root, &disk).unwrap();
+    fs::create_dir(&root).unwrap();
+    let error = opened.put(pack(2), vec![Bytes::from_static(b"b")]).await.unwrap_err();
+    assert!(error.to_string().contains("config") && error.kind() == ErrorKind::Other, "{error:?}");
+    let listed: Result<Vec<Listed>, Error> = opened.list(ObjectPrefix::Packs).try_collect().await;
+    assert!(listed.is_err(), "{listed:?}");
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+    // It is mounted again.
+    fs::remove_dir(&root).unwrap();
+    fs::rename(&disk, &root).unwrap();
+    put(&opened, pack(2), b"b").await;
+    assert_eq!(names(&opened, ObjectPrefix::Packs).await.0.len(), 2);
+}
