@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use rayon::iter::{IntoParallelRefIterator as _, ParallelIterator as _};
 
 use super::Error;
@@ -22,6 +22,11 @@ use crate::format::index::{IndexPart, PackRecord};
 use crate::format::limits;
 use crate::format::object::{ObjectKey, ObjectPrefix};
 use crate::format::pack::{DIRECTORY_HEAD_LEN, DIRECTORY_TAIL_LEN, Directory, PackHeader, PackKind};
+
+/// Directories of packs that are read at the same time where no index part has them: each takes three requests.
+const DIRECTORIES_AT_ONCE: usize = 16;
+/// Packs whose directories are taken into the index together, some 16 KiB each.
+const PACKS_TOGETHER: usize = 256;
 
 /// How deep a pack is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +53,6 @@ pub struct ScannedPack {
 /// Checks the config and every key slot of a repository that does not open, as far as that goes without a
 /// key: checksums and structure. Returns what is wrong with which.
 pub async fn check_without_keys(backend: &dyn crate::backend::Backend) -> Result<Vec<(ObjectKey, Error)>, Error> {
-    use futures::TryStreamExt as _;
     let config = match super::closed::read_config(backend).await {
         Ok((config, _)) => config,
         Err(error) => return Ok(vec![(ObjectKey::Config, error)]),
@@ -194,25 +198,27 @@ impl Repository {
     /// then needs no index part at all. Returns how many. Packs whose directory cannot be read are left out.
     pub async fn index_unlisted_packs(&self) -> Result<usize, Error> {
         let listed: HashSet<PackId> = self.index().packs()?.into_iter().map(|(id, _)| id).collect();
-        let mut part = IndexPart::default();
-        for (key, len) in self.list(ObjectPrefix::Packs).await? {
-            let ObjectKey::Pack(id) = key else { continue };
-            if listed.contains(&id) {
-                continue;
-            }
-            match self.read_pack_directory(id, len).await {
-                Ok(record) => part.packs.push(record),
-                Err(error) if error.is_damage() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        part.packs.sort_by_key(|pack| pack.id);
-        if !part.packs.is_empty() {
+        let there = self.list(ObjectPrefix::Packs).await?.into_iter();
+        let unlisted = there.filter_map(|(key, len)| match key {
+            ObjectKey::Pack(id) if !listed.contains(&id) => Some((id, len)),
+            _ => None,
+        });
+        let unlisted: Vec<(PackId, u64)> = unlisted.collect();
+        let mut read = futures::stream::iter(unlisted)
+            .map(|(id, len)| async move { self.read_pack_directory(id, len).await })
+            .buffered(DIRECTORIES_AT_ONCE)
+            .filter(|read| std::future::ready(!read.as_ref().is_err_and(Error::is_damage)))
+            .try_chunks(PACKS_TOGETHER);
+        let mut count = 0;
+        while let Some(packs) = read.next().await {
+            let part = IndexPart { packs: packs.map_err(|error| error.1)? };
+            count += part.packs.len();
             // Not the name of an object: the next load takes it out again.
             let id = IndexId::from_bytes(*hash::content_hash(&part.encode()).as_bytes());
-            self.index().add_part(&id, &part)?;
+            self.index().stage_part(&id, &part)?;
         }
-        Ok(part.packs.len())
+        self.index().settle()?;
+        Ok(count)
     }
 
     /// Checks a pack that no index part lists: its directory, and with `read_all` its name.
