@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
@@ -96,16 +97,9 @@ impl Slots {
     pub(super) fn begin(backend: &Arc<dyn Backend>) -> Self {
         let backend = Arc::clone(backend);
         // Room for all: who reads them never waits for whoever opens, and never holds the line meanwhile.
-        let (sender, receiver) = mpsc::channel(SLOTS_MOST);
-        tokio::spawn(async move {
-            let mut slots = std::pin::pin!(read_slots(backend.as_ref()));
-            while let Some(slot) = slots.next().await {
-                // Nobody may wait any more: what came was enough.
-                if sender.send(slot).await.is_err() {
-                    return;
-                }
-            }
-        });
+        let (sender, receiver) = mpsc::channel(2 * SLOTS_MOST);
+        // Nobody may wait any more: what came was enough.
+        tokio::spawn(async move { send_slots(backend.as_ref(), &sender).await });
         Self(receiver)
     }
 
@@ -211,20 +205,65 @@ pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config
     slot::read(&stored, &config.repository).map_err(|source| Error::Object { object: key.to_string(), source })
 }
 
-/// Reads every slot that can be read: each as soon as it is listed.
-fn read_slots(backend: &dyn Backend) -> impl Stream<Item = Result<Slotted, Error>> + Send {
-    let ids = backend.list(ObjectPrefix::Slots).try_filter_map(|listed| async move {
-        match listed {
-            Listed::Object(backend::ObjectInfo { key: ObjectKey::Slot(id), .. }) => Ok(Some(id)),
-            _ => Ok(None),
+/// When a slot was put, as the store says, and its id.
+type Age = (Option<SystemTime>, SlotId);
+
+/// Reads every slot that can be read, each as soon as it is listed. Of more than a repository may have, which somebody has put
+/// there who may do nothing else, those listed first, and then those put first: its own are among them.
+async fn send_slots(backend: &dyn Backend, to: &mpsc::Sender<Result<Slotted, Error>>) {
+    let listing = backend.list(ObjectPrefix::Slots);
+    let mut ages = listing
+        .try_filter_map(|listed| async move {
+            match listed {
+                Listed::Object(backend::ObjectInfo { key: ObjectKey::Slot(id), modified, .. }) => {
+                    Ok(Some((modified, id)))
+                }
+                _ => Ok(None),
+            }
+        })
+        .boxed();
+    let mut seen: Vec<Age> = Vec::new();
+    let first = ages.by_ref().take(SLOTS_MOST).map(|age| age.inspect(|age| seen.push(*age)));
+    if !send_each(read_slots(backend, first), to).await {
+        return;
+    }
+    let rest: Result<Vec<Age>, _> = ages.try_collect().await;
+    let read_before: HashSet<SlotId> = seen.iter().map(|(_, id)| *id).collect();
+    match rest {
+        // The usual case: there are no more.
+        Ok(rest) if rest.is_empty() => return,
+        Ok(rest) => seen.extend(rest),
+        Err(error) => {
+            let _ = to.send(Err(error.into())).await;
+            return;
         }
-    });
-    let limited = ids.enumerate().map(|(before, id)| {
-        limits::check("key slots", before as u64 + 1, limits::SLOTS_MAX)?;
-        Ok::<_, Error>(id?)
-    });
-    let read = move |id: Result<SlotId, Error>| async move {
-        match backend.get(ObjectKey::Slot(id?), limits::SLOT_BYTES_MAX).await {
+    }
+    // Without a time last.
+    seen.sort_by_key(|(put_at, id)| (put_at.is_none(), *put_at, *id));
+    let oldest = seen.into_iter().take(SLOTS_MOST).filter(|(_, id)| !read_before.contains(id)).map(Ok);
+    send_each(read_slots(backend, futures::stream::iter(oldest)), to).await;
+}
+
+/// Returns whether somebody still waits for more.
+async fn send_each(
+    slots: impl Stream<Item = Result<Slotted, Error>>,
+    to: &mpsc::Sender<Result<Slotted, Error>>,
+) -> bool {
+    let mut slots = std::pin::pin!(slots);
+    while let Some(slot) = slots.next().await {
+        if to.send(slot).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+fn read_slots(
+    backend: &dyn Backend,
+    ages: impl Stream<Item = Result<Age, backend::Error>>,
+) -> impl Stream<Item = Result<Slotted, Error>> {
+    let read = move |age: Result<Age, backend::Error>| async move {
+        match backend.get(ObjectKey::Slot(age?.1), limits::SLOT_BYTES_MAX).await {
             Ok(stored) => Ok(Some(Slotted::Stored(stored))),
             // Removed since, or no slot: there is none.
             Err(backend::Error::NotFound { .. } | backend::Error::TooLong { .. } | backend::Error::NotAFile { .. }) => {
@@ -233,5 +272,5 @@ fn read_slots(backend: &dyn Backend) -> impl Stream<Item = Result<Slotted, Error
             Err(error) => Ok(Some(Slotted::Unread(error.into()))),
         }
     };
-    limited.map(read).buffer_unordered(SLOTS_AT_ONCE).filter_map(|read| futures::future::ready(read.transpose()))
+    ages.map(read).buffer_unordered(SLOTS_AT_ONCE).filter_map(|read| futures::future::ready(read.transpose()))
 }

@@ -435,20 +435,40 @@ fn open_slots(slots: &[Slot], access: &[Access], location: &str) -> Result<Vec<K
     for access in access {
         let capability = access.capability();
         let wants_passphrase = !matches!(access, Access::Writer(_));
-        let mut tried = 0;
-        let opened = slots
+        let mut fitting: Vec<&Slot> = slots
             .iter()
             .filter(|slot| slot.header.capability == capability)
             .filter(|slot| matches!(slot.header.unlock, Unlock::Passphrase(_)) == wants_passphrase)
-            .inspect(|_| tried += 1)
-            .map(|slot| slot::open(slot, &access.opener()))
-            .find(|opened| !matches!(opened, Err(crypto::Error::CannotOpen { .. })));
+            .collect();
+        // Anybody who may put can put a slot that takes all that a derivation may.
+        fitting.sort_by_key(|slot| work(slot));
+        let (mut set, mut failed) = (None, None);
+        for slot in &fitting {
+            match slot::open(slot, &access.opener()) {
+                Ok(opened) => {
+                    set = Some(opened);
+                    break;
+                }
+                Err(crypto::Error::CannotOpen { .. }) => {}
+                // Another one may open.
+                Err(error) => drop(failed.get_or_insert(error)),
+            }
+        }
         let (capability, location) = (capability.name(), location.to_owned());
-        match opened {
-            Some(set) => sets.push(set?),
-            None if tried == 0 => return Err(Error::NoSlot { capability, location }),
-            None => return Err(Error::WrongKey { capability, location }),
+        match (set, failed) {
+            (Some(set), _) => sets.push(set),
+            (None, Some(error)) => return Err(error.into()),
+            (None, None) if fitting.is_empty() => return Err(Error::NoSlot { capability, location }),
+            (None, None) => return Err(Error::WrongKey { capability, location }),
         }
     }
     Ok(sets)
+}
+
+/// Returns what it takes to try a slot: KiB times passes.
+fn work(slot: &Slot) -> u64 {
+    match slot.header.unlock {
+        Unlock::Passphrase(kdf) => u64::from(kdf.memory_kib()) * u64::from(kdf.passes()),
+        Unlock::RawKey => 0,
+    }
 }

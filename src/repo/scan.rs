@@ -63,7 +63,10 @@ pub async fn check_without_keys(backend: &dyn crate::backend::Backend) -> Result
     while let Some(listed) = listing.try_next().await? {
         let crate::backend::Listed::Object(info) = listed else { continue };
         seen += 1;
-        limits::check("key slots", seen, limits::SLOTS_MAX)?;
+        if let Err(error) = limits::check("key slots", seen, limits::SLOTS_MAX) {
+            wrong.push((info.key, error.into()));
+            break;
+        }
         if let ObjectKey::Slot(id) = info.key
             && let Err(error) = super::closed::read_slot(backend, id, &config).await
         {

@@ -85,3 +85,25 @@ fn doctor_says_whether_a_passphrase_opens_its_slot() {
     let said = doctor("../secrets.pass", "../data.pass");
     assert!(said.contains("fail  data passphrase") && said.contains("fail  secrets passphrase"), "{said}");
 }
+
+/// Whoever may put objects and nothing else must not be able to lock the owner out.
+#[test]
+fn any_number_of_objects_that_look_like_key_slots_keeps_nobody_out() {
+    let vault = Vault::with_dump();
+    let good = std::fs::read(&vault.objects("/keys/")[0]).unwrap();
+    // Younger than those of the repository.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    for number in 0..300_u64 {
+        let name = orkvault::crypto::hash::content_hash(&number.to_le_bytes()).to_string();
+        let mut bytes = if number % 2 == 0 { good.clone() } else { b"no slot".to_vec() };
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(vault.path("repository/keys").join(name), bytes).unwrap();
+    }
+    assert!(vault.run_data(["dump", "latest", "mongodb/mongo.archive"]).expect(0).stdout == archive());
+    vault.run_fed(["snapshot", "--from", "mongodb=-"], &archive()).expect(0);
+    // They are named.
+    let ran = vault.run_data(["check"]).expect(4);
+    assert_eq!(ran.text().matches("FINDING keys/").count(), 300, "{}", ran.text());
+    vault.run(["dump", "latest", "mongodb/mongo.archive", "--passphrase-file", "../secrets.pass"]).expect(12);
+}
