@@ -149,7 +149,7 @@ pub async fn snapshot(
     }
     progress.step("writing the snapshot", None);
     // What there is of secrets is asked while the last packs go out.
-    let (finished, secrets) = futures::join!(writer.finish(), run.secrets_ref());
+    let (finished, secrets) = futures::join!(writer.finish(), run.secrets_ref(&options.environment));
     let (finished, secrets) = (finished?, secrets?);
     let facts = |(component, written): (String, Written)| {
         let Written { name: stream, read, report, stream: stored } = written;
@@ -323,18 +323,19 @@ impl Run<'_> {
     }
 
     /// Returns the secrets that this data belongs to.
-    async fn secrets_ref(&self) -> Result<Option<SecretsRef>, Error> {
+    async fn secrets_ref(&self, environment: &str) -> Result<Option<SecretsRef>, Error> {
         match &self.secrets {
             Some(secrets) => Ok(Some(secrets.clone())),
-            None => self.newest_secrets().await,
+            None => self.newest_secrets(environment).await,
         }
     }
 
-    /// The newest generation of secrets: what this data belongs to where this run captured none.
-    async fn newest_secrets(&self) -> Result<Option<SecretsRef>, Error> {
+    /// The newest generation of secrets of an environment: what this data belongs to where this run captured none.
+    async fn newest_secrets(&self, environment: &str) -> Result<Option<SecretsRef>, Error> {
         // This writer's own sequence before anybody's clock; its copies were made long after what they show.
         let id = self.repository.writer_id()?;
-        let details = self.history.iter().map(|snapshot| &snapshot.manifest.orkvault);
+        let here = self.history.iter().filter(|snapshot| snapshot.manifest.environment == environment);
+        let details = here.map(|snapshot| &snapshot.manifest.orkvault);
         let own = details.filter(|details| details.writer.id == id && details.copied_from.is_none());
         let newest = own.max_by_key(|details| details.writer.sequence);
         if let Some(secrets) = newest.and_then(|details| details.secrets.clone()) {
@@ -347,7 +348,10 @@ impl Run<'_> {
         };
         for id in ids {
             match self.repository.load_secrets_snapshot(id).await {
-                Ok(snapshot) => newest = newest.max(Some((snapshot.manifest.created_at, id))),
+                Ok(snapshot) if snapshot.manifest.environment == environment => {
+                    newest = newest.max(Some((snapshot.manifest.created_at, id)));
+                }
+                Ok(_) => {}
                 // It may be the one.
                 Err(error) if error.is_outage() => return self.no_secrets(error),
                 Err(error) => {

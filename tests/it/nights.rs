@@ -311,6 +311,24 @@ async fn the_piece_cache_keeps_to_its_bound_and_to_what_was_committed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_cannot_lock_the_piece_cache_leaves_it_as_it_is() {
+    let (made, cache) = (repository::make().await, tempfile::tempdir().unwrap());
+    let content = Content::of(&documents(1, 2_000));
+    let night = async || {
+        let options = WriterOptions::default();
+        write_with(&made, cache.path(), StreamKind::Dump, &content, End::Committed, options).await.unwrap()
+    };
+    night().await;
+    let kept = piece_files(cache.path()).into_iter().find(|file| is_kept(file)).unwrap();
+    let lock = kept.with_file_name("lock");
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    let (_, warnings) = night().await;
+    assert!(warnings.len() == 1 && warnings[0].contains("there is no piece cache"), "{warnings:?}");
+    assert!(kept.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_page_of_yesterday_leaves_nothing_complete_that_cannot_be_read() {
     let (made, cache) = (repository::make_with(small_chunks()).await, tempfile::tempdir().unwrap());
     let mut records = documents(4, 5_000);

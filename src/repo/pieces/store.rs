@@ -112,7 +112,8 @@ impl PieceStore {
                 Ok(lock) => self.lock = Some(lock),
                 Err(error) => {
                     self.warn(format!("there is no piece cache: {}: {error}", dir.display()));
-                    self.bytes_max = 0;
+                    // What is remembered stays for a run that gets there.
+                    self.dir = None;
                     return Ok(None);
                 }
             }
