@@ -10,7 +10,7 @@ use orkvault::ops::NoProgress;
 use orkvault::ops::check::{CheckOptions, Finding, check};
 use orkvault::repo::Access;
 
-use crate::support::night::{give, take};
+use crate::support::night::{Said, give, take};
 use crate::support::repository::{self, DATA_PASSPHRASE, Made, SECRETS_PASSPHRASE, noise, passphrase};
 use crate::support::sources::MemoryContent;
 
@@ -351,4 +351,24 @@ async fn what_cannot_be_read_is_a_finding_and_a_store_that_does_not_answer_ends_
         }
         assert!(found > 5 && ended <= 4, "{found} found, {ended} ended of {}", all - opened);
     }
+}
+
+/// Hours of reading may have gone into what was found before a store stopped to answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_check_found_before_it_ended_is_said() {
+    let made = small().await;
+    let pack = made.backend.objects().into_keys().find(|key| matches!(key, ObjectKey::Pack(_))).unwrap();
+    made.backend.remove(pack).unwrap();
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let whole = made.open_on(Arc::clone(&counting) as Arc<_>, both()).await;
+    let outcome = check(&whole, CheckOptions { read_data: true }, &NoProgress).await.unwrap();
+    assert!(names(&outcome.findings, &pack), "{:?}", outcome.findings);
+    let last = counting.operations();
+    let gone = FaultBackend::new(made.backend.clone(), Counted::All, last, Fault::Unreachable);
+    let repository = made.open_on(Arc::new(gone), both()).await;
+    let said = Said::default();
+    check(&repository, CheckOptions { read_data: true }, &said).await.unwrap_err();
+    let said = said.0.into_inner().unwrap();
+    let found = said.iter().find(|line| line.contains(&pack.to_string()) && line.contains("is missing"));
+    assert!(found.is_some_and(|line| line.starts_with("found before the check ended")), "{said:?}");
 }

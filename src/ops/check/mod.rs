@@ -70,7 +70,7 @@ struct Check<'a> {
     is_all_proven: bool,
 }
 
-/// Checks a repository. Never stops at the first finding. The repository's index cache must be a fresh one:
+/// Checks a repository. Never stops at the first finding; where a store stops to answer, what was found so far is warned of. The repository's index cache must be a fresh one:
 /// nothing that this host remembers is part of the proof.
 pub async fn check(
     repository: &Repository,
@@ -88,26 +88,17 @@ pub async fn check(
         has_secrets: true,
         is_all_proven: false,
     };
-    progress.step("listing", None);
-    // The reverse of the order of writes: whatever a snapshot listed here refers to was put before it, so a
-    // snapshot that is being taken meanwhile is simply not part of this check.
-    let snapshots = repository.snapshot_ids(Namespace::Data).await?;
-    let secrets = check.secrets_ids().await?;
-    progress.step("checking the index", None);
-    check.index().await?;
-    check.list().await?;
-    check.slots().await?;
-    // Streams before packs: what was opened for them is not opened again.
-    let opened = check.contents(&snapshots).await?;
-    progress.step("checking packs", Some(check.pack_bytes()));
-    check.packs(opened).await?;
-    progress.step("checking snapshots", None);
-    let snapshots = check.snapshots(&snapshots).await?;
-    check.chains(&snapshots);
-    check.secrets(&snapshots, &secrets).await?;
-    check.outcome.findings.sort();
-    check.outcome.findings.dedup();
-    Ok(check.outcome)
+    let ended = check.run().await;
+    let mut outcome = check.outcome;
+    outcome.findings.sort();
+    outcome.findings.dedup();
+    if ended.is_err() {
+        // Hours of reading may have gone into it.
+        for Finding { object, problem, .. } in &outcome.findings {
+            progress.warn(&format!("found before the check ended: {object}: {problem}"));
+        }
+    }
+    ended.map(|()| outcome)
 }
 
 /// Returns whether an error says something of what is stored. A store that does not answer ends the check.
@@ -116,6 +107,27 @@ fn is_finding(error: &repo::Error) -> bool {
 }
 
 impl Check<'_> {
+    async fn run(&mut self) -> Result<(), Error> {
+        let (repository, progress) = (self.repository, self.progress);
+        progress.step("listing", None);
+        // The reverse of the order of writes: whatever a snapshot listed here refers to was put before it, so a
+        // snapshot that is being taken meanwhile is simply not part of this check.
+        let snapshots = repository.snapshot_ids(Namespace::Data).await?;
+        let secrets = self.secrets_ids().await?;
+        progress.step("checking the index", None);
+        self.index().await?;
+        self.list().await?;
+        self.slots().await?;
+        // Streams before packs: what was opened for them is not opened again.
+        let opened = self.contents(&snapshots).await?;
+        progress.step("checking packs", Some(self.pack_bytes()));
+        self.packs(opened).await?;
+        progress.step("checking snapshots", None);
+        let snapshots = self.snapshots(&snapshots).await?;
+        self.chains(&snapshots);
+        self.secrets(&snapshots, &secrets).await
+    }
+
     fn find(&mut self, object: impl ToString, problem: impl ToString) {
         self.find_affecting(object, problem, Vec::new());
     }

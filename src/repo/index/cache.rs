@@ -545,7 +545,9 @@ fn damage_mark(path: &Path) -> PathBuf {
 fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     let reason = error.to_string();
     let code = error.sqlite_error_code();
-    let is_unusable = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase));
+    // A sector that cannot be read stays so until something else is written there: a new file lies elsewhere.
+    let is_unusable =
+        matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure));
     let source = if is_unusable {
         // Best effort: where it cannot be written, the next run meets the damage again and says so again.
         let _ = std::fs::write(damage_mark(path), []);
