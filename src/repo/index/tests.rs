@@ -77,6 +77,33 @@ fn a_stored_filter_knows_every_chunk_and_a_damaged_one_is_made_anew() {
 }
 
 #[test]
+fn damage_is_remembered_for_those_who_ask_until_its_pack_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = index(Some(directory.path()));
+    let parts = [part(1, (0..300).map(chunk)), part(2, (300..600).map(chunk))];
+    for (id, part) in &parts {
+        first.add_part(id, part).unwrap();
+    }
+    for number in [0, 300] {
+        first.set_aside(&first.find(&chunk(number)).unwrap().unwrap().segment);
+    }
+    // Of each the first segment, which has 256.
+    assert_eq!(found(&first, 0..600), 2 * (300 - 256));
+    drop(first);
+    let reader = index(Some(directory.path()));
+    assert_eq!(found(&reader, 0..600), 600);
+    drop(reader);
+    let writer = index(Some(directory.path()));
+    writer.set_known_damage_aside().unwrap();
+    assert_eq!((found(&writer, 0..600), writer.damaged().len()), (2 * (300 - 256), 2));
+    writer.remove_parts(&[parts[0].0]).unwrap();
+    drop(writer);
+    let next = index(Some(directory.path()));
+    next.set_known_damage_aside().unwrap();
+    assert_eq!((found(&next, 0..600), next.damaged().len()), (300 - 256, 1));
+}
+
+#[test]
 fn chunks_whose_ids_start_alike_are_told_apart() {
     let alike = |last: u8| {
         let mut bytes = *chunk(1).as_bytes();
