@@ -326,7 +326,10 @@ fn a_signal_ends_a_snapshot_cleanly() {
     for signal in [Signal::INT, Signal::TERM] {
         let vault = Vault::with_dump();
         let before = vault.objects("");
-        let mut child = vault.spawn(["snapshot", "--json", "--from", "mongodb=-"]);
+        // As from a terminal, also where these tests run in the background.
+        let heard = ["env", "--default-signal=INT,TERM"];
+        let mut command = vault.command_by(heard, ["snapshot", "--json", "--from", "mongodb=-"]);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         let whole = archive();
         stdin.write_all(&whole[..whole.len() / 2]).unwrap();
@@ -347,6 +350,28 @@ fn a_signal_ends_a_snapshot_cleanly() {
         assert_eq!(vault.objects(""), before);
         let checked = vault.run(["check", "--json"]).expect(0).json();
         assert_eq!(checked["notes"], serde_json::Value::Array(Vec::new()));
+    }
+}
+
+/// `nohup` ignores SIGHUP, and a script's shell SIGINT for what it runs in the background.
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    for (name, signal) in [("HUP", Signal::HUP), ("INT", Signal::INT)] {
+        let vault = Vault::made();
+        let arguments = ["snapshot", "--json", "--from", "mongodb=-"];
+        let mut command = vault.command_by(["sh", "-c", "trap '' \"$0\"; exec \"$@\"", name], arguments);
+        let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        while !said.contains("capturing mongodb") {
+            assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        // One that were heard would end it: it waits for its input.
+        child.stdin.take().unwrap().write_all(&archive()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{name}: {said}");
     }
 }
 

@@ -140,8 +140,19 @@ impl Vault {
 
     /// The program in the directory `work`, with the repository and the writer key by environment.
     pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_orkvault"));
+        self.command_by([], arguments)
+    }
+
+    /// As [`Self::command`], started by another program: its name and arguments.
+    pub fn command_by<'a, A: AsRef<OsStr>>(
+        &self,
+        starter: impl IntoIterator<Item = &'a str>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Command {
+        let mut words = starter.into_iter().chain([env!("CARGO_BIN_EXE_orkvault")]);
+        let mut command = Command::new(words.next().expect("there is the program itself"));
         command
+            .args(words)
             .args(arguments)
             .current_dir(self.path("work"))
             .env_clear()
