@@ -194,8 +194,7 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
     let config: ConfigFile = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let line = text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1;
-        // The message alone: the error's own text repeats the line, which could hold a password.
-        wrong(line, error.message().to_owned())
+        wrong(line, problem(text, &error))
     })?;
     let line_of = |key: &str| text.lines().position(|line| line.trim_start().starts_with(key)).map_or(1, |at| at + 1);
     for (at, directory) in config.directory.iter().enumerate() {
@@ -223,6 +222,36 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
         }
     }
     Ok(config)
+}
+
+/// Returns what is wrong, without any value of the file: it could be an address with a password. The error's own text
+/// repeats the line, and its message the value.
+fn problem(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message();
+    // Of what is no TOML the parser says nothing but where; these name keys.
+    let is_no_toml = toml::from_str::<toml::Table>(text).is_err();
+    if is_no_toml || message.starts_with("unknown field ") || message.starts_with("missing field ") {
+        return message.to_owned();
+    }
+    // What the value could be stands last.
+    let expected = match message.rsplit_once(", expected ").map(|(_, expected)| expected) {
+        None => "another value",
+        Some("u16") => "a number up to 65535",
+        Some("i32" | "u32" | "f64") => "a number",
+        Some(expected) if expected.starts_with("struct ") => "a table",
+        Some(expected) => expected,
+    };
+    let key = error.span().and_then(|span| key_before(text, span.start));
+    let key = key.map(|key| format!("{key}: ")).unwrap_or_default();
+    format!("{key}expected {expected}")
+}
+
+/// Returns the key of the value that begins here; none where it has none of its own, as in an array.
+fn key_before(text: &str, value_at: usize) -> Option<&str> {
+    let before = text.get(..value_at)?.trim_end().strip_suffix('=')?.trim_end();
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    let key = before.get(before.trim_end_matches(is_letter).len()..)?;
+    Some(key).filter(|key| !key.is_empty())
 }
 
 impl ConfigFile {
@@ -313,11 +342,36 @@ mod tests {
             ("[redis]\npassword = \"canary\"\n", 2),
             ("\n[chunk_sizes]\ndump = \"canary\"\n", 2),
             ("[chunk_sizes]\nrdb = \"8/33/128\" # canary\n", 1),
+            ("host = \"a\"\nredis = \"redis://:canary@host\"\n", 2),
+            ("redis = redis://:canary@host\n", 1),
+            ("[redis]\npassword_file = \"canary\nport = 1\n", 2),
+            ("[rustfs]\naddressing = \"canary\"\n", 2),
+            ("\n[repository]\nlocation = \"x\"\nlock_days = \"canary, expected more canary\"\n", 4),
+            ("repository = { location = \"x\", conditional_put = \"canary\" }\n", 1),
+            ("[repository]\naddressing = \"canary\"\n", 2),
+            ("components = [\n  \"mongodb\",\n  { canary = \"canary\" },\n]\n", 3),
+            ("[[directory]]\nname = \"a\"\npath = { a = \"canary\" }\n", 3),
+            ("\nmongodb = \"canary\"\n", 2),
         ] {
             let error = read(text).unwrap_err();
             let Error::Config { line: found, .. } = &error else { panic!("{error}") };
             assert_eq!(*found, line, "{error}");
             assert!(!error.to_string().contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_a_value_could_be_is_said_with_its_key() {
+        for (text, said) in [
+            ("redis = \"redis://:canary@host\"\n", "redis: expected a table"),
+            ("[redis]\nport = 99999\n", "port: expected a number up to 65535"),
+            ("[rustfs]\naddressing = \"dns\"\n", "addressing: expected `path` or `virtual-host`"),
+            ("repository = 7\n", "repository: expected a location or a table"),
+            ("repository = { location = \"x=y\", lock_days = true }\n", "lock_days: expected a number"),
+            ("components = [\"a\", 7]\n", ": expected a string"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.ends_with(said), "{error}");
         }
     }
 }
