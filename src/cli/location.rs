@@ -14,6 +14,8 @@ use crate::backend::{self, Backend, KeepBackend, Lines, LocalBackend, RetryBacke
 
 /// How the location of a bucket begins.
 const BUCKET_SCHEME: &str = "s3:";
+/// What a bucket is, for messages.
+const BUCKET_FORM: &str = "a bucket is s3://BUCKET or s3://BUCKET/PREFIX";
 
 /// A place for objects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,10 +43,14 @@ pub(crate) enum Want {
 }
 
 impl Location {
-    /// Reads what an option, a variable or the configuration names: a directory, or `s3://bucket/prefix`.
+    /// Reads what an option, a variable or the configuration names: a directory, or `s3://bucket/prefix`. What looks
+    /// like another address is refused: a backup in a directory called `https:` is not where it is looked for.
     pub(crate) fn parse(text: &Path) -> Result<Self, Error> {
         let Some(rest) = text.to_str().and_then(|text| text.strip_prefix(BUCKET_SCHEME)) else {
-            return Ok(Self::Directory(text.to_owned()));
+            return match scheme(&text.to_string_lossy()) {
+                Some(scheme) => Err(no_location(scheme)),
+                None => Ok(Self::Directory(text.to_owned())),
+            };
         };
         let bad = |reason: &str| Error::BadValue {
             option: "the repository".to_owned(),
@@ -55,7 +61,7 @@ impl Location {
         if rest.contains('@') {
             return Err(bad("an address holds no credentials"));
         }
-        let rest = rest.strip_prefix("//").ok_or_else(|| bad("a bucket is s3://BUCKET or s3://BUCKET/PREFIX"))?;
+        let rest = rest.strip_prefix("//").ok_or_else(|| bad(BUCKET_FORM))?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
         let is_letter = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
         if bucket.is_empty() || !bucket.bytes().all(is_letter) {
@@ -70,6 +76,23 @@ impl Location {
         }
         let prefix = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
         Ok(Self::Bucket { bucket: bucket.to_owned(), prefix })
+    }
+}
+
+/// Returns what stands before the `://` of an address.
+fn scheme(text: &str) -> Option<&str> {
+    let (scheme, _) = text.split_once("://")?;
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+    let is_scheme = scheme.starts_with(|letter: char| letter.is_ascii_alphabetic()) && scheme.bytes().all(is_letter);
+    is_scheme.then_some(scheme)
+}
+
+fn no_location(scheme: &str) -> Error {
+    Error::BadValue {
+        option: "the repository".to_owned(),
+        // What is behind it may hold a password.
+        value: format!("{scheme}://..."),
+        reason: format!("{BUCKET_FORM}, and all else a directory; one of that name is ./{scheme}://..."),
     }
 }
 
@@ -179,6 +202,9 @@ mod tests {
             ("/srv/vault", Location::Directory(PathBuf::from("/srv/vault"))),
             ("s3", Location::Directory(PathBuf::from("s3"))),
             ("./s3:x", Location::Directory(PathBuf::from("./s3:x"))),
+            ("./https://x", Location::Directory(PathBuf::from("./https://x"))),
+            ("/mnt/a://b", Location::Directory(PathBuf::from("/mnt/a://b"))),
+            ("host:dir", Location::Directory(PathBuf::from("host:dir"))),
             ("s3://vault", bucket("vault", "")),
             ("s3://vault/", bucket("vault", "")),
             ("s3://my.vault-1/host/vm-1/", bucket("my.vault-1", "host/vm-1/")),
@@ -201,6 +227,11 @@ mod tests {
             "s3://vault/a b",
             "s3://key:canary@vault",
             "s3:key:canary@vault/x",
+            "S3://vault",
+            "https://key:canary@host/vault",
+            "sftp://host/vault",
+            "git+ssh://host",
+            "file:///srv/vault",
         ] {
             let error = Location::parse(Path::new(text)).unwrap_err();
             assert!(!error.to_string().contains("canary"), "{error}");

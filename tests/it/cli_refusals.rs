@@ -22,6 +22,7 @@ fn wrong_usage_is_two_and_says_what_is_wrong_as_json_too() {
         &["snapshots", "--writer-key", "/nonexistent"],
         &["restore", "--exact", "--merge"],
         &["snapshots", "-r", "s3:bucket"],
+        &["snapshots", "-r", "https://example.com/vault"],
     ] {
         let ran = vault.run(arguments).expect(2);
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{arguments:?}");
@@ -65,6 +66,21 @@ fn a_configuration_with_an_unknown_key_is_refused_with_its_line() {
     // One that others may change could send backups anywhere.
     write_mode(&vault.path("work/orkvault.toml"), b"host = \"a\"\n", 0o666);
     vault.run(["snapshots"]).expect(13);
+}
+
+#[test]
+fn an_address_that_is_no_bucket_makes_no_directory() {
+    let vault = Vault::empty();
+    let passphrases = ["--passphrase-file", "../data.pass", "--secrets-passphrase-file", "../secrets.pass"];
+    for location in ["https://backup.example.com/vault", "S3://vault", "sftp://user:canary@host/vault"] {
+        for option in ["-r", "--secrets-repository"] {
+            let ran = vault.run(["init", option, location].into_iter().chain(passphrases)).expect(2);
+            assert!(ran.stderr.contains("s3://BUCKET") && ran.stderr.contains("./"), "{}", ran.stderr);
+            assert!(!ran.stderr.contains("canary"), "{}", ran.stderr);
+        }
+    }
+    assert_eq!(std::fs::read_dir(vault.path("work")).unwrap().count(), 0);
+    assert!(!vault.path("repository").exists() && !vault.path("writer.key").exists());
 }
 
 #[test]
