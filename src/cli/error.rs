@@ -203,14 +203,6 @@ pub(crate) enum Error {
     Bug,
 }
 
-impl Error {
-    /// Returns whether content may already be on standard output, so that nothing else belongs there.
-    #[must_use]
-    pub(crate) const fn is_after_content(&self) -> bool {
-        matches!(self, Self::StdoutCut { .. } | Self::ContentCut { .. } | Self::Stdout { .. })
-    }
-}
-
 // Boxed: a result that carries one is passed through every function of the shell.
 macro_rules! boxed {
     ($($variant:ident($room:ident)),*) => {$(

@@ -35,7 +35,7 @@ use std::time::Duration;
 use args::Cli;
 use error::Error;
 use exit::Exit;
-use output::{Format, Report};
+use output::{Format, Report, Stdout};
 
 /// How long cleaning up after a run that was cut off may take: processes in containers are killed, a
 /// container that was stopped for a restore is started again (Redis may need a minute to stop).
@@ -55,20 +55,21 @@ pub fn main() -> ExitCode {
         Err(error) => return cmd::usage(&error, args::wants_json(&arguments)).into(),
     };
     let format = if cli.global.json { Format::Json } else { Format::Text };
+    let stdout = Stdout::default();
     // The panic hook has said where.
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(cli))).unwrap_or(Err(Error::Bug));
-    let outcome = outcome.and_then(|report| output::report(&report, format).map(|()| report.exit));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(cli, &stdout))).unwrap_or(Err(Error::Bug));
+    let outcome = outcome.and_then(|report| output::report(&report, format, &stdout).map(|()| report.exit));
     match outcome {
         Ok(exit) => exit.into(),
         Err(error) => {
             let judgement = hints::judge(&error);
-            output::failure(&error, &judgement, format);
+            output::failure(&error, &judgement, format, &stdout);
             judgement.exit.into()
         }
     }
 }
 
-fn run(cli: Cli) -> Result<Report, Error> {
+fn run(cli: Cli, stdout: &Stdout) -> Result<Report, Error> {
     let Cli { global, command } = cli;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -79,7 +80,7 @@ fn run(cli: Cli) -> Result<Report, Error> {
         tokio::select! {
             biased;
             signal = signal => Err(Error::Interrupted { signal }),
-            outcome = cmd::run(global, command) => outcome,
+            outcome = cmd::run(global, command, stdout) => outcome,
         }
     });
     if outcome.is_err() {

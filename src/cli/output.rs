@@ -5,6 +5,7 @@
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -62,6 +63,31 @@ pub(crate) enum Format {
     Json,
 }
 
+/// What standard output carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StdoutUse {
+    /// A stream, or rows as they come.
+    Content,
+    /// What a run found out or did.
+    Report,
+    /// Why a run failed.
+    Failure,
+}
+
+/// Who has standard output: the first that writes to it, and nobody else. A document behind content, or content behind
+/// a document, would spoil both.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stdout(Arc<Mutex<Option<StdoutUse>>>);
+
+impl Stdout {
+    /// Takes standard output for this use, or returns that it has another one already. Asked before the first byte, also
+    /// by threads that outlive their run.
+    #[must_use]
+    pub(crate) fn take(&self, wanted: StdoutUse) -> bool {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(wanted) == wanted
+    }
+}
+
 /// Writes a line to standard error. A standard error that is closed stops nothing.
 pub(crate) fn error_line(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(text));
@@ -96,13 +122,17 @@ pub(crate) fn write_json(value: &Value) -> Result<(), Error> {
     write_stdout(&serde_json::to_string_pretty(value).expect("a JSON value always serialises"))
 }
 
+/// Writes one JSON document to standard error, where standard output is taken by content: the last line there.
+fn write_json_aside(value: &Value) {
+    let _ = writeln!(io::stderr().lock(), "{value}");
+}
+
 /// Writes a report.
-pub(crate) fn report(report: &Report, format: Format) -> Result<(), Error> {
+pub(crate) fn report(report: &Report, format: Format, stdout: &Stdout) -> Result<(), Error> {
     match format {
         Format::Json if report.wrote_content && report.json.is_null() => Ok(()),
-        Format::Json if report.wrote_content => {
-            // Standard output is taken by the content: the document is the last line of standard error.
-            let _ = writeln!(io::stderr().lock(), "{}", report.json);
+        Format::Json if report.wrote_content || !stdout.take(StdoutUse::Report) => {
+            write_json_aside(&report.json);
             Ok(())
         }
         Format::Json => write_json(&report.json),
@@ -120,7 +150,7 @@ pub(crate) fn report(report: &Report, format: Format) -> Result<(), Error> {
 }
 
 /// Writes why a run failed: what, the causes, and what to do next.
-pub(crate) fn failure(error: &Error, judgement: &Judgement, format: Format) {
+pub(crate) fn failure(error: &Error, judgement: &Judgement, format: Format, stdout: &Stdout) {
     let causes = causes(error);
     error_line(&format!("error: {error}"));
     for cause in &causes {
@@ -129,15 +159,20 @@ pub(crate) fn failure(error: &Error, judgement: &Judgement, format: Format) {
     if let Some(hint) = &judgement.hint {
         error_line(&format!("  hint: {hint}"));
     }
-    if format == Format::Json && !error.is_after_content() {
+    if format == Format::Json {
         let error = json!({
             "message": error.to_string(),
             "causes": causes,
             "hint": judgement.hint,
             "exit_code": judgement.exit.code(),
         });
-        // Nobody is left to hear that standard output is closed.
-        let _ = write_json(&json!({ "error": error }));
+        let document = json!({ "error": error });
+        if stdout.take(StdoutUse::Failure) {
+            // Nobody is left to hear that standard output is closed.
+            let _ = write_json(&document);
+        } else {
+            write_json_aside(&document);
+        }
     }
 }
 
@@ -181,7 +216,10 @@ pub(crate) struct Lines {
 
 impl Lines {
     /// Begins the result: in JSON an object of `head` and, behind it, the array `rows`.
-    pub(crate) fn begin(format: Format, head: Value, rows: &str) -> Result<Self, Error> {
+    pub(crate) fn begin(format: Format, stdout: &Stdout, head: Value, rows: &str) -> Result<Self, Error> {
+        if !stdout.take(StdoutUse::Content) {
+            return Err(Error::Bug);
+        }
         let mut lines = Self { format, out: io::BufWriter::new(io::stdout().lock()), has_rows: false, written: 0 };
         if format == Format::Json {
             let head = head.to_string();

@@ -10,7 +10,7 @@ use super::args::{CopyArgs, Global};
 use super::config::{self, ConfigFile};
 use super::error::Error;
 use super::keys::Input;
-use super::output::Format;
+use super::output::{Format, Stdout};
 use super::pace::{HostPace, SaidRetries};
 use super::progress::Show;
 use super::store::{self, StoreConfig};
@@ -37,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) secrets_passphrase: Option<Input>,
     /// How results are written.
     pub(crate) format: Format,
+    /// Who has standard output.
+    pub(crate) stdout: Stdout,
     /// How progress is shown.
     pub(crate) show: Show,
     /// What is asked of stores that are not on this host.
@@ -50,7 +52,7 @@ pub(crate) struct Settings {
 }
 
 /// Looks at environment, configuration and terminal.
-pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
+pub(crate) fn resolve(global: Global, stdout: &Stdout) -> Result<Settings, Error> {
     let env: BTreeMap<String, String> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
@@ -70,6 +72,7 @@ pub(crate) fn resolve(global: Global) -> Result<Settings, Error> {
     let lines = Lines::new(store::bandwidth(global.limit_upload, global.limit_download), &pace);
     let settings = Settings {
         format: if global.json { Format::Json } else { Format::Text },
+        stdout: stdout.clone(),
         show: match (global.quiet, std::io::IsTerminal::is_terminal(&std::io::stderr())) {
             (true, _) => Show::Warnings,
             (false, true) => Show::Bar,

@@ -320,6 +320,58 @@ fn a_reader_that_stops_early_is_told_and_waited_for_no_longer() {
     assert!(stderr.contains("standard output") && !stderr.contains("bug"), "{stderr}");
 }
 
+/// What does not fit into a pipe: the program is in the middle of it as long as nobody reads.
+fn with_a_long_file() -> Vault {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    std::fs::create_dir_all(vault.path("spool")).unwrap();
+    // Nothing in it repeats, so that it takes several segments.
+    let mut hasher = blake3::Hasher::new();
+    let mut bytes = vec![0; 6 << 20];
+    hasher.update(b"a long file").finalize_xof().fill(&mut bytes);
+    std::fs::write(vault.path("spool/long"), bytes).unwrap();
+    write_mode(&stack.join("orkvault.toml"), b"[[directory]]\nname = \"spool\"\npath = \"../spool\"\n", 0o600);
+    vault.run(["snapshot", "-c", "spool", "--yes", "--stack-dir", stack.to_str().unwrap()]).expect(0);
+    vault
+}
+
+#[test]
+fn nothing_is_written_behind_content_that_is_cut_off() {
+    let vault = with_a_long_file();
+    let whole = std::fs::read(vault.path("spool/long")).unwrap();
+    let is_error = |said: &str, code: i32| {
+        let document: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        assert_eq!(document["error"]["exit_code"], code, "{said}");
+    };
+    let heard = ["env", "--default-signal=INT"];
+    let mut command = vault.command_by(heard, ["dump", "--json", "latest", "spool/long"]);
+    let mut child = command.env("ORKVAULT_PASSPHRASE_FILE", vault.path("data.pass")).spawn().unwrap();
+    let mut content = vec![0; 10];
+    let mut stdout = child.stdout.take().unwrap();
+    stdout.read_exact(&mut content).unwrap();
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    stdout.read_to_end(&mut content).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(whole.starts_with(&content), "{}", String::from_utf8_lossy(&content[content.len() - 300..]));
+    is_error(&String::from_utf8(output.stderr).unwrap(), 130);
+
+    // The same where the content cannot be read to its end.
+    let packs = vault.objects("data/packs/");
+    let pack = packs.iter().max_by_key(|pack| std::fs::metadata(pack).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(pack, bytes).unwrap();
+    let ran = vault.run_data(["dump", "--json", "latest", "spool/long"]).expect(1);
+    assert!(!ran.stdout.is_empty() && whole.starts_with(&ran.stdout), "{} bytes", ran.stdout.len());
+    is_error(&ran.stderr, 1);
+    // Content in a file leaves standard output to the error.
+    let ran = vault.run_data(["dump", "--json", "latest", "spool/long", "--output", "long"]).expect(1);
+    assert_eq!(ran.json()["error"]["exit_code"], 1);
+    assert!(!vault.path("work/long").exists());
+}
+
 #[test]
 fn content_never_goes_to_a_terminal() {
     let vault = Vault::with_dump();

@@ -14,7 +14,7 @@ use crate::cli::access::{self, Need};
 use crate::cli::args::DumpArgs;
 use crate::cli::chosen::{Chosen, choose};
 use crate::cli::error::Error;
-use crate::cli::output::{Report, raw_stdout, stdout_is_terminal};
+use crate::cli::output::{Report, Stdout, StdoutUse, raw_stdout, stdout_is_terminal};
 use crate::cli::resolve::Settings;
 use crate::ops;
 use crate::ops::snapshot::SECRETS;
@@ -36,7 +36,7 @@ pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, 
     let content = ops::dump::open(&opened.repository, &snapshot, &args.stream).await?;
     let bytes = match &args.output {
         Some(path) => to_file(path, content).await?,
-        None => copy(content, raw_stdout()?, None).await?.0,
+        None => copy(content, raw_stdout()?, Output::Stdout(settings.stdout.clone())).await?.0,
     };
     let json = json!({
         "snapshot": snapshot.id.to_string(),
@@ -74,25 +74,47 @@ async fn to_file(path: &Path, content: ContentStream) -> Result<u64, Error> {
     };
     let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(fail)?;
     let mut unfinished = Unfinished(Some(path));
-    let (bytes, file) = copy(content, file, Some(path.to_owned())).await?;
+    let (bytes, file) = copy(content, file, Output::File(path.to_owned())).await?;
     let cut = |source| Error::OutputCut { path: path.to_owned(), written: bytes, source };
     file.sync_all().map_err(cut)?;
     unfinished.0 = None;
     Ok(bytes)
 }
 
-/// Copies content to a file; `path` is its name, none for standard output. The thread that writes may wait
-/// for a slow reader without keeping signals from being heard.
-async fn copy(content: ContentStream, mut to: File, path: Option<PathBuf>) -> Result<(u64, File), Error> {
+/// Where content goes.
+enum Output {
+    /// A file of this name.
+    File(PathBuf),
+    /// Standard output.
+    Stdout(Stdout),
+}
+
+impl Output {
+    /// Fails where standard output carries something else by now: why the run ended, which this thread outlived.
+    fn begin(&self) -> Result<(), Error> {
+        match self {
+            Self::Stdout(stdout) if !stdout.take(StdoutUse::Content) => Err(Error::Bug),
+            _ => Ok(()),
+        }
+    }
+
+    fn cut(&self, written: u64, source: std::io::Error) -> Error {
+        match self {
+            Self::File(path) => Error::OutputCut { path: path.clone(), written, source },
+            Self::Stdout(_) => Error::StdoutCut { written, source },
+        }
+    }
+}
+
+/// Copies content to a file. The thread that writes may wait for a slow reader without keeping signals from being heard.
+async fn copy(content: ContentStream, mut to: File, output: Output) -> Result<(u64, File), Error> {
     let (batches, mut queue) = mpsc::channel::<Vec<Bytes>>(BATCHES_QUEUED);
     let writing = tokio::task::spawn_blocking(move || {
         let mut written = 0_u64;
         while let Some(batch) = queue.blocking_recv() {
             for piece in batch {
-                to.write_all(&piece).map_err(|source| match &path {
-                    Some(path) => Error::OutputCut { path: path.clone(), written, source },
-                    None => Error::StdoutCut { written, source },
-                })?;
+                output.begin()?;
+                to.write_all(&piece).map_err(|source| output.cut(written, source))?;
                 written += piece.len() as u64;
             }
         }

@@ -89,7 +89,7 @@ async fn one(settings: &Settings, repository: &Repository, chosen: &Chosen, comp
         "catalogue": catalogue_json(&listing.catalogue),
         "unreadable": chosen.unreadable,
     });
-    let mut out = Lines::begin(settings.format, head, "entries")?;
+    let mut out = Lines::begin(settings.format, &settings.stdout, head, "entries")?;
     for (name, record) in &listing.streams {
         out.line(&format!("{component}/{name}  {} bytes", record.length))?;
     }

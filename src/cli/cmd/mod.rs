@@ -17,19 +17,19 @@ mod snapshots;
 use super::args::{Command, Global};
 use super::error::Error;
 use super::exit::Exit;
-use super::output::{self, Report};
+use super::output::{self, Report, Stdout};
 use super::progress::size;
 use super::resolve::{self, Settings};
 use crate::backend::Request;
 
 /// Runs one command.
-pub(crate) async fn run(global: Global, command: Command) -> Result<Report, Error> {
+pub(crate) async fn run(global: Global, command: Command, stdout: &Stdout) -> Result<Report, Error> {
     match command {
         Command::Completions(args) => return completions::run(&args, global.json),
         Command::Man(args) => return man::run(&args),
         _ => {}
     }
-    let settings = resolve::resolve(global)?;
+    let settings = resolve::resolve(global, stdout)?;
     let mut report = dispatch(&settings, command).await?;
     add_requests(&settings, &mut report);
     Ok(report)
