@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::exit;
+use super::{bounds, exit};
 
 /// Encrypted, content-addressed backups of an Orkestra stack.
 #[derive(Debug, Parser)]
@@ -53,7 +53,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "MIB_PER_SEC", value_parser = mib_per_sec)]
     pub(crate) limit_download: Option<f64>,
     /// Lock what is put into a bucket with object lock, and all that a snapshot needs, for so long
-    #[arg(long, global = true, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=36500))]
+    #[arg(long, global = true, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(bounds::LOCK_DAYS))]
     pub(crate) lock_days: Option<u32>,
     /// Read a bucket that keeps old states as it was then: 2026-11-20T04:00:00Z
     #[arg(long, global = true, value_name = "TIME", value_parser = moment)]
@@ -75,8 +75,8 @@ pub(crate) struct Global {
 /// Reads a rate.
 fn mib_per_sec(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
-        _ => Err("it is a number of MiB a second, like 0.5".to_owned()),
+        Ok(rate) if bounds::is_rate(rate) => Ok(rate),
+        _ => Err(format!("it is {}", bounds::RATE_FORM)),
     }
 }
 
@@ -193,10 +193,10 @@ pub(crate) struct SnapshotArgs {
     #[arg(long)]
     pub(crate) allow_empty_database: bool,
     /// The zstd level
-    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(bounds::COMPRESSION_LEVEL))]
     pub(crate) compression_level: Option<i32>,
     /// What may be remembered of streams on this host, in MiB, to find what changed in them; 0 for nothing
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(..=1_048_576))]
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(bounds::PIECE_CACHE_MIB))]
     pub(crate) piece_cache_mib: Option<u32>,
     /// Read tags and metadata of every object again, and every file
     #[arg(long)]
@@ -321,7 +321,7 @@ pub(crate) struct CopyArgs {
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
     /// The zstd level
-    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(1..=19))]
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(i32).range(bounds::COMPRESSION_LEVEL))]
     pub(crate) compression_level: Option<i32>,
 }
 

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::chunk_sizes;
 use super::error::Error;
 use super::store::StoreConfig;
+use super::{bounds, chunk_sizes};
 
 /// More than this nobody writes by hand.
 const BYTES_MAX: u64 = 1 << 20;
@@ -40,10 +40,12 @@ pub(crate) struct ConfigFile {
     /// This host's name in manifests.
     pub(crate) host: Option<String>,
     /// The zstd level.
+    #[serde(deserialize_with = "bounds::compression_level")]
     pub(crate) compression_level: Option<i32>,
     /// How a new repository cuts streams.
     pub(crate) chunk_sizes: ChunkSizesConfig,
     /// What the piece cache may take, in MiB.
+    #[serde(deserialize_with = "bounds::piece_cache_mib")]
     pub(crate) piece_cache_mib: Option<u32>,
     /// The daemon.
     pub(crate) docker: DockerConfig,
@@ -213,9 +215,6 @@ pub(crate) fn parse(path: &Path, text: &str) -> Result<ConfigFile, Error> {
             "an address with a user belongs into a private file: use uri_file".to_owned(),
         ));
     }
-    if config.compression_level.is_some_and(|level| !(1..=19).contains(&level)) {
-        return Err(wrong(line_of("compression_level"), "the level is between 1 and 19".to_owned()));
-    }
     for value in config.chunk_sizes.values() {
         if let Err(problem) = chunk_sizes::parse(&value) {
             return Err(wrong(line_of("[chunk_sizes]"), problem));
@@ -237,7 +236,8 @@ fn problem(text: &str, error: &toml::de::Error) -> String {
     let expected = match message.rsplit_once(", expected ").map(|(_, expected)| expected) {
         None => "another value",
         Some("u16") => "a number up to 65535",
-        Some("i32" | "u32" | "f64") => "a number",
+        Some("i64" | "u32") => "a whole number",
+        Some("f64") => "a number",
         Some(expected) if expected.starts_with("struct ") => "a table",
         Some(expected) => expected,
     };
@@ -367,8 +367,22 @@ mod tests {
             ("[redis]\nport = 99999\n", "port: expected a number up to 65535"),
             ("[rustfs]\naddressing = \"dns\"\n", "addressing: expected `path` or `virtual-host`"),
             ("repository = 7\n", "repository: expected a location or a table"),
-            ("repository = { location = \"x=y\", lock_days = true }\n", "lock_days: expected a number"),
+            ("repository = { location = \"x=y\", lock_days = true }\n", "lock_days: expected a whole number"),
             ("components = [\"a\", 7]\n", ": expected a string"),
+            ("compression_level = 20\n", "line 1: compression_level: expected a number from 1 to 19"),
+            ("piece_cache_mib = -1\n", "piece_cache_mib: expected a number from 0 to 1048576"),
+            ("[repository]\nlock_days = 0\n", "line 2: lock_days: expected a number from 1 to 36500"),
+            (
+                "[repository]\n[secrets_repository]\nlock_days = 36501\n",
+                "line 3: lock_days: expected a number from 1 to 36500",
+            ),
+            (
+                "[from_repository]\nlimit_upload = 0\n",
+                "limit_upload: expected a number of MiB a second above 0, like 0.5",
+            ),
+            ("[repository]\nlimit_download = -0.5\n", "above 0, like 0.5"),
+            ("[repository]\nlimit_download = inf\n", "above 0, like 0.5"),
+            ("[repository]\nlimit_download = nan\n", "above 0, like 0.5"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.ends_with(said), "{error}");

@@ -5,6 +5,7 @@
 
 mod access;
 mod args;
+mod bounds;
 mod chosen;
 mod chunk_sizes;
 mod cmd;

@@ -9,6 +9,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::bounds;
 use super::config::AddressingConfig;
 use super::error::Error;
 use super::keys;
@@ -67,12 +68,15 @@ pub(crate) struct StoreConfig {
     /// Whether puts may be conditional.
     pub(crate) conditional_put: Option<bool>,
     /// How long what a snapshot needs is locked. Days.
+    #[serde(deserialize_with = "bounds::lock_days")]
     pub(crate) lock_days: Option<u32>,
     /// Who may take locks away.
     pub(crate) lock_mode: LockModeConfig,
     /// What may go out. MiB a second.
+    #[serde(deserialize_with = "bounds::rate")]
     pub(crate) limit_upload: Option<f64>,
     /// What may come in. MiB a second.
+    #[serde(deserialize_with = "bounds::rate")]
     pub(crate) limit_download: Option<f64>,
 }
 
