@@ -118,10 +118,11 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
         return Err(no_bucket("--as-of", &moment, &location));
     }
     // What is only read, as the source of a copy, need not lock.
-    if let (Location::Directory(_), Some(days)) = (&location, settings.global.lock_days)
+    if let (Location::Directory(_), Some(days)) = (&location, settings.global.lock_days.or(store.lock_days))
         && want != Want::Existing
     {
-        return Err(no_bucket("--lock-days", &days, &location));
+        let option = if settings.global.lock_days.is_some() { "--lock-days" } else { "lock_days in orkvault.toml" };
+        return Err(no_bucket(option, &days, &location));
     }
     match (location, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),

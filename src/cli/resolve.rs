@@ -10,7 +10,8 @@ use super::args::{CopyArgs, Global};
 use super::config::{self, ConfigFile};
 use super::error::Error;
 use super::keys::Input;
-use super::output::{Format, Stdout};
+use super::location::Location;
+use super::output::{Format, Stdout, error_line};
 use super::pace::{HostPace, SaidRetries};
 use super::progress::Show;
 use super::store::{self, StoreConfig};
@@ -92,6 +93,7 @@ pub(crate) fn resolve(global: Global, stdout: &Stdout) -> Result<Settings, Error
         notice: Arc::new(SaidRetries::default()),
     };
     settings.stdin_once(None)?;
+    settings.say_unused_tables();
     Ok(settings)
 }
 
@@ -137,34 +139,80 @@ impl Settings {
     /// Returns where the repository is, and how its store is reached.
     #[must_use]
     pub(crate) fn repository(&self) -> StoreConfig {
-        let mut store = self.config.repository.clone().unwrap_or_default();
-        let named = self.global.repository.clone();
-        let named = named.or_else(|| self.variable("ORKVAULT_REPOSITORY").map(PathBuf::from));
-        store.location = named.or(store.location);
-        store
+        self.store(&self.config.repository, self.named(&self.global.repository, "ORKVAULT_REPOSITORY"))
     }
 
     /// Returns where the secrets are, where they have a store of their own and it was named.
     #[must_use]
     pub(crate) fn secrets_repository(&self) -> Option<StoreConfig> {
-        let named = self.global.secrets_repository.clone();
-        let named = named.or_else(|| self.variable("ORKVAULT_SECRETS_REPOSITORY").map(PathBuf::from));
-        let mut store = self.config.secrets_repository.clone().unwrap_or_default();
-        store.location = named.or(store.location);
+        let named = self.named(&self.global.secrets_repository, "ORKVAULT_SECRETS_REPOSITORY");
+        let store = self.store(&self.config.secrets_repository, named);
         store.location.is_some().then_some(store)
     }
 
     /// Returns what `copy` copies from, and where the secrets of that are if it was named.
     #[must_use]
     pub(crate) fn copied_from(&self, args: &CopyArgs) -> (StoreConfig, Option<StoreConfig>) {
-        let named = |config: &Option<StoreConfig>, location: &Option<PathBuf>| {
-            let mut store = config.clone().unwrap_or_default();
-            store.location = location.clone().or(store.location);
-            store
-        };
-        let secrets = named(&self.config.from_secrets_repository, &args.from_secrets_repository);
+        let secrets = self.store(&self.config.from_secrets_repository, args.from_secrets_repository.clone());
         let has_secrets = secrets.location.is_some();
-        (named(&self.config.from_repository, &args.from), has_secrets.then_some(secrets))
+        (self.store(&self.config.from_repository, args.from.clone()), has_secrets.then_some(secrets))
+    }
+
+    fn named(&self, option: &Option<PathBuf>, variable: &str) -> Option<PathBuf> {
+        option.clone().or_else(|| self.variable(variable).map(PathBuf::from))
+    }
+
+    /// Returns the store at the location that was named, else that of its table. What a table says holds for the location
+    /// that it names: a disk has no lock, another server no use for keys. The store's own table also holds where it names
+    /// none; else another one may be about the place, as that of the secrets where they are looked at alone.
+    fn store(&self, own: &Option<StoreConfig>, named: Option<PathBuf>) -> StoreConfig {
+        let own = own.clone().unwrap_or_default();
+        let Some(named) = named else { return own };
+        let is_about = |table: &StoreConfig| match &table.location {
+            Some(location) => self.is_same_place(location, &named),
+            None => false,
+        };
+        let settings = if own.location.is_none() || is_about(&own) {
+            own
+        } else {
+            let config = &self.config;
+            let tables = [
+                &config.repository,
+                &config.secrets_repository,
+                &config.from_repository,
+                &config.from_secrets_repository,
+            ];
+            tables.into_iter().flatten().find(|table| is_about(table)).cloned().unwrap_or_default()
+        };
+        StoreConfig { location: Some(named), ..settings }
+    }
+
+    fn is_same_place(&self, left: &Path, right: &Path) -> bool {
+        let place = |location: &Path| match Location::parse(location).ok()? {
+            Location::Directory(path) => {
+                let path = self.working_dir.join(path);
+                Some(Location::Directory(path.canonicalize().unwrap_or(path)))
+            }
+            bucket @ Location::Bucket { .. } => Some(bucket),
+        };
+        place(left).is_some_and(|left| Some(left) == place(right))
+    }
+
+    /// Says which tables hold for nothing in this run, because their store is not the one that was named.
+    fn say_unused_tables(&self) {
+        let stores = [
+            ("[repository]", &self.config.repository, Some(self.repository())),
+            ("[secrets_repository]", &self.config.secrets_repository, self.secrets_repository()),
+        ];
+        for (name, table, used) in stores {
+            let (Some(table), Some(used)) = (table, used) else { continue };
+            let settings = |store: &StoreConfig| StoreConfig { location: None, ..store.clone() };
+            if settings(table) != settings(&used)
+                && let (Ok(own), Ok(named)) = (table.location(), used.location())
+            {
+                error_line(&format!("warning: {name} of orkvault.toml is about {own}: none of it holds for {named}"));
+            }
+        }
     }
 
     /// Returns the writer key's place, for those who cannot do without.

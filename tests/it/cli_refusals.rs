@@ -96,6 +96,53 @@ fn flags_come_before_the_environment_and_that_before_the_file() {
 }
 
 #[test]
+fn a_lock_of_a_directory_is_refused_before_the_night_and_not_behind_it() {
+    let vault = Vault::made();
+    let config = |location: &str| {
+        let table = format!("[repository]\nlocation = {location:?}\nlock_days = 30\n");
+        write_mode(&vault.path("work/orkvault.toml"), table.as_bytes(), 0o600);
+    };
+    let night = ["snapshot", "--from", "mongodb=-"];
+    // By whichever name.
+    for location in ["../repository", "../work/../repository/", vault.path("repository").to_str().unwrap()] {
+        config(location);
+        let ran = vault.run_fed(night, &archive()).expect(2);
+        assert!(ran.stderr.contains("lock_days") && ran.stderr.contains("is no bucket"), "{}", ran.stderr);
+        let mut of_table = vault.command(night);
+        of_table.env_remove("ORKVAULT_REPOSITORY");
+        Vault::fed(of_table, &archive()).expect(2);
+    }
+    assert!(vault.objects("snapshots").is_empty());
+    vault.run(["snapshots"]).expect(0);
+}
+
+#[test]
+fn what_a_table_says_holds_for_its_own_location_alone() {
+    let vault = Vault::made();
+    let table = "[repository]\nlocation = \"s3://vault/vm-1\"\nendpoint = \"http://127.0.0.1:9\"\nlock_days = 30\n";
+    write_mode(&vault.path("work/orkvault.toml"), table.as_bytes(), 0o600);
+    let ran = vault.run_fed(["snapshot", "--from", "mongodb=-"], &archive()).expect(0);
+    assert!(ran.stderr.contains("[repository] of orkvault.toml is about s3://vault/vm-1"), "{}", ran.stderr);
+    // Another bucket is not asked of its server, nor with its keys.
+    let keys = "access_key_file = \"missing\"\nsecret_key_file = \"missing\"\n";
+    write_mode(&vault.path("work/orkvault.toml"), format!("{table}{keys}").as_bytes(), 0o600);
+    let ran = vault.run(["snapshots", "-r", "s3://vault/vm-1/"]).expect(2);
+    assert!(ran.stderr.contains("cannot read") && !ran.stderr.contains("is about"), "{}", ran.stderr);
+    let ran = vault.run(["snapshots", "-r", "s3://vault/vm-2"]).expect(2);
+    assert!(ran.stderr.contains("the credentials of the store"), "{}", ran.stderr);
+    // Another table may be about it: that of the secrets, where they are looked at alone.
+    let secrets = format!("{table}[secrets_repository]\nlocation = \"s3://vault/vm-2\"\n{keys}");
+    write_mode(&vault.path("work/orkvault.toml"), secrets.as_bytes(), 0o600);
+    let ran = vault.run(["snapshots", "-r", "s3://vault/vm-2"]).expect(2);
+    assert!(ran.stderr.contains("cannot read"), "{}", ran.stderr);
+    // One that names no location is about the one that is named.
+    let keys = format!("[repository]\n{keys}");
+    write_mode(&vault.path("work/orkvault.toml"), keys.as_bytes(), 0o600);
+    let ran = vault.run(["snapshots", "-r", "s3://vault/vm-2"]).expect(2);
+    assert!(ran.stderr.contains("cannot read"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_place_without_a_repository_is_ten() {
     let vault = Vault::made();
     let nothing = vault.path("work");
