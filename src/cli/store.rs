@@ -209,7 +209,8 @@ fn bytes_per_sec(mib_per_sec: f64) -> u64 {
     kib.saturating_mul(1024).max(1024)
 }
 
-/// Key files, then the container's service where that is asked for, then a profile that is named, then variables, then the default profile.
+/// What the table says first: key files, the container's service, a profile or a credentials file. Then variables, then the
+/// profile and the file that variables name, or the default ones.
 fn credentials(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials, Error> {
     if store.access_key_file.is_some() || store.secret_key_file.is_some() {
         let missing = |what| Error::NotGiven { what, ways: "access_key_file and secret_key_file belong together" };
@@ -223,6 +224,7 @@ fn credentials(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials
         return of_container(settings);
     }
     if store.profile.is_none()
+        && store.credentials_file.is_none()
         && let Some(access) = settings.variable("AWS_ACCESS_KEY_ID")
         && let Some(secret) = settings.variable("AWS_SECRET_ACCESS_KEY")
     {
@@ -265,7 +267,8 @@ fn of_profile(settings: &Settings, store: &StoreConfig) -> Result<S3Credentials,
         ways: "access_key_file and secret_key_file or profile in [repository], or AWS_ACCESS_KEY_ID and \
                AWS_SECRET_ACCESS_KEY in the environment, see docs/CONFIGURATION.md",
     };
-    let Some(file) = file.filter(|file| named.is_some() || file.exists()) else { return Err(not_given) };
+    let is_named = named.is_some() || store.credentials_file.is_some();
+    let Some(file) = file.filter(|file| is_named || file.exists()) else { return Err(not_given) };
     let text = keys::secret(&file)?;
     let profile = named.unwrap_or(PROFILE);
     let value = |name| profile_value(text.expose(), profile, name);

@@ -143,6 +143,30 @@ fn what_a_table_says_holds_for_its_own_location_alone() {
 }
 
 #[test]
+fn credentials_that_a_table_names_go_before_those_of_variables() {
+    let vault = Vault::empty();
+    let keys = "[other]\naws_access_key_id = a\naws_secret_access_key = b\n";
+    write_mode(&vault.path("credentials"), keys.as_bytes(), 0o600);
+    let run = |settings: &str, profile: &str| {
+        let table = format!("[repository]\nlocation = \"s3://vault\"\nendpoint = \"http://127.0.0.1:9\"\n{settings}\n");
+        write_mode(&vault.path("work/orkvault.toml"), table.as_bytes(), 0o600);
+        let mut command = vault.command(["snapshots"]);
+        command.env("AWS_ACCESS_KEY_ID", "x").env("AWS_SECRET_ACCESS_KEY", "y").env("AWS_PROFILE", profile);
+        command.env_remove("ORKVAULT_REPOSITORY");
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    // Not the variables: the file is read, which has no such profile.
+    let said = run("credentials_file = \"../credentials\"", "");
+    assert!(said.contains("\"default\"") && said.contains("has no keys for it"), "{said}");
+    let said = run("credentials_file = \"../credentials\"", "prod");
+    assert!(said.contains("\"prod\"") && said.contains("has no keys for it"), "{said}");
+    let said = run("profile = \"offsite\"\ncredentials_file = \"../credentials\"", "prod");
+    assert!(said.contains("\"offsite\"") && said.contains("has no keys for it"), "{said}");
+    let said = run("credentials_file = \"../missing\"", "");
+    assert!(said.contains("cannot read") && said.contains("missing"), "{said}");
+}
+
+#[test]
 fn a_place_without_a_repository_is_ten() {
     let vault = Vault::made();
     let nothing = vault.path("work");
