@@ -130,6 +130,9 @@ pub(crate) enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Work failed that had begun, perhaps hours ago. Says what it wraps.
+    #[error(transparent)]
+    Begun(Box<Error>),
     /// A restore failed when it had begun to change things.
     #[error("the restore failed in the middle")]
     RestoreFailed {
@@ -201,6 +204,14 @@ pub(crate) enum Error {
     /// A bug.
     #[error("a part of the program stopped unexpectedly")]
     Bug,
+}
+
+impl Error {
+    /// Returns this as the error of work that had begun.
+    #[must_use]
+    pub(crate) fn begun(error: impl Into<Self>) -> Self {
+        Self::Begun(Box::new(error.into()))
+    }
 }
 
 // Boxed: a result that carries one is passed through every function of the shell.

@@ -56,8 +56,16 @@ pub(crate) fn judge(error: &Error) -> Judgement {
                 .hint
                 .or(Some("what it was to replace may be half done: find the cause and restore again")),
         },
+        // The same of other work; the hint still says what it was: keys that expired, a bucket that went away.
+        Error::Begun(source) => {
+            let judgement = judge(source);
+            match judgement.exit {
+                Exit::Usage | Exit::NoRepository | Exit::Refused => Judgement { exit: Exit::Failed, ..judgement },
+                _ => judgement,
+            }
+        }
         Error::ContentCut { source, .. } => Judgement {
-            exit: judge(source).exit,
+            exit: Exit::Failed,
             hint: judge(source).hint.or(Some("do not use what was written; `orkvault check --read-data` says more")),
         },
         Error::Key { source, .. } => of_crypto(source).unwrap_or_else(|| plain(Exit::Failed)),
@@ -332,6 +340,23 @@ mod tests {
             assert_eq!(judge(&failed).exit, before);
             assert_eq!(judge(&Error::RestoreFailed { source: Box::new(failed) }).exit, Exit::Failed);
         }
+    }
+
+    #[test]
+    fn work_that_has_begun_is_never_told_to_have_not() {
+        let gone = || Error::from(backend::Error::NoRepository { location: "a".to_owned() });
+        let refused = || Error::NotConfirmed { what: "the snapshot" };
+        let usage = || Error::NotGiven { what: "a key", ways: "give it" };
+        for (error, before) in [(gone(), Exit::NoRepository), (refused(), Exit::Refused), (usage(), Exit::Usage)] {
+            let hint = judge(&error).hint;
+            assert_eq!(judge(&error).exit, before);
+            let error = Error::begun(error);
+            assert_eq!(judge(&error), Judgement { exit: Exit::Failed, hint });
+            let cut = Error::ContentCut { written: 1, source: Box::new(usage()) };
+            assert_eq!(judge(&cut).exit, Exit::Failed);
+        }
+        let wrong = repo::Error::Crypto(crypto::Error::NotCapable { what: "read content" });
+        assert_eq!(judge(&Error::begun(wrong)).exit, Exit::WrongKey);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! What is refused or fails, each with its own exit code and a message that helps.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::cli::{Vault, archive, data, write_mode};
+use crate::support::cli::{Ran, Vault, archive, data, write_mode};
+use crate::support::s3_fault::{FaultyS3, World};
 
 #[test]
 fn wrong_usage_is_two_and_says_what_is_wrong_as_json_too() {
@@ -208,7 +210,7 @@ fn no_key_opens_what_is_not_its_own_on_any_command() {
         &["restore", "-n", "-c", "secrets", "--snapshot", &secrets_id, "--target-dir", target],
         &["restore", "-y", "-c", "secrets", "--snapshot", &secrets_id, "--stack-dir", stack_text],
     ];
-    let never_opened = |ran: crate::support::cli::Ran, what: &[&str]| {
+    let never_opened = |ran: Ran, what: &[&str]| {
         let ran = ran.expect(12);
         assert!(ran.stdout.is_empty(), "{what:?}");
         if std::path::Path::new(target).exists() {
@@ -512,6 +514,34 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
         stderr.read_to_string(&mut said).unwrap();
         assert_eq!(output.status.code(), Some(0), "{name}: {said}");
     }
+}
+
+/// Two and ten say that nothing was begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_fails_a_night_in_its_middle_is_no_wrong_usage() {
+    let buckets = BTreeMap::from([("vault".to_owned(), BTreeMap::new())]);
+    let server = FaultyS3::start(World { buckets, page_len: 1000, ..World::default() }).await;
+    let work = move || {
+        let vault = Vault::empty_in_bucket(&server.endpoint, "s3://vault");
+        vault.init().expect(0);
+        for (status, code, before) in [(400, "ExpiredToken", 2), (404, "NoSuchBucket", 10)] {
+            server.world().faults.refuse_all = None;
+            let mut child = vault.spawn(["snapshot", "--from", "mongodb=-"]);
+            let mut said = String::new();
+            let mut stderr = BufReader::new(child.stderr.take().unwrap());
+            while !said.contains("capturing mongodb") {
+                assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+            }
+            server.world().faults.refuse_all = Some((status, code));
+            child.stdin.take().unwrap().write_all(&archive()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            stderr.read_to_string(&mut said).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{code}: {said}");
+            assert!(said.contains("hint: "), "{code}: {said}");
+            vault.run_fed(["snapshot", "--from", "mongodb=-"], &archive()).expect(before);
+        }
+    };
+    tokio::task::spawn_blocking(work).await.unwrap();
 }
 
 #[test]

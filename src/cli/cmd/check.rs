@@ -28,7 +28,7 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report,
     let options = CheckOptions { read_data: args.read_data };
     let outcome = check(&opened.repository, options, &progress).await;
     progress.finish();
-    let mut outcome = outcome?;
+    let mut outcome = outcome.map_err(Error::begun)?;
     remember_damage(settings, args, &opened, &mut outcome);
     if settings.global.as_of.is_none()
         && let Some(lost) = newest::lost(settings, &opened.repository).await?

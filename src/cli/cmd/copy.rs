@@ -43,7 +43,7 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
         Ok(outcome) => outcome,
         Err(error) => {
             progress.finish();
-            return Err(error.into());
+            return Err(Error::begun(error));
         }
     };
     progress.finish();

@@ -51,7 +51,9 @@ pub(crate) async fn run(settings: &Settings, args: &InitArgs) -> Result<Report, 
     }
     let keep =
         |key: &crate::crypto::writer_key::WriterKey| keys::write_new_private(&key_path, key.to_line().as_bytes());
-    let made = init_apart(backend, secrets_backend, &options, secrets, Arc::new(SystemEntropy), keep).await?;
+    let made = init_apart(backend, secrets_backend, &options, secrets, Arc::new(SystemEntropy), keep)
+        .await
+        .map_err(Error::begun)?;
     let made = made.map_err(|source| Error::File { action: "cannot write", path: key_path.clone(), source })?;
     let (location, key_path) = (place.to_string(), key_path.display().to_string());
     let json = json!({

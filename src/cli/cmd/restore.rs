@@ -273,7 +273,7 @@ async fn carry_out(settings: &Settings, args: &RestoreArgs, mut restore: Restore
     let mut carried = Carried { plans, verified_bytes: None, restored: Vec::new() };
     let outcome = async {
         if !args.no_verify_first {
-            carried.verified_bytes = Some(restore.verify(&progress).await?);
+            carried.verified_bytes = Some(restore.verify(&progress).await.map_err(Error::begun)?);
         }
         if args.dry_run {
             return Ok(());

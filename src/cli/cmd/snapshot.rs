@@ -70,7 +70,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
         Ok(outcome) => outcome,
         Err(error) => {
             progress.finish();
-            return Err(error.into());
+            return Err(Error::begun(error));
         }
     };
     newest::remember(settings, &opened.repository, outcome.id);
