@@ -1,6 +1,6 @@
 //! `dump` and `ls`: one stream or entry out, and what there is.
 
-use super::restore::complete_component;
+use super::restore::{complete_component, restorable_component};
 use super::snapshot::SECRETS;
 use super::{Error, NoProgress};
 use crate::component::CatalogueRow;
@@ -70,11 +70,11 @@ pub struct Listing {
 
 /// Opens the table of contents of a component. Content is not read: any key of the data namespace does.
 pub async fn list(repository: &Repository, snapshot: &LoadedSnapshot, component: &str) -> Result<Listing, Error> {
-    let record = complete_component(snapshot, component)?;
-    if component == SECRETS {
+    let record = restorable_component(snapshot, component)?;
+    let Some(record) = record.filter(|_| component != SECRETS) else {
         // Its table of contents is sealed with it.
         return Ok(Listing { streams: Vec::new(), catalogue: Vec::new(), entries: None });
-    }
+    };
     super::load_index(repository, &NoProgress).await?;
     let reader = Reader::new(repository)?;
     let catalogue = match &record.catalogue {

@@ -42,6 +42,18 @@ pub fn complete_component<'a>(snapshot: &'a LoadedSnapshot, component: &str) -> 
     }
 }
 
+/// Returns the record of a component that a snapshot gives back. `None` where it is the secrets: they belong to the
+/// snapshot, and the run that made it captured none itself, or failed to.
+pub fn restorable_component<'a>(
+    snapshot: &'a LoadedSnapshot,
+    component: &str,
+) -> Result<Option<&'a ComponentRecord>, Error> {
+    match complete_component(snapshot, component) {
+        Err(_) if component == SECRETS && snapshot.manifest.orkvault.secrets.is_some() => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// Plans a restore. Changes nothing; reads recipes and tables of everything that is to be restored, and
 /// asks every sink for its preconditions.
 pub async fn plan(
@@ -65,10 +77,16 @@ pub async fn plan(
     for mut sink in sinks {
         let component = sink.component().to_owned();
         progress.step(&format!("planning {component}"), None);
-        let record = complete_component(snapshot, &component)?.clone();
-        let mut stored = open_stored(repository, snapshot, &component, record).await?;
+        let record = restorable_component(snapshot, &component)?;
+        let mut stored = open_stored(repository, snapshot, &component, record.cloned()).await?;
         let wrap = |source| Error::Component { component: component.clone(), source: Box::new(source) };
-        let plan = sink.plan(stored.as_mut()).await.map_err(wrap)?;
+        let mut plan = sink.plan(stored.as_mut()).await.map_err(wrap)?;
+        if let (None, Some(secrets)) = (record, &snapshot.manifest.orkvault.secrets) {
+            let generation = secrets.snapshot.short();
+            plan.warnings.push(format!(
+                "the snapshot's run captured none itself: they are of generation {generation}, the newest that it knew"
+            ));
+        }
         items.push(RestoreItem { target: sink.describe(), component, plan, sink, stored });
     }
     Ok(Restore { items })
@@ -78,11 +96,11 @@ async fn open_stored(
     repository: &Repository,
     snapshot: &LoadedSnapshot,
     component: &str,
-    record: ComponentRecord,
+    record: Option<ComponentRecord>,
 ) -> Result<Box<dyn Stored>, Error> {
-    if component == SECRETS {
+    let Some(record) = record.filter(|_| component != SECRETS) else {
         return Ok(Box::new(open_secrets(repository, snapshot).await?));
-    }
+    };
     let reader = Reader::new(repository)?;
     check_structure(&reader, &record).await.map_err(|(what, source)| Error::NotWhole {
         snapshot: snapshot.id,

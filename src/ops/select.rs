@@ -154,6 +154,17 @@ pub fn is_complete(snapshot: &LoadedSnapshot) -> bool {
     snapshot.manifest.orkvault.status == SnapshotStatus::Complete
 }
 
+/// Returns whether a snapshot's own run captured a component whole.
+fn captured(snapshot: &LoadedSnapshot, name: &str) -> bool {
+    snapshot.manifest.components.iter().any(|found| found == name)
+}
+
+/// Returns whether a snapshot gives a component back: the secrets that belong to its data may be of an earlier run.
+#[must_use]
+pub fn gives_back(snapshot: &LoadedSnapshot, name: &str) -> bool {
+    captured(snapshot, name) || name == SECRETS && snapshot.manifest.orkvault.secrets.is_some()
+}
+
 /// The snapshot that was meant.
 pub struct Found {
     /// The snapshot.
@@ -196,7 +207,10 @@ async fn latest(repository: &Repository, components: &[&str]) -> Result<Found, E
             Err(error) => return Err(error.into()),
         }
     }
-    let has = |snapshot: &LoadedSnapshot, name: &str| snapshot.manifest.components.iter().any(|found| found == name);
+    // Secrets alone are those that were captured last, not those that a later run of something else refers to.
+    let is_fresh =
+        components == [SECRETS] && readable.iter().any(|found| is_complete(found) && captured(found, SECRETS));
+    let has = if is_fresh { captured } else { gives_back };
     let has_all = |snapshot: &LoadedSnapshot| components.iter().all(|name| has(snapshot, name));
     sort(&mut readable);
     if let Some(snapshot) = readable.into_iter().rfind(|found| is_complete(found) && has_all(found)) {

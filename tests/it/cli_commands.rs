@@ -253,3 +253,31 @@ fn latest_of_a_component_is_the_newest_complete_snapshot_that_has_it() {
     let ran = vault.run_all(of("mongodb,secrets")).expect(1);
     assert!(ran.stderr.contains("no complete snapshot with mongodb, secrets"), "{}", ran.stderr);
 }
+
+/// What the plan of a restore without secrets advises.
+#[test]
+fn the_secrets_that_belong_to_a_snapshot_come_back_with_it_though_an_earlier_run_captured_them() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let stack_text = stack.to_str().unwrap();
+    let snapshot = ["snapshot", "--json", "-c", "secrets", "--yes", "--stack-dir", stack_text];
+    let captured = vault.run(snapshot).expect(0).json()["snapshot"].clone();
+    let env = std::fs::read(stack.join("docker/.env")).unwrap();
+    let snapshot = ["snapshot", "--json", "--from", "mongodb=-", "--stack-dir", stack_text];
+    let later = vault.run_fed(snapshot, &archive()).expect(0).json();
+    let later = later["snapshot"].as_str().unwrap();
+
+    let target = vault.path("target");
+    let restore = ["restore", "-y", "--json", "--target-dir", target.to_str().unwrap(), "-c"];
+    let ran = vault.run_all(restore.into_iter().chain(["mongodb,secrets"])).expect(0);
+    assert_eq!(ran.json()["snapshot"], later);
+    assert!(ran.stderr.contains("captured none itself"), "{}", ran.stderr);
+    assert_eq!(std::fs::read(target.join("secrets/.env")).unwrap(), env);
+    assert!(std::fs::read(target.join("mongodb/mongo.archive")).unwrap() == archive());
+    let by_id = ["restore", "-y", "-c", "secrets", "--snapshot", later, "--stack-dir", stack_text];
+    vault.run_all(by_id).expect(0);
+    assert_eq!(vault.run(["ls", later, "secrets", "--json"]).expect(0).json()["snapshot"], later);
+    // Alone they are those that were captured last.
+    assert_eq!(vault.run(["ls", "latest", "secrets", "--json"]).expect(0).json()["snapshot"], captured);
+    assert_eq!(vault.run_all(["dump", "latest", "secrets/.env"]).expect(0).stdout, env);
+}

@@ -22,7 +22,7 @@ use crate::component::stack::Stack;
 use crate::component::{Restored, Sink};
 use crate::crypto;
 use crate::format::object::Namespace;
-use crate::ops::restore::{Restore, RestoreItem, complete_component, plan};
+use crate::ops::restore::{Restore, RestoreItem, plan, restorable_component};
 use crate::ops::select;
 use crate::ops::snapshot::SECRETS;
 use crate::repo::{self, LoadedSnapshot};
@@ -107,7 +107,7 @@ fn names(args: &RestoreArgs, snapshot: &LoadedSnapshot) -> Result<Vec<String>, E
     }
     let names = if is_named { args.components.clone() } else { snapshot.manifest.components.clone() };
     for name in &names {
-        complete_component(snapshot, name)?;
+        restorable_component(snapshot, name)?;
     }
     let distinct: BTreeSet<String> = names.into_iter().collect();
     Ok(distinct.into_iter().collect())
@@ -177,9 +177,10 @@ fn exports(
 ) -> Result<Vec<Box<dyn Sink>>, Error> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     for name in names {
-        let record = complete_component(snapshot, name)?;
+        let record = restorable_component(snapshot, name)?;
+        let has_entries = record.is_some_and(|record| record.entries.is_some());
         // A dry run has no directory yet, which a tree is planned into; the other plan says the same.
-        let is_tree = !args.dry_run && !OF_STACK.contains(&name.as_str()) && record.entries.is_some();
+        let is_tree = !args.dry_run && !OF_STACK.contains(&name.as_str()) && has_entries;
         sinks.push(if is_tree {
             Box::new(DirectorySink::new(name.clone(), dir.join(name)))
         } else {
@@ -199,8 +200,8 @@ fn sinks(
     let extras = if args.exact { Extras::Delete } else { Extras::Keep };
     let choice = SinkChoice { extras, now: jiff::Timestamp::now() };
     let sink = |name: &String| {
-        let record = complete_component(snapshot, name)?;
-        components::sink(settings, stack, name, &record.facts, choice)
+        let facts = restorable_component(snapshot, name)?.map(|record| record.facts.clone()).unwrap_or_default();
+        components::sink(settings, stack, name, &facts, choice)
     };
     names.iter().map(sink).collect()
 }
