@@ -13,7 +13,7 @@ use super::error::Error;
 use super::exit::Exit;
 use super::hints::Judgement;
 use super::locks::SaidLocks;
-use super::printable::printable;
+use super::printable::{printable, printable_json};
 
 /// What a command found out or did.
 #[derive(Debug)]
@@ -119,12 +119,13 @@ fn write_stdout(text: &str) -> Result<(), Error> {
 
 /// Writes one JSON document to standard output.
 pub(crate) fn write_json(value: &Value) -> Result<(), Error> {
-    write_stdout(&serde_json::to_string_pretty(value).expect("a JSON value always serialises"))
+    let document = serde_json::to_string_pretty(value).expect("a JSON value always serialises");
+    write_stdout(&printable_json(&document))
 }
 
 /// Writes one JSON document to standard error, where standard output is taken by content: the last line there.
 fn write_json_aside(value: &Value) {
-    let _ = writeln!(io::stderr().lock(), "{value}");
+    let _ = writeln!(io::stderr().lock(), "{}", printable_json(&value.to_string()));
 }
 
 /// Writes a report.
@@ -222,7 +223,7 @@ impl Lines {
         }
         let mut lines = Self { format, out: io::BufWriter::new(io::stdout().lock()), has_rows: false, written: 0 };
         if format == Format::Json {
-            let head = head.to_string();
+            let head = printable_json(&head.to_string());
             let fields = head.strip_suffix('}').unwrap_or(&head);
             lines.write(&format!("{fields},{}:[", Value::from(rows)))?;
         }
@@ -254,7 +255,7 @@ impl Lines {
             Format::Text => self.line(&text()),
             Format::Json => {
                 let comma = if std::mem::replace(&mut self.has_rows, true) { "," } else { "" };
-                self.write(&format!("{comma}\n{json}"))
+                self.write(&format!("{comma}\n{}", printable_json(&json.to_string())))
             }
         }
     }

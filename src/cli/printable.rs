@@ -33,6 +33,23 @@ pub(crate) fn printable(text: &str) -> String {
     Printable(text.as_bytes()).to_string()
 }
 
+/// Returns a JSON document in which whatever could do something to a terminal is escaped. Its value is the same.
+#[must_use]
+pub(crate) fn printable_json(document: &str) -> String {
+    let mut shown = String::with_capacity(document.len());
+    for letter in document.chars() {
+        // Below the space there are line ends between values; in texts JSON has escaped them. All others are in texts.
+        if letter < ' ' || is_harmless(letter) {
+            shown.push(letter);
+        } else {
+            for unit in letter.encode_utf16(&mut [0; 2]) {
+                write!(shown, "\\u{unit:04x}").expect("a string takes all");
+            }
+        }
+    }
+    shown
+}
+
 fn is_harmless(letter: char) -> bool {
     !(letter.is_control()
         || matches!(letter,
@@ -65,6 +82,19 @@ mod tests {
             assert_eq!(printable(text), shown);
         }
         assert_eq!(Printable(b"a\xff\xfe\x1bb").to_string(), "a\\xff\\xfe\\u{1b}b");
+    }
+
+    #[test]
+    fn json_has_the_same_value_and_nothing_that_moves_a_cursor() {
+        let every: String = (0..=0x10_ffff_u32).filter_map(char::from_u32).collect();
+        let value = serde_json::json!({ "a\u{9b}1m": [every, "Grüße 漢字 😀", "\u{e0041}"] });
+        for document in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let shown = printable_json(&document);
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+            assert!(shown.chars().all(|letter| letter == '\n' || is_harmless(letter)));
+            assert!(shown.contains("a\\u009b1m") && shown.contains("\\udb40\\udc41"));
+            assert!(shown.contains("Grüße 漢字 😀"));
+        }
     }
 
     #[test]

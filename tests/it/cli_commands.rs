@@ -166,7 +166,7 @@ fn names_from_a_tenant_do_nothing_to_a_terminal() {
     let stack = vault.stack("staging");
     let spool = vault.path("spool");
     std::fs::create_dir_all(&spool).unwrap();
-    for name in [&b"a\x1b[2Jb"[..], b"c\nd", b"e\xff", "f\u{202e}g".as_bytes()] {
+    for name in [&b"a\x1b[2Jb"[..], b"c\nd", b"e\xff", "f\u{202e}g".as_bytes(), "h\u{9b}2Ji".as_bytes()] {
         std::fs::write(spool.join(std::ffi::OsStr::from_bytes(name)), b"x").unwrap();
     }
     let config = format!("[[directory]]\nname = \"spool\"\npath = {:?}\n", spool.to_str().unwrap());
@@ -184,13 +184,20 @@ fn names_from_a_tenant_do_nothing_to_a_terminal() {
     said.push(vault.run(["snapshots"]).expect(0));
     said.push(vault.run(["show", "latest"]).expect(0));
     said.push(vault.run_data(["dump", "latest", "spool/\x1b[2J"]).expect(1));
+    // JSON is shown on terminals, too.
+    for arguments in [&["ls", "latest", "spool", "--json"][..], &["snapshots", "--json"], &["show", "latest", "--json"]]
+    {
+        said.push(vault.run(arguments).expect(0));
+    }
+    said.push(vault.run_data(["dump", "latest", "spool/\u{9b}\u{202e}", "--json"]).expect(1));
     for ran in said {
         let all = format!("{}{}", ran.text(), ran.stderr);
-        assert!(!all.contains(['\x1b', '\u{202e}']), "{all:?}");
+        assert!(!all.contains(['\x1b', '\u{202e}', '\u{9b}']), "{all:?}");
     }
     let rows = vault.run(["ls", "latest", "spool", "--json"]).expect(0).json();
     let rows = rows["entries"].as_array().unwrap();
     assert!(rows.iter().any(|row| row["key"] == "a\u{1b}[2Jb"), "{rows:?}");
+    assert!(rows.iter().any(|row| row["key"] == "h\u{9b}2Ji"), "{rows:?}");
     assert!(rows.iter().any(|row| row["key_hex"] == "65ff"), "{rows:?}");
 }
 
