@@ -17,6 +17,9 @@ pub(crate) struct Judgement {
     pub(crate) hint: Option<&'static str>,
 }
 
+/// What to do about wrong arguments.
+pub(crate) const USAGE_HINT: &str = "see `orkvault help`";
+
 const fn judged(exit: Exit, hint: &'static str) -> Judgement {
     Judgement { exit, hint: Some(hint) }
 }
@@ -81,7 +84,7 @@ fn of_shell(error: &Error) -> Judgement {
         }
         Error::TypedDifferently { .. } => judged(Exit::Usage, "try again"),
         Error::NotGiven { ways, .. } => judged(Exit::Usage, ways),
-        Error::BadValue { .. } | Error::StdinTwice { .. } => judged(Exit::Usage, "see `orkvault help`"),
+        Error::BadValue { .. } | Error::StdinTwice { .. } => judged(Exit::Usage, USAGE_HINT),
         Error::Config { .. } => judged(Exit::Usage, "docs/CONFIGURATION.md lists every key"),
         Error::File { .. } => plain(Exit::Usage),
         Error::NotPrivate { .. } => {

@@ -29,7 +29,11 @@ fn wrong_usage_is_two_and_says_what_is_wrong_as_json_too() {
         let ran = vault.run(arguments).expect(2);
         assert!(ran.stdout.is_empty() && !ran.stderr.is_empty(), "{arguments:?}");
         let ran = vault.run(arguments.iter().copied().chain(["--json"])).expect(2);
-        assert_eq!(ran.json()["error"]["exit_code"], 2, "{arguments:?}");
+        let error = ran.json()["error"].clone();
+        assert_eq!(error["exit_code"], 2, "{arguments:?}");
+        assert!(error["message"].is_string() && error["causes"].is_array(), "{arguments:?}: {error}");
+        // There may be nothing to say, but the key is there.
+        assert!(error.as_object().unwrap().contains_key("hint"), "{arguments:?}: {error}");
     }
     let help = vault.run(["--help"]).expect(0).text();
     assert!(help.contains("130  interrupted"), "{help}");

@@ -17,6 +17,7 @@ mod snapshots;
 use super::args::{Command, Global};
 use super::error::Error;
 use super::exit::Exit;
+use super::hints::USAGE_HINT;
 use super::output::{self, Report, Stdout};
 use super::progress::size;
 use super::resolve::{self, Settings};
@@ -89,7 +90,13 @@ pub(crate) fn usage(error: &clap::Error, is_json: bool) -> Exit {
     if is_json && is_error {
         let message = error.render().to_string();
         let message = message.trim().trim_start_matches("error: ");
-        let json = serde_json::json!({ "error": { "message": message, "exit_code": Exit::Usage.code() } });
+        let error = serde_json::json!({
+            "message": message,
+            "causes": [],
+            "hint": USAGE_HINT,
+            "exit_code": Exit::Usage.code(),
+        });
+        let json = serde_json::json!({ "error": error });
         // The same again for people; if nobody reads it, the exit code still says it.
         let _ = output::write_json(&json);
     }
