@@ -107,3 +107,15 @@ fn any_number_of_objects_that_look_like_key_slots_keeps_nobody_out() {
     assert_eq!(ran.text().matches("FINDING keys/").count(), 300, "{}", ran.text());
     vault.run(["dump", "latest", "mongodb/mongo.archive", "--passphrase-file", "../secrets.pass"]).expect(12);
 }
+
+#[test]
+fn a_key_from_standard_input_is_read_once_by_doctor_too() {
+    let vault = Vault::with_dump();
+    let key = std::fs::read(vault.path("writer.key")).unwrap();
+    let doctor = ["doctor", "--writer-key", "-", "--docker-host", "unix:///nowhere.sock"];
+    let ran = vault.run_fed(doctor, &key).expect(1);
+    assert!(ran.text().contains("ok    repository: "), "{}", ran.text());
+    assert!(!ran.text().contains("fail  writer key") && !ran.text().contains("fail  repository"), "{}", ran.text());
+    let ran = vault.run_fed(doctor, b"no key").expect(1);
+    assert!(ran.text().contains("fail  repository: the writer key in standard input"), "{}", ran.text());
+}

@@ -91,6 +91,8 @@ pub(crate) async fn run(settings: &Settings, args: &DoctorArgs) -> Result<Report
 async fn key_files(settings: &Settings, findings: &mut Findings) {
     match &settings.writer_key {
         None => findings.warn("writer key", "not given: this host can make no snapshot"),
+        // It can be read once, which opening the repository does.
+        Some(Input::Stdin) => findings.ok("writer key", "from standard input: see whether the repository opens"),
         Some(input) => match keys::writer_key(input) {
             Ok(key) => {
                 findings.ok("writer key", format!("{}, of repository {}", input.shown(), key.repository.short()))
