@@ -12,6 +12,7 @@ use super::resolve::{Settings, make_private};
 use crate::component;
 use crate::component::docker::{Docker, Endpoint, EndpointOptions};
 use crate::component::redis::journal::{self, Resumed};
+use crate::ops::snapshot::reason;
 
 /// Held while a restore runs: nobody else restores, and nobody starts the container that it has stopped.
 #[must_use]
@@ -37,40 +38,33 @@ fn open(path: &PathBuf) -> Result<File, Error> {
     options().map_err(|source| Error::File { action: "cannot open", path: path.clone(), source })
 }
 
-/// Starts containers that an earlier restore was stopped before it could. Says so, and does not fail the run.
-pub(crate) async fn resume(settings: &Settings, docker: Option<&Docker>) -> Result<(), Error> {
-    let dir = settings.state_dir();
-    let pending = journal::pending(&dir).map_err(component::Error::from)?;
-    if pending.is_empty() {
-        return Ok(());
+/// Starts containers that an earlier restore was stopped before it could. Says what came of it, and does not fail the
+/// run: what the run is for may need no container.
+pub(crate) async fn resume(settings: &Settings, docker: Option<&Docker>) {
+    if !has_pending(settings) {
+        return;
     }
-    let Ok(_lock) = RestoreLock::take(settings) else {
-        error_line("warning: a restore is running on this host");
-        return Ok(());
-    };
-    resume_locked(settings, docker).await
+    match RestoreLock::take(settings) {
+        Ok(_lock) => resume_locked(settings, docker).await,
+        Err(Error::RestoreRuns { .. }) => error_line("warning: a restore is running on this host"),
+        Err(error) => cannot_be_started(&error),
+    }
 }
 
 /// As [`resume`], for who has the lock.
-pub(crate) async fn resume_locked(settings: &Settings, docker: Option<&Docker>) -> Result<(), Error> {
-    let dir = settings.state_dir();
-    if journal::pending(&dir).map_err(component::Error::from)?.is_empty() {
-        return Ok(());
+pub(crate) async fn resume_locked(settings: &Settings, docker: Option<&Docker>) {
+    if !has_pending(settings) {
+        return;
     }
-    let own;
-    let docker = match docker {
-        Some(docker) => docker,
-        None => {
-            let host = settings.global.stack.docker_host.as_deref();
-            let endpoint = Endpoint::resolve(EndpointOptions {
-                docker_host: host,
-                env: &super::components::env_with_daemon(settings),
-            });
-            own = Docker::connect(&endpoint.map_err(component::Error::from)?).map_err(component::Error::from)?;
-            &own
-        }
+    let connected = match docker {
+        Some(docker) => Ok(docker.clone()),
+        None => connect(settings),
     };
-    match journal::resume(&dir, docker).await {
+    let resumed = match connected {
+        Ok(docker) => journal::resume(&settings.state_dir(), &docker).await.map_err(component::Error::from),
+        Err(error) => Err(error),
+    };
+    match resumed {
         Ok(resumed) => {
             for each in resumed {
                 if let Resumed::Started { container } = each {
@@ -78,10 +72,29 @@ pub(crate) async fn resume_locked(settings: &Settings, docker: Option<&Docker>) 
                 }
             }
         }
+        Err(error) => cannot_be_started(&error),
+    }
+}
+
+fn has_pending(settings: &Settings) -> bool {
+    match journal::pending(&settings.state_dir()) {
+        Ok(pending) => !pending.is_empty(),
         Err(error) => {
-            let reason = crate::ops::snapshot::reason(&error);
-            error_line(&format!("warning: a container that a restore left stopped cannot be started: {reason}"));
+            let reason = reason(&error);
+            error_line(&format!("warning: whether a restore left a container stopped cannot be seen: {reason}"));
+            false
         }
     }
-    Ok(())
+}
+
+fn connect(settings: &Settings) -> Result<Docker, component::Error> {
+    let env = super::components::env_with_daemon(settings);
+    let host = settings.global.stack.docker_host.as_deref();
+    let endpoint = Endpoint::resolve(EndpointOptions { docker_host: host, env: &env })?;
+    Ok(Docker::connect(&endpoint)?)
+}
+
+fn cannot_be_started(error: &(dyn std::error::Error + 'static)) {
+    let reason = reason(error);
+    error_line(&format!("warning: a container that a restore left stopped cannot be started: {reason}"));
 }

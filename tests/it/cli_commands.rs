@@ -288,3 +288,27 @@ fn the_secrets_that_belong_to_a_snapshot_come_back_with_it_though_an_earlier_run
     assert_eq!(vault.run(["ls", "latest", "secrets", "--json"]).expect(0).json()["snapshot"], captured);
     assert_eq!(vault.run_all(["dump", "latest", "secrets/.env"]).expect(0).stdout, env);
 }
+
+#[test]
+fn a_container_that_was_left_stopped_stops_no_work_that_needs_none() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let stack_text = stack.to_str().unwrap();
+    let state = vault.path("state/orkvault");
+    std::fs::create_dir_all(&state).unwrap();
+    let record = br#"{"version":1,"container_id":"c0ffee","container_name":"redis","daemon_id":"d"}"#;
+    write_mode(&state.join("redis-stopped-c0ffee.json"), record, 0o600);
+    let snapshot = ["snapshot", "--from", "mongodb=-", "-c", "secrets", "--yes", "--stack-dir", stack_text];
+    let restore = ["restore", "-y", "-c", "secrets", "--stack-dir", stack_text];
+    for host in ["unix:///nowhere.sock", "carrier-pigeon://"] {
+        let host = ["--docker-host", host];
+        for ran in [
+            vault.run_fed(snapshot.into_iter().chain(host), &archive()),
+            vault.run_all(restore.into_iter().chain(host)),
+        ] {
+            assert!(ran.stderr.contains("left stopped cannot be started"), "{}", ran.stderr);
+            ran.expect(0);
+        }
+    }
+    assert!(state.join("redis-stopped-c0ffee.json").exists());
+}
