@@ -169,6 +169,12 @@ pub(crate) enum Error {
         /// Of the stack.
         stack: String,
     },
+    /// An environment was named for a stack that does not say which one it is.
+    #[error("nothing here says that this stack is {named}")]
+    UnknownEnvironment {
+        /// With `--into-env`.
+        named: String,
+    },
     /// A snapshot that lacks something is only restored by name.
     #[error("snapshot {snapshot} is incomplete")]
     SnapshotIncomplete {

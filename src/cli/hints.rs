@@ -100,6 +100,7 @@ fn of_shell(error: &Error) -> Judgement {
         Error::OtherEnvironment { .. } => {
             judged(Exit::Refused, "if that is meant, name the stack's environment with --into-env")
         }
+        Error::UnknownEnvironment { .. } => judged(Exit::Refused, "if it is, say so with --environment, too"),
         Error::SnapshotIncomplete { .. } => {
             judged(Exit::Refused, "name the components that are to be restored with -c, or take another snapshot")
         }

@@ -24,6 +24,12 @@ fn secrets_come_back_into_an_empty_directory_byte_for_byte_and_with_their_modes(
     std::fs::create_dir(&new).unwrap();
     let dry = restore("-n").expect(0);
     assert!(dry.stderr.contains("creates") && dry.stderr.contains("not compared"), "{}", dry.stderr);
+    // Nobody can tell whether this is what was named, unless it is said.
+    let named = ["restore", "-n", "-c", "secrets", "--stack-dir", new.to_str().unwrap(), "--into-env", "staging"];
+    let ran = vault.run_all(named).expect(13);
+    assert!(ran.stderr.contains("nothing here says") && ran.stderr.contains("--environment"), "{}", ran.stderr);
+    vault.run_all(named.into_iter().chain(["--environment", "staging"])).expect(0);
+    vault.run_all(named.into_iter().chain(["--environment", "production"])).expect(13);
     assert_eq!(std::fs::read_dir(&new).unwrap().count(), 0);
     restore("-y").expect(0);
     for file in files {

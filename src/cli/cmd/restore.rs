@@ -124,6 +124,10 @@ fn can_read(opened: &Opened, names: &[String]) -> Result<(), Error> {
 
 fn same_environment(args: &RestoreArgs, snapshot: &LoadedSnapshot, stack: &Stack) -> Result<(), Error> {
     if !stack.knows_environment() {
+        // Who names it wants it compared.
+        if let Some(named) = &args.into_env {
+            return Err(Error::UnknownEnvironment { named: named.clone() });
+        }
         error_line("warning: nothing here says which environment this is: it is not compared with the snapshot's");
         return Ok(());
     }
