@@ -10,6 +10,7 @@ pub mod copy;
 pub mod dump;
 pub mod layout;
 pub mod lock;
+pub mod passed;
 pub mod restore;
 pub mod select;
 pub mod snapshot;

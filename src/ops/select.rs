@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 
+use super::passed::{PassedOver, passed_over};
 use super::snapshot::{SECRETS, reason};
 use super::{Error, Progress};
 use crate::format::config::Part;
@@ -155,7 +156,7 @@ pub fn is_complete(snapshot: &LoadedSnapshot) -> bool {
 }
 
 /// Returns whether a snapshot's own run captured a component whole.
-fn captured(snapshot: &LoadedSnapshot, name: &str) -> bool {
+pub(super) fn captured(snapshot: &LoadedSnapshot, name: &str) -> bool {
     snapshot.manifest.components.iter().any(|found| found == name)
 }
 
@@ -171,6 +172,8 @@ pub struct Found {
     pub snapshot: LoadedSnapshot,
     /// Snapshots that are damaged, and why they could not be read: one of them may be newer than `latest`.
     pub unreadable: Vec<(SnapshotId, repo::Error)>,
+    /// What `latest` passed over; `None` for a snapshot that was named.
+    pub passed: Option<PassedOver>,
 }
 
 /// As [`find_with`] without components, for those who have nobody to tell of damaged snapshots.
@@ -193,7 +196,7 @@ pub async fn find_with(repository: &Repository, wanted: &str, components: &[&str
     let mut fitting = ids.into_iter().filter(|id| wanted.len() >= 4 && id.to_string().starts_with(&wanted));
     match (fitting.next(), fitting.count()) {
         (None, _) => Err(Error::NoSnapshot { wanted: named }),
-        (Some(id), 0) => Ok(Found { snapshot: load(repository, id).await?, unreadable: Vec::new() }),
+        (Some(id), 0) => Ok(Found { snapshot: load(repository, id).await?, unreadable: Vec::new(), passed: None }),
         (Some(_), more) => Err(Error::AmbiguousSnapshot { wanted: named, count: more + 1 }),
     }
 }
@@ -213,8 +216,9 @@ async fn latest(repository: &Repository, components: &[&str]) -> Result<Found, E
     let has = if is_fresh { captured } else { gives_back };
     let has_all = |snapshot: &LoadedSnapshot| components.iter().all(|name| has(snapshot, name));
     sort(&mut readable);
-    if let Some(snapshot) = readable.into_iter().rfind(|found| is_complete(found) && has_all(found)) {
-        return Ok(Found { snapshot, unreadable });
+    if let Some(at) = readable.iter().rposition(|found| is_complete(found) && has_all(found)) {
+        let passed = passed_over(&readable, at, components);
+        return Ok(Found { snapshot: readable.swap_remove(at), unreadable, passed });
     }
     match unreadable.into_iter().next() {
         // It may be the one.

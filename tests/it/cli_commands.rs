@@ -312,3 +312,70 @@ fn a_container_that_was_left_stopped_stops_no_work_that_needs_none() {
     }
     assert!(state.join("redis-stopped-c0ffee.json").exists());
 }
+
+#[test]
+fn newer_snapshots_that_are_incomplete_are_passed_over_aloud() {
+    let vault = Vault::with_dump();
+    let latest = vault.run(["snapshots", "--json"]).expect(0).json()["latest"].clone();
+    let dump = ["dump", "latest", "mongodb/mongo.archive"];
+    let show = ["show", "latest", "--json"];
+    assert!(!vault.run_data(dump).expect(0).stderr.contains("incomplete"));
+    assert_eq!(vault.run(show).expect(0).json()["passed_over"]["incomplete"], 0);
+
+    // Half a dump, a whole one beside a directory that is not there, half a dump.
+    let half = &archive()[..1000];
+    vault.run_fed(["snapshot", "--from", "mongodb=-"], half).expect(3);
+    assert!(vault.run_data(dump).expect(0).stderr.contains("none of them has all of mongodb"));
+    let config = "[[directory]]\nname = \"spool\"\npath = \"missing\"\n";
+    write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
+    let partly = ["snapshot", "--json", "--yes", "--from", "mongodb=-", "-c", "spool"];
+    let partly = vault.run_fed(partly, &archive()).expect(3).json()["snapshot"].clone();
+    vault.run_fed(["snapshot", "--from", "mongodb=-"], half).expect(3);
+
+    let ran = vault.run_data(dump).expect(0);
+    let said = format!("the newest of them with all of mongodb is {}", &partly.as_str().unwrap()[..8]);
+    assert!(ran.stderr.contains("warning: 3 snapshots are newer than") && ran.stderr.contains(&said), "{}", ran.stderr);
+    let ran = vault.run(show).expect(0);
+    assert!(ran.stderr.contains(&said), "{}", ran.stderr);
+    let target = vault.path("target");
+    let restore = ["restore", "-n", "--json", "-c", "mongodb", "--target-dir", target.to_str().unwrap()];
+    let restored = vault.run_data(restore).expect(0);
+    assert!(restored.stderr.contains(&said), "{}", restored.stderr);
+    for facts in [ran.json(), restored.json()] {
+        assert_eq!(facts["snapshot"], latest);
+        assert_eq!((&facts["passed_over"]["incomplete"], &facts["passed_over"]["usable"]), (&Value::from(3), &partly));
+    }
+    // One that is named is meant.
+    let named = vault.run(["show", latest.as_str().unwrap(), "--json"]).expect(0);
+    assert_eq!(named.json()["passed_over"], Value::Null);
+    assert_eq!(named.stderr, "");
+}
+
+#[test]
+fn a_restore_of_everything_says_what_only_older_snapshots_have() {
+    let vault = Vault::made();
+    let stack = vault.stack("staging");
+    let stack_text = stack.to_str().unwrap();
+    let night = ["snapshot", "--json", "--from", "mongodb=-", "-c", "secrets", "--yes", "--stack-dir", stack_text];
+    let night = vault.run_fed(night, &archive()).expect(0).json()["snapshot"].clone();
+    let dump = ["snapshot", "--from", "mongodb=-", "--stack-dir", stack_text];
+    vault.run_fed(dump, &archive()).expect(0);
+    let day = ["snapshot", "--json", "-c", "secrets", "--yes", "--stack-dir", stack_text];
+    let day = vault.run(day).expect(0).json()["snapshot"].clone();
+
+    let target = vault.path("target");
+    let restore = ["restore", "-n", "--json", "--target-dir", target.to_str().unwrap()];
+    let ran = vault.run_all(restore).expect(0);
+    assert_eq!(ran.json()["snapshot"], day);
+    let missing = ran.json()["missing"].clone();
+    assert_eq!((missing.as_array().unwrap().len(), &missing[0]["components"][0]), (1, &Value::from("mongodb")));
+    assert_ne!(missing[0]["snapshot"], night);
+    let said = "has only secrets; the newest complete one with mongodb is";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+    // What was named is what is wanted.
+    let ran = vault.run_all(restore.into_iter().chain(["-c", "secrets"])).expect(0);
+    assert!(!ran.stderr.contains("has only") && ran.json()["missing"].as_array().unwrap().is_empty(), "{}", ran.stderr);
+    let night = night.as_str().unwrap();
+    let ran = vault.run_all(restore.into_iter().chain(["--snapshot", night])).expect(0);
+    assert!(!ran.stderr.contains("has only"), "{}", ran.stderr);
+}

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::cli::access::{self, Need};
 use crate::cli::args::DumpArgs;
-use crate::cli::chosen::{Chosen, choose};
+use crate::cli::chosen::choose;
 use crate::cli::error::Error;
 use crate::cli::output::{Report, Stdout, StdoutUse, raw_stdout, stdout_is_terminal};
 use crate::cli::resolve::Settings;
@@ -32,18 +32,19 @@ pub(crate) async fn run(settings: &Settings, args: &DumpArgs) -> Result<Report, 
     let secrets = args.stream == SECRETS || args.stream.starts_with("secrets/");
     let opened = access::open(settings, Need::Read { data: !secrets, secrets }).await?;
     let component = args.stream.split_once('/').map_or(args.stream.as_str(), |(component, _)| component);
-    let Chosen { snapshot, unreadable } = choose(&opened, &args.id, &[component]).await?;
-    let content = ops::dump::open(&opened.repository, &snapshot, &args.stream).await?;
+    let chosen = choose(&opened, &args.id, &[component]).await?;
+    let content = ops::dump::open(&opened.repository, &chosen.snapshot, &args.stream).await?;
     let bytes = match &args.output {
         Some(path) => to_file(path, content).await?,
         None => copy(content, raw_stdout()?, Output::Stdout(settings.stdout.clone())).await?.0,
     };
     let json = json!({
-        "snapshot": snapshot.id.to_string(),
+        "snapshot": chosen.snapshot.id.to_string(),
         "stream": args.stream,
         "bytes": bytes,
         "output": args.output,
-        "unreadable": unreadable,
+        "unreadable": chosen.unreadable,
+        "passed_over": chosen.passed_over(),
         "key_derivation_secs": opened.key_derivation_secs(),
     });
     let mut report = Report::done(json, Vec::new());

@@ -69,6 +69,7 @@ async fn every(repository: &Repository, chosen: &Chosen) -> Result<Report, Error
         "snapshot": snapshot.id.to_string(),
         "components": components,
         "unreadable": chosen.unreadable,
+        "passed_over": chosen.passed_over(),
     });
     Ok(Report::done(json, lines))
 }
@@ -88,6 +89,7 @@ async fn one(settings: &Settings, repository: &Repository, chosen: &Chosen, comp
         "streams": streams,
         "catalogue": catalogue_json(&listing.catalogue),
         "unreadable": chosen.unreadable,
+        "passed_over": chosen.passed_over(),
     });
     let mut out = Lines::begin(settings.format, &settings.stdout, head, "entries")?;
     for (name, record) in &listing.streams {

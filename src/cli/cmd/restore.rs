@@ -22,6 +22,7 @@ use crate::component::stack::Stack;
 use crate::component::{Restored, Sink};
 use crate::crypto;
 use crate::format::object::Namespace;
+use crate::ops::passed::Named;
 use crate::ops::restore::{Restore, RestoreItem, plan, restorable_component};
 use crate::ops::select;
 use crate::ops::snapshot::SECRETS;
@@ -47,6 +48,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
     let named = if named.contains(&"all") { Vec::new() } else { named };
     let chosen = choose(&opened, &args.snapshot, &named).await?;
     let snapshot = &chosen.snapshot;
+    say_missing(&chosen);
     let names = names(args, snapshot)?;
     if names.iter().any(|name| name == SECRETS)
         && !opened.repository.keyring().can_read(Namespace::Secrets)
@@ -97,6 +99,21 @@ fn need(settings: &Settings, args: &RestoreArgs) -> Need {
     }
     let secrets = args.components.iter().any(|name| name == SECRETS);
     Need::Read { data: args.components.iter().any(|name| name != SECRETS), secrets }
+}
+
+/// Says what is not in `latest` and was in an older one: whoever names nothing expects everything.
+fn say_missing(chosen: &Chosen) {
+    let manifest = &chosen.snapshot.manifest;
+    for (Named { id, created_at }, names) in chosen.passed.iter().flat_map(|passed| &passed.missing) {
+        error_line(&format!(
+            "warning: snapshot {} of {} has only {}; the newest complete one with {} is {} of {created_at}",
+            chosen.snapshot.id.short(),
+            manifest.created_at,
+            manifest.components.join(", "),
+            names.join(", "),
+            id.short()
+        ));
+    }
 }
 
 /// What was named; else everything of a snapshot that is complete.
@@ -308,6 +325,11 @@ fn plan_json(item: &RestoreItem) -> Value {
     })
 }
 
+fn missing_json(chosen: &Chosen) -> Vec<Value> {
+    let missing = chosen.passed.iter().flat_map(|passed| &passed.missing);
+    missing.map(|(named, names)| json!({ "components": names, "snapshot": named.id.to_string() })).collect()
+}
+
 fn report(
     args: &RestoreArgs,
     chosen: &Chosen,
@@ -330,6 +352,8 @@ fn report(
         "stack": stack.map(Stack::lines),
         "plan": carried.plans,
         "unreadable": chosen.unreadable,
+        "passed_over": chosen.passed_over(),
+        "missing": missing_json(chosen),
         "bytes_verified": carried.verified_bytes,
         "restored": restored,
         "secs": started.elapsed().as_secs_f64(),

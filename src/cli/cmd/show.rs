@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::snapshots::{component_status, status};
 use crate::cli::access::{self, Need};
 use crate::cli::args::ShowArgs;
-use crate::cli::chosen::{Chosen, choose};
+use crate::cli::chosen::choose;
 use crate::cli::error::Error;
 use crate::cli::output::{Report, table};
 use crate::cli::progress::size;
@@ -19,16 +19,18 @@ use crate::repo::LoadedSnapshot;
 /// Shows one snapshot.
 pub(crate) async fn run(settings: &Settings, args: &ShowArgs) -> Result<Report, Error> {
     let opened = access::open(settings, Need::List).await?;
-    let Chosen { snapshot, unreadable } = choose(&opened, &args.id, &[]).await?;
-    let layouts = if args.layout { layouts(&opened.repository, &snapshot).await? } else { BTreeMap::new() };
+    let chosen = choose(&opened, &args.id, &[]).await?;
+    let snapshot = &chosen.snapshot;
+    let layouts = if args.layout { layouts(&opened.repository, snapshot).await? } else { BTreeMap::new() };
     let mut facts = json!({
         "snapshot": snapshot.id.to_string(),
-        "status": status(&snapshot),
+        "status": status(snapshot),
         "manifest": serde_json::to_value(&snapshot.manifest).expect("manifests have string keys only"),
-        "unreadable": unreadable,
+        "unreadable": chosen.unreadable,
+        "passed_over": chosen.passed_over(),
         "key_derivation_secs": opened.key_derivation_secs(),
     });
-    let mut lines = lines(&snapshot);
+    let mut lines = lines(snapshot);
     if args.layout {
         let json = layouts.iter().map(|((component, stream), layout)| layout_json(component, stream, layout)).collect();
         // Only where it was asked for: what is not there was not looked at.
