@@ -118,11 +118,8 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
         return Err(no_bucket("--as-of", &moment, &location));
     }
     // What is only read, as the source of a copy, need not lock.
-    if let (Location::Directory(_), Some(days)) = (&location, settings.global.lock_days.or(store.lock_days))
-        && want != Want::Existing
-    {
-        let option = if settings.global.lock_days.is_some() { "--lock-days" } else { "lock_days in orkvault.toml" };
-        return Err(no_bucket(option, &days, &location));
+    if want != Want::Existing {
+        can_lock(settings, store)?;
     }
     match (location, want) {
         (Location::Directory(path), Want::New) => Ok(Arc::new(LocalBackend::create(&path).await?)),
@@ -144,6 +141,16 @@ pub(crate) async fn backend(settings: &Settings, store: &StoreConfig, want: Want
             }
             Ok(Arc::new(bucket))
         }
+    }
+}
+
+/// Fails where a store is to lock what is put there, and cannot: a directory has no locks.
+pub(crate) fn can_lock(settings: &Settings, store: &StoreConfig) -> Result<(), Error> {
+    let Some(days) = settings.global.lock_days.or(store.lock_days) else { return Ok(()) };
+    let option = if settings.global.lock_days.is_some() { "--lock-days" } else { "lock_days in orkvault.toml" };
+    match store.location()? {
+        location @ Location::Directory(_) => Err(no_bucket(option, &days, &location)),
+        Location::Bucket { .. } => Ok(()),
     }
 }
 

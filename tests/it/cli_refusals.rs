@@ -120,6 +120,8 @@ fn a_lock_of_a_directory_is_refused_before_the_night_and_not_behind_it() {
     }
     assert!(vault.objects("snapshots").is_empty());
     vault.run(["snapshots"]).expect(0);
+    let ran = vault.run(["doctor", "--docker-host", "unix:///nowhere.sock"]).expect(1);
+    assert!(ran.text().contains("fail  lock: lock_days in orkvault.toml cannot be"), "{}", ran.text());
 }
 
 #[test]

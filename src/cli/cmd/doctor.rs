@@ -13,6 +13,7 @@ use crate::cli::error::Error;
 use crate::cli::exit::Exit;
 use crate::cli::hints::judge;
 use crate::cli::keys::{self, Input};
+use crate::cli::location;
 use crate::cli::output::Report;
 use crate::cli::progress::size;
 use crate::cli::resolve::Settings;
@@ -121,6 +122,14 @@ async fn key_files(settings: &Settings, findings: &mut Findings) {
 }
 
 async fn repository(settings: &Settings, findings: &mut Findings) {
+    let secrets = settings.secrets_repository();
+    for (what, store) in [("lock", Some(settings.repository())), ("lock of the secrets", secrets)] {
+        // Which store is missing is told below.
+        let Some(store) = store.filter(|store| store.location.is_some()) else { continue };
+        if let Err(error) = location::can_lock(settings, &store) {
+            findings.fail(what, &error);
+        }
+    }
     let opened = match access::open(settings, Need::List).await {
         Ok(opened) => opened,
         Err(error) => return findings.fail("repository", &error),
