@@ -377,12 +377,27 @@ impl Store {
             Ok((file, metadata)) if metadata.is_file() => Ok((file, metadata.len())),
             Ok(_) => Err(Error::NotAFile { key, location: self.location() }),
             Err(error) => match (error.kind(), Errno::from_io_error(&error)) {
-                (io::ErrorKind::NotFound, _) => Err(Error::NotFound { key, location: self.location() }),
+                (io::ErrorKind::NotFound, _) => match self.is_still_here() {
+                    Ok(()) => Err(Error::NotFound { key, location: self.location() }),
+                    Err(failure) => Err(failure.of(operation, Some(key))),
+                },
                 // A link, and a socket.
                 (_, Some(Errno::LOOP | Errno::NXIO)) => Err(Error::NotAFile { key, location: self.location() }),
-                _ => Err(at(&path)(error).of(operation, Some(key))),
+                _ => Err(self.unreadable(at(&path)(error), key, operation)),
             },
         }
+    }
+
+    /// Returns what came of reading an object. A disk that does not even give its config any more is not one with a bad sector.
+    fn unreadable(&self, failure: Failure, key: ObjectKey, operation: Operation) -> Error {
+        let mut error = failure.of(operation, Some(key));
+        if let Error::Failed { kind: kind @ ErrorKind::Damaged, .. } = &mut error
+            && self.had_config
+            && fs::read(self.path(ObjectKey::Config)).is_err()
+        {
+            *kind = ErrorKind::Other;
+        }
+        error
     }
 
     fn get(&self, key: ObjectKey, max: u64) -> Result<Bytes, Error> {
@@ -399,14 +414,14 @@ impl Store {
         if offset > there || have < len {
             return Err(Error::Short { key, location: self.location(), offset, need: len, have });
         }
-        let failed = |error| at(&self.path(key))(error).of(Operation::GetRange, Some(key));
+        let failed = |error| self.unreadable(at(&self.path(key))(error), key, Operation::GetRange);
         file.seek(SeekFrom::Start(offset)).map_err(failed)?;
         self.read(file, key, offset, len, Operation::GetRange)
     }
 
     /// Reads exactly `len` bytes from where the file stands, which is `offset`.
     fn read(&self, file: File, key: ObjectKey, offset: u64, len: u64, operation: Operation) -> Result<Bytes, Error> {
-        let failed = |error| at(&self.path(key))(error).of(operation, Some(key));
+        let failed = |error| self.unreadable(at(&self.path(key))(error), key, operation);
         let size = usize::try_from(len).map_err(|_| failed(io::ErrorKind::FileTooLarge.into()))?;
         let mut bytes = self.buffers.try_take(size).map_err(|_| failed(io::ErrorKind::OutOfMemory.into()))?;
         file.take(len).read_to_end(&mut bytes).map_err(failed)?;

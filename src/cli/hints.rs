@@ -253,7 +253,7 @@ fn of_bucket(error: &backend::Error) -> Option<Judgement> {
             Some(judged(Exit::NoRepository, "check its name and the endpoint; orkvault makes no buckets"))
         }
         S3Error::Full { .. } => Some(judged(Exit::Failed, "free space or raise the quota; what was complete stays")),
-        S3Error::WeakerLock => Some(judged(
+        S3Error::WeakerLock { .. } => Some(judged(
             Exit::Failed,
             "with lock_mode = \"governance\" that is enough; else somebody who may take such locks away has to do so once",
         )),

@@ -76,8 +76,10 @@ pub struct DataCapture<'a> {
     writer: &'a mut Writer,
     reader: Arc<Reader>,
     progress: &'a dyn Progress,
-    /// The previous entry table until its first row is asked for.
-    unproven: Option<TableRecord>,
+    /// The previous entry tables of this component and of those that come behind it, until something is asked for or stored.
+    unproven: &'a mut Vec<TableRecord>,
+    /// That of this component until its first row is asked for.
+    unopened: Option<TableRecord>,
     previous: Option<TableReader>,
     /// Keys that last night's table has and that tonight's has not come to yet, in order; of too many the last ones.
     seen: VecDeque<Vec<u8>>,
@@ -88,7 +90,8 @@ pub struct DataCapture<'a> {
 }
 
 impl<'a> DataCapture<'a> {
-    /// Compares entries with those of the `previous` table, if there is one.
+    /// Compares entries with those of the `previous` table, if there is one. `unproven` has this and those of all components
+    /// that are captured with the same writer; the first capture takes them out.
     #[must_use]
     pub fn new(
         component: &str,
@@ -96,6 +99,7 @@ impl<'a> DataCapture<'a> {
         reader: Arc<Reader>,
         progress: &'a dyn Progress,
         previous: Option<&TableRecord>,
+        unproven: &'a mut Vec<TableRecord>,
     ) -> Self {
         let component = component.to_owned();
         Self {
@@ -103,7 +107,8 @@ impl<'a> DataCapture<'a> {
             writer,
             reader,
             progress,
-            unproven: previous.cloned(),
+            unproven,
+            unopened: previous.cloned(),
             previous: None,
             seen: VecDeque::new(),
             table: None,
@@ -113,20 +118,23 @@ impl<'a> DataCapture<'a> {
         }
     }
 
-    /// Reads the previous entry table and every recipe that it refers to, once, before the first row is given out and
-    /// before anything is stored. What proves damaged is set aside: nothing in this capture then refers to it. Not before
-    /// that, because a source has requests to wait for meanwhile.
+    /// Reads the previous entry tables and every recipe that they refer to, once, before the first row is given out and
+    /// before anything is stored. What proves damaged is set aside: nothing in this run then refers to it, be it of another
+    /// component. Not before that, because a source has requests to wait for meanwhile.
     async fn prove_previous(&mut self) {
-        let Some(record) = self.unproven.take() else { return };
-        let mut table = TableReader::open(&self.reader, &record);
-        // What cannot be read is met again, and said, by `previous`.
-        while let Ok(Some(row)) = table.next_row().await {
-            // Extents that stand in the row itself are only looked up: nothing can prove damaged.
-            if matches!(row.content, EntryContent::Recipe { .. }) {
-                let _ = self.reader.check_structure(&row.content).await;
+        for record in std::mem::take(self.unproven) {
+            let mut table = TableReader::open(&self.reader, &record);
+            // What cannot be read is met again, and said, by `previous`.
+            while let Ok(Some(row)) = table.next_row().await {
+                // Extents that stand in the row itself are only looked up: nothing can prove damaged.
+                if matches!(row.content, EntryContent::Recipe { .. }) {
+                    let _ = self.reader.check_structure(&row.content).await;
+                }
             }
         }
-        self.previous = Some(TableReader::open(&self.reader, &record));
+        if let Some(record) = self.unopened.take() {
+            self.previous = Some(TableReader::open(&self.reader, &record));
+        }
     }
 
     /// Ends the entry table, if there is one, and returns what was stored.

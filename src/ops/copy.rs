@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use super::capture::{self, CapturedStreams, DataCapture};
 use super::lock::{Locker, Locks};
-use super::restore::check_structure;
+use super::restore::{check_structure, structure_key};
 use super::snapshot::{SECRETS, of_source, reason, write_catalogue};
 use super::stored::DataStored;
 use super::{Error, Progress, chain, select};
@@ -91,8 +91,8 @@ pub struct CopyOutcome {
     pub present: Vec<SnapshotId>,
     /// Not copied, because they are damaged.
     pub failures: Vec<CopyFailure>,
-    /// A snapshot that is there and could not be locked, and why: the copy ended with it.
-    pub unlocked: Option<(SnapshotId, String)>,
+    /// Snapshots that are there and could not be locked, and why. With one that was copied now the copy ended.
+    pub unlocked: Vec<(SnapshotId, String)>,
 }
 
 /// `Err(Ok(..))` could not say which of the two repositories failed.
@@ -141,13 +141,11 @@ pub async fn plan(
     };
     let history = select::load_readable(to, progress).await?;
     super::load_index(to, progress).await?;
-    let lost = to.set_missing_packs_aside().await?;
-    let lacking = if lost > 0 {
-        progress.warn(&format!("{lost} packs are missing here: what needs them is copied again"));
-        lacking(to, &history, progress).await?
-    } else {
-        HashSet::new()
-    };
+    to.set_missing_packs_aside().await?;
+    to.index().set_known_damage_aside()?;
+    let origins: HashSet<OriginRecord> = chosen.iter().map(|snapshot| origin_of(from_id, snapshot)).collect();
+    let copies = history.iter().filter(|snapshot| origins.contains(&origin_of(to_id, snapshot)));
+    let lacking = lacking(to, options, copies, progress).await?;
     let whole = || history.iter().filter(|snapshot| !lacking.contains(&snapshot.id));
     let is_enough = |snapshot: &&LoadedSnapshot| {
         options.secrets == CopySecrets::Left || snapshot.manifest.orkvault.secrets.is_some()
@@ -163,33 +161,63 @@ pub async fn plan(
     Ok(CopyPlan { missing, present: present.into_iter().map(|snapshot| snapshot.id).collect(), failures, history })
 }
 
-/// Returns the snapshots of which something is missing.
+/// Returns the snapshots of which something is missing or known to be damaged. Where the store has every chunk that was ever put
+/// into it, nothing of them is read.
 async fn lacking(
     to: &Repository,
-    snapshots: &[LoadedSnapshot],
+    options: &CopyOptions,
+    copies: impl Iterator<Item = &LoadedSnapshot>,
     progress: &dyn Progress,
 ) -> Result<HashSet<SnapshotId>, Error> {
-    let reader = Reader::new(to)?;
+    let secrets: Option<HashSet<SnapshotId>> = match options.secrets {
+        CopySecrets::Copied => Some(to.snapshot_ids(Namespace::Secrets).await?.into_iter().collect()),
+        CopySecrets::Left => None,
+    };
+    let is_secret_gone = |manifest: &Manifest| match (&secrets, &manifest.orkvault.secrets) {
+        (Some(there), Some(secrets)) => !there.contains(&secrets.snapshot),
+        _ => false,
+    };
+    let mut look = if to.index().lacks_chunks()? { Some((Reader::new(to)?, HashMap::new())) } else { None };
     let mut lacking = HashSet::new();
-    for snapshot in snapshots {
-        if let Some(what) = lacks(&reader, &snapshot.manifest).await? {
-            progress.warn(&format!("snapshot {} lacks something of {what}", snapshot.id));
-            lacking.insert(snapshot.id);
+    for LoadedSnapshot { id, manifest, .. } in copies {
+        let what = match &mut look {
+            _ if is_secret_gone(manifest) => Some("its secrets".to_owned()),
+            Some((reader, known)) => lacks(reader, manifest, known).await?,
+            None => None,
+        };
+        if let Some(what) = what {
+            progress.warn(&format!("something of {what} is missing of snapshot {id}: it is copied again"));
+            lacking.insert(*id);
         }
     }
     Ok(lacking)
 }
 
-/// Returns the first stream or entry of which something is missing.
-async fn lacks(reader: &Arc<Reader>, manifest: &Manifest) -> Result<Option<String>, Error> {
+/// Returns the first stream or entry of which something is missing. `known` has components that were looked at before.
+async fn lacks(
+    reader: &Arc<Reader>,
+    manifest: &Manifest,
+    known: &mut HashMap<Vec<u8>, Option<String>>,
+) -> Result<Option<String>, Error> {
     for (name, record) in &manifest.orkvault.components {
         if record.status != ComponentStatus::Complete {
             continue;
         }
-        match check_structure(reader, record).await {
-            Ok(_) => {}
-            Err((what, error)) if error.is_damage() => return Ok(Some(format!("{name}/{what}"))),
-            Err((_, error)) => return Err(error.into()),
+        let key = structure_key(record);
+        let what = match known.get(&key) {
+            Some(what) => what.clone(),
+            None => {
+                let what = match check_structure(reader, record).await {
+                    Ok(_) => None,
+                    Err((what, error)) if error.is_damage() => Some(format!("{name}/{what}")),
+                    Err((_, error)) => return Err(error.into()),
+                };
+                known.insert(key, what.clone());
+                what
+            }
+        };
+        if what.is_some() {
+            return Ok(what);
         }
     }
     Ok(None)
@@ -241,7 +269,7 @@ pub async fn apply(
     mut done: impl FnMut(&Copied) + Send,
 ) -> Result<CopyOutcome, Error> {
     let CopyPlan { missing, present, failures, history } = plan;
-    let mut outcome = CopyOutcome { copied: Vec::new(), present, failures, unlocked: None };
+    let mut outcome = CopyOutcome { copied: Vec::new(), present, failures, unlocked: Vec::new() };
     let writer = to.writer_id()?;
     let mut locker = options.locks.map(|locks| Locker::new(to, locks));
     // A run that was cut off may have left its last copy without locks.
@@ -251,10 +279,7 @@ pub async fn apply(
             Err(Error::Repo(error)) if error.is_damage() => {
                 progress.warn(&format!("snapshot {} is damaged and not locked: {}", last.id, reason(&error)));
             }
-            Err(error) => {
-                outcome.unlocked = Some((last.id, reason(&error)));
-                return Ok(outcome);
-            }
+            Err(error) => outcome.unlocked.push((last.id, reason(&error))),
         }
     }
     if missing.is_empty() {
@@ -279,7 +304,7 @@ pub async fn apply(
                 copied.locked = locked.as_ref().ok().copied().flatten();
                 outcome.copied.push(copied);
                 if let Err(error) = locked {
-                    outcome.unlocked = Some((id, reason(&error)));
+                    outcome.unlocked.push((id, reason(&error)));
                     break;
                 }
             }
@@ -381,8 +406,10 @@ impl Copy<'_> {
         if self.options.secrets == CopySecrets::Left {
             records.remove(SECRETS);
         }
+        let tables = self.complete(manifest).map(|(name, _)| self.previous_entries(name, &manifest.created_at));
+        let mut unproven: Vec<TableRecord> = tables.flatten().cloned().collect();
         for (name, record) in self.complete(manifest) {
-            let copied = self.component(writer, name, record, &manifest.created_at).await?;
+            let copied = self.component(writer, (name, record), &manifest.created_at, &mut unproven).await?;
             records.insert(name.clone(), copied);
         }
         Ok(records)
@@ -391,9 +418,9 @@ impl Copy<'_> {
     async fn component(
         &self,
         writer: &mut Writer,
-        name: &str,
-        record: &ComponentRecord,
+        (name, record): (&str, &ComponentRecord),
         created_at: &str,
+        unproven: &mut Vec<TableRecord>,
     ) -> Result<ComponentRecord, Failure> {
         let mut streams = BTreeMap::new();
         for (stream, given) in &record.streams {
@@ -405,7 +432,8 @@ impl Copy<'_> {
         let stored = DataStored::open(Arc::clone(&self.given), record.clone()).await.map_err(Failure::of_source)?;
         let mut source = CopySource::new(name, stored, streams.keys().cloned().collect());
         let previous = self.previous_entries(name, created_at);
-        let mut capture = DataCapture::new(name, writer, Arc::clone(&self.taken), self.progress, previous);
+        let taken = Arc::clone(&self.taken);
+        let mut capture = DataCapture::new(name, writer, taken, self.progress, previous, unproven);
         let captured = match source.capture(&mut capture).await {
             Ok(captured) => captured,
             Err(error) => {

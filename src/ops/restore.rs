@@ -9,7 +9,7 @@ use super::stored::{DataStored, SecretsStored};
 use super::{Error, Progress};
 use crate::component::{Captured, RestorePlan, Restored, Sink, Stored};
 use crate::format::entry::{EntryContent, EntryRow};
-use crate::format::manifest::{ComponentRecord, ComponentStatus};
+use crate::format::manifest::{self, ComponentRecord, ComponentStatus};
 use crate::repo::{LoadedSnapshot, Reader, Repository, TableReader};
 
 /// One component on its way back.
@@ -124,6 +124,15 @@ pub async fn open_secrets(repository: &Repository, snapshot: &LoadedSnapshot) ->
     let record = snapshot.manifest.orkvault.components.get(SECRETS);
     let facts = record.map(|record| record.facts.clone()).unwrap_or_default();
     Ok(SecretsStored::new(Captured { facts, ..Captured::default() }, files))
+}
+
+/// Returns what components have in common that are made of the same.
+#[must_use]
+pub fn structure_key(record: &ComponentRecord) -> Vec<u8> {
+    let mut key = manifest::encode(&record.streams);
+    key.extend_from_slice(&manifest::encode(&record.entries));
+    key.extend_from_slice(&manifest::encode(&record.catalogue));
+    key
 }
 
 /// Checks that every chunk that a component refers to is in a pack that is there, without reading content.

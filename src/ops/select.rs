@@ -121,7 +121,7 @@ fn secrets_alone(secrets: SecretsSnapshot) -> LoadedSnapshot {
 pub fn sort(snapshots: &mut [LoadedSnapshot]) {
     let number = |details: &Details| (details.writer.id, details.writer.sequence);
     let mut times: BTreeMap<(WriterId, u64), String> = BTreeMap::new();
-    for LoadedSnapshot { manifest, .. } in snapshots.iter().filter(|snapshot| !is_copy(snapshot)) {
+    for LoadedSnapshot { manifest, .. } in snapshots.iter().filter(|snapshot| is_numbered(snapshot)) {
         let time = times.entry(number(&manifest.orkvault)).or_insert_with(|| manifest.created_at.clone());
         if manifest.created_at < *time {
             time.clone_from(&manifest.created_at);
@@ -139,14 +139,16 @@ pub fn sort(snapshots: &mut [LoadedSnapshot]) {
     }
     snapshots.sort_by_cached_key(|snapshot| {
         let LoadedSnapshot { id, manifest, .. } = snapshot;
-        let time = times.get(&number(&manifest.orkvault)).filter(|_| !is_copy(snapshot));
+        let time = times.get(&number(&manifest.orkvault)).filter(|_| is_numbered(snapshot));
         let time = time.unwrap_or(&manifest.created_at).clone();
         (time, manifest.orkvault.writer.sequence, manifest.created_at.clone(), *id)
     });
 }
 
-const fn is_copy(snapshot: &LoadedSnapshot) -> bool {
-    snapshot.manifest.orkvault.copied_from.is_some()
+/// Returns whether a snapshot's number says when it was made: of copies it does not, and secrets alone have none.
+const fn is_numbered(snapshot: &LoadedSnapshot) -> bool {
+    let details = &snapshot.manifest.orkvault;
+    details.copied_from.is_none() && details.writer.sequence > 0
 }
 
 /// Returns whether every component of a snapshot is complete.
@@ -225,5 +227,35 @@ async fn latest(repository: &Repository, components: &[&str]) -> Result<Found, E
         Some((_, error)) => Err(error.into()),
         None if components.is_empty() => Err(Error::NoSnapshot { wanted: "complete snapshot".to_owned() }),
         None => Err(Error::NoSnapshot { wanted: format!("complete snapshot with {}", components.join(", ")) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::id::{BundleId, RepositoryId};
+    use crate::format::manifest::{OriginRecord, SECRETS_SCHEMA, SecretsManifest};
+
+    #[test]
+    fn secrets_alone_are_sorted_by_time_whoever_made_them() {
+        let made = |number: u8, is_copy: bool| {
+            let id = SnapshotId::from_bytes([number; 32]);
+            let origin = OriginRecord { repository: RepositoryId::from_bytes([9; 32]), snapshot: id };
+            let manifest = SecretsManifest {
+                schema: SECRETS_SCHEMA.to_owned(),
+                created_at: format!("2026-01-{number:02}T04:00:00Z"),
+                environment: "prod".to_owned(),
+                host: "host".to_owned(),
+                bundle: BundleId::from_bytes([number; 32]),
+                files: 1,
+                writer: WriterId::from_bytes([1; 32]),
+                copied_from: is_copy.then_some(origin),
+            };
+            secrets_alone(SecretsSnapshot { id, manifest })
+        };
+        let mut snapshots = [made(30, false), made(5, true), made(1, false), made(2, false)];
+        sort(&mut snapshots);
+        let days: Vec<u8> = snapshots.iter().map(|snapshot| snapshot.id.as_bytes()[0]).collect();
+        assert_eq!(days, [1, 2, 5, 30]);
     }
 }

@@ -79,6 +79,8 @@ struct Run<'a> {
     complete: Vec<String>,
     secrets: Option<SecretsRef>,
     secrets_bytes: u64,
+    /// See [`DataCapture::new`].
+    unproven: Vec<TableRecord>,
     /// What was written, by component.
     written: Vec<(String, Written)>,
 }
@@ -123,18 +125,7 @@ pub async fn snapshot(
             "{packs_missing} packs are missing from the repository: what is still there is stored again"
         ));
     }
-    let mut run = Run {
-        repository,
-        reader: Reader::new(repository)?,
-        history,
-        progress,
-        clock,
-        records: BTreeMap::new(),
-        complete: Vec::new(),
-        secrets: None,
-        secrets_bytes: 0,
-        written: Vec::new(),
-    };
+    let mut run = Run::new(repository, history, &sources, (progress, clock))?;
     let mut writer = Writer::new(repository, options.writer)?;
     for mut source in sources {
         let name = source.component().to_owned();
@@ -167,7 +158,30 @@ pub async fn snapshot(
     Ok(SnapshotOutcome { id, manifest, packs_missing, streams })
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        repository: &'a Repository,
+        history: Vec<LoadedSnapshot>,
+        sources: &[Box<dyn Source>],
+        (progress, clock): (&'a dyn Progress, &'a dyn Clock),
+    ) -> Result<Self, Error> {
+        let tables = sources.iter().filter_map(|source| previous_entries(&history, source.component()));
+        let unproven = tables.cloned().collect();
+        Ok(Self {
+            repository,
+            reader: Reader::new(repository)?,
+            history,
+            progress,
+            clock,
+            records: BTreeMap::new(),
+            complete: Vec::new(),
+            secrets: None,
+            secrets_bytes: 0,
+            unproven,
+            written: Vec::new(),
+        })
+    }
+
     /// Captures one source. `Err` only where the repository failed.
     async fn component(
         &mut self,
@@ -206,7 +220,8 @@ impl Run<'_> {
     async fn data(&mut self, writer: &mut Writer, source: &mut dyn Source) -> Result<CaptureResult, Error> {
         let previous = previous_entries(&self.history, source.component());
         let reader = Arc::clone(&self.reader);
-        let mut capture = DataCapture::new(source.component(), writer, reader, self.progress, previous);
+        let (component, progress) = (source.component(), self.progress);
+        let mut capture = DataCapture::new(component, writer, reader, progress, previous, &mut self.unproven);
         match source.capture(&mut capture).await {
             Ok(captured) => {
                 let CapturedStreams { streams, entries, written } = capture.finish().await?;
@@ -330,12 +345,12 @@ impl Run<'_> {
         }
     }
 
-    /// The newest generation of secrets of an environment: what this data belongs to where this run captured none.
+    /// The newest generation of secrets, this writer's or else one of the same environment: what this data belongs to where
+    /// this run captured none.
     async fn newest_secrets(&self, environment: &str) -> Result<Option<SecretsRef>, Error> {
         // This writer's own sequence before anybody's clock; its copies were made long after what they show.
         let id = self.repository.writer_id()?;
-        let here = self.history.iter().filter(|snapshot| snapshot.manifest.environment == environment);
-        let details = here.map(|snapshot| &snapshot.manifest.orkvault);
+        let details = self.history.iter().map(|snapshot| &snapshot.manifest.orkvault);
         let own = details.filter(|details| details.writer.id == id && details.copied_from.is_none());
         let newest = own.max_by_key(|details| details.writer.sequence);
         if let Some(secrets) = newest.and_then(|details| details.secrets.clone()) {

@@ -1,7 +1,7 @@
 //! A repository before a key: what is read of its stores at once, so that opening it takes one round trip or two and
 //! not ten.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -205,43 +205,56 @@ pub(super) async fn read_slot(backend: &dyn Backend, id: SlotId, config: &Config
     slot::read(&stored, &config.repository).map_err(|source| Error::Object { object: key.to_string(), source })
 }
 
-/// When a slot was put, as the store says, and its id.
-type Age = (Option<SystemTime>, SlotId);
+/// Key slots that count where more are listed than a repository may have, which somebody has put there who may do nothing else:
+/// those put first, among which are its own.
+#[derive(Debug, Default)]
+pub(super) struct OldestSlots(BTreeSet<Age>);
 
-/// Reads every slot that can be read, each as soon as it is listed. Of more than a repository may have, which somebody has put
-/// there who may do nothing else, those listed first, and then those put first: its own are among them.
+/// Whether the store does not say when a slot was put, when, and its id: in the order in which slots count.
+type Age = (bool, Option<SystemTime>, SlotId);
+
+impl OldestSlots {
+    /// Takes a listed object, if it is a slot; returns its id.
+    pub(super) fn take(&mut self, listed: &Listed) -> Option<SlotId> {
+        let Listed::Object(backend::ObjectInfo { key: ObjectKey::Slot(id), modified, .. }) = listed else {
+            return None;
+        };
+        self.0.insert((modified.is_none(), *modified, *id));
+        if self.0.len() > SLOTS_MOST {
+            self.0.pop_last();
+        }
+        Some(*id)
+    }
+
+    /// Returns the slots that count.
+    pub(super) fn ids(&self) -> impl Iterator<Item = SlotId> {
+        self.0.iter().map(|(.., id)| *id)
+    }
+}
+
+/// Reads every slot that counts and can be read, each as soon as it is listed; of too many those listed first, too.
 async fn send_slots(backend: &dyn Backend, to: &mpsc::Sender<Result<Slotted, Error>>) {
+    let mut oldest = OldestSlots::default();
     let listing = backend.list(ObjectPrefix::Slots);
-    let mut ages = listing
-        .try_filter_map(|listed| async move {
-            match listed {
-                Listed::Object(backend::ObjectInfo { key: ObjectKey::Slot(id), modified, .. }) => {
-                    Ok(Some((modified, id)))
-                }
-                _ => Ok(None),
-            }
-        })
+    let mut ids = listing
+        .map(|listed| listed.map(|listed| oldest.take(&listed)).transpose())
+        .filter_map(futures::future::ready)
         .boxed();
-    let mut seen: Vec<Age> = Vec::new();
-    let first = ages.by_ref().take(SLOTS_MOST).map(|age| age.inspect(|age| seen.push(*age)));
+    let mut read = HashSet::new();
+    let first = ids.by_ref().take(SLOTS_MOST).map(|id| id.inspect(|id| _ = read.insert(*id)));
     if !send_each(read_slots(backend, first), to).await {
         return;
     }
-    let rest: Result<Vec<Age>, _> = ages.try_collect().await;
-    let read_before: HashSet<SlotId> = seen.iter().map(|(_, id)| *id).collect();
-    match rest {
-        // The usual case: there are no more.
-        Ok(rest) if rest.is_empty() => return,
-        Ok(rest) => seen.extend(rest),
-        Err(error) => {
+    // As a rule there are no more.
+    while let Some(id) = ids.next().await {
+        if let Err(error) = id {
             let _ = to.send(Err(error.into())).await;
             return;
         }
     }
-    // Without a time last.
-    seen.sort_by_key(|(put_at, id)| (put_at.is_none(), *put_at, *id));
-    let oldest = seen.into_iter().take(SLOTS_MOST).filter(|(_, id)| !read_before.contains(id)).map(Ok);
-    send_each(read_slots(backend, futures::stream::iter(oldest)), to).await;
+    drop(ids);
+    let rest: Vec<_> = oldest.ids().filter(|id| !read.contains(id)).map(Ok).collect();
+    send_each(read_slots(backend, futures::stream::iter(rest)), to).await;
 }
 
 /// Returns whether somebody still waits for more.
@@ -260,10 +273,10 @@ async fn send_each(
 
 fn read_slots(
     backend: &dyn Backend,
-    ages: impl Stream<Item = Result<Age, backend::Error>>,
+    ids: impl Stream<Item = Result<SlotId, backend::Error>>,
 ) -> impl Stream<Item = Result<Slotted, Error>> {
-    let read = move |age: Result<Age, backend::Error>| async move {
-        match backend.get(ObjectKey::Slot(age?.1), limits::SLOT_BYTES_MAX).await {
+    let read = move |id: Result<SlotId, backend::Error>| async move {
+        match backend.get(ObjectKey::Slot(id?), limits::SLOT_BYTES_MAX).await {
             Ok(stored) => Ok(Some(Slotted::Stored(stored))),
             // Removed since, or no slot: there is none.
             Err(backend::Error::NotFound { .. } | backend::Error::TooLong { .. } | backend::Error::NotAFile { .. }) => {
@@ -272,5 +285,5 @@ fn read_slots(
             Err(error) => Ok(Some(Slotted::Unread(error.into()))),
         }
     };
-    ages.map(read).buffer_unordered(SLOTS_AT_ONCE).filter_map(|read| futures::future::ready(read.transpose()))
+    ids.map(read).buffer_unordered(SLOTS_AT_ONCE).filter_map(|read| futures::future::ready(read.transpose()))
 }

@@ -140,7 +140,7 @@ pub(super) struct Engine {
     jobs: PackJobs,
     hashes: HashQueue,
     streams: HashMap<StreamNumber, OpenStream>,
-    /// Chunks of structure (pages, roots, tables) that this run refers to: their own, and those that they are made of.
+    /// Chunks of structure (pages, roots, tables) that were there before and that this run refers to without having read them.
     referred: HashSet<ChunkId>,
     stats: Stats,
     pieces: PieceStore,
@@ -207,16 +207,19 @@ impl Engine {
     /// Works until the channel is closed; then hands the last segments over and returns what was counted.
     pub(super) fn run(mut self, mut commands: tokio::sync::mpsc::Receiver<Command>) -> Result<Done, Error> {
         while let Some(command) = commands.blocking_recv() {
+            self.go_on()?;
             self.obey(command)?;
         }
-        if self.abandoned.load(Ordering::Acquire) {
-            return Err(Error::Stopped);
-        }
+        self.go_on()?;
         self.check_referred()?;
         for lane in [&mut self.content, &mut self.meta] {
             lane.flush(&self.jobs)?;
         }
         Ok(Done { stats: self.stats, pieces: self.pieces.finished(self.grown) })
+    }
+
+    fn go_on(&self) -> Result<(), Error> {
+        if self.abandoned.load(Ordering::Acquire) { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// Checks that nothing that this run refers to has proved damaged since, be it on behalf of another stream: nothing may be

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Error;
-use crate::backend::{Backend, Listed, Lock, Locked};
+use super::closed::OldestSlots;
+use crate::backend::{Backend, Lock, Locked};
 use crate::format::object::{ObjectKey, ObjectPrefix};
 
 /// Objects that are locked at the same time.
@@ -47,12 +48,10 @@ pub async fn lock_objects(
 
 /// Returns the names of the config and the key slots of a store: without them nothing in it opens.
 pub async fn keys_to_open(store: &Arc<dyn Backend>) -> Result<Vec<ObjectKey>, Error> {
-    let mut keys = vec![ObjectKey::Config];
+    let mut slots = OldestSlots::default();
     let mut listing = store.list(ObjectPrefix::Slots);
     while let Some(listed) = listing.try_next().await? {
-        if let Listed::Object(info) = listed {
-            keys.push(info.key);
-        }
+        slots.take(&listed);
     }
-    Ok(keys)
+    Ok(std::iter::once(ObjectKey::Config).chain(slots.ids().map(ObjectKey::Slot)).collect())
 }

@@ -204,7 +204,7 @@ impl Repository {
     /// what the cache knew of others is no longer true. Returns whether there is anything to remember.
     pub fn remember_damage(&self, cache: &Path, is_all: bool) -> Result<bool, Error> {
         let (repository, location) = (&self.config.repository, self.backend.location());
-        let damaged = self.index.damaged();
+        let damaged = self.index.damaged()?;
         if damaged.is_empty() && !(is_all && IndexCache::path(cache, repository, &location).exists()) {
             return Ok(false);
         }

@@ -169,6 +169,7 @@ impl Packer {
 
     fn work(&mut self, coming: &mpsc::Receiver<Coming>) -> Result<(), Error> {
         while let Ok(Coming { kind, shares, encoded }) = coming.recv() {
+            self.go_on()?;
             let segment = encoded.recv().map_err(|_| Error::Stopped)?;
             let plain: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
             for (account, share) in shares {
@@ -183,9 +184,7 @@ impl Packer {
                 self.put(pack)?;
             }
         }
-        if self.abandoned.load(Ordering::Acquire) {
-            return Err(Error::Stopped);
-        }
+        self.go_on()?;
         for pack in [self.content.finish()?, self.meta.finish()?].into_iter().flatten() {
             self.put(pack)?;
         }
@@ -193,7 +192,13 @@ impl Packer {
         self.put_index_part()
     }
 
+    fn go_on(&self) -> Result<(), Error> {
+        if self.abandoned.load(Ordering::Acquire) { Err(Error::Stopped) } else { Ok(()) }
+    }
+
     fn list_what_is_durable(&mut self) -> Result<(), Error> {
+        // First what is: whoever ends the program may not wait for what is still under way on a slow line.
+        self.put_index_part()?;
         while let Some(upload) = self.uploads.pop_front() {
             if let Ok(Ok(record)) = self.runtime.block_on(upload) {
                 self.listed.push(record);

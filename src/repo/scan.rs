@@ -213,15 +213,20 @@ impl Repository {
             .filter(|read| std::future::ready(!read.as_ref().is_err_and(Error::is_damage)))
             .try_chunks(PACKS_TOGETHER);
         let mut count = 0;
-        while let Some(packs) = read.next().await {
-            let part = IndexPart { packs: packs.map_err(|error| error.1)? };
-            count += part.packs.len();
-            // Not the name of an object: the next load takes it out again.
-            let id = IndexId::from_bytes(*hash::content_hash(&part.encode()).as_bytes());
-            self.index().stage_part(&id, &part)?;
-        }
+        let staged = async {
+            while let Some(packs) = read.next().await {
+                let part = IndexPart { packs: packs.map_err(|error| error.1)? };
+                count += part.packs.len();
+                // Not the name of an object: the next load takes it out again.
+                let id = IndexId::from_bytes(*hash::content_hash(&part.encode()).as_bytes());
+                self.index().stage_part(&id, &part)?;
+            }
+            Ok(())
+        };
+        let staged: Result<(), Error> = staged.await;
+        // Also after a failure: the cache is free for others.
         self.index().settle()?;
-        Ok(count)
+        staged.map(|()| count)
     }
 
     /// Checks a pack that no index part lists: its directory, and with `read_all` its name.
@@ -388,7 +393,7 @@ impl WindowScan {
 
     fn found_wrong(&mut self, segment: &Segment, error: Error) {
         if error.is_damage() {
-            self.repository.index().set_aside(segment);
+            self.repository.index().set_aside(segment, &error);
         }
         self.wrong.get_or_insert(error);
     }

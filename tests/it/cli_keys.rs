@@ -1,6 +1,9 @@
 //! Which key does what: every command with each key alone.
 
-use crate::support::cli::{Vault, archive, write_mode};
+use orkvault::crypto::hash::{content_hash, push_checksum};
+use orkvault::format::slot::{Capability, KdfParams, Slot, Unlock};
+
+use crate::support::cli::{Ran, Vault, archive, write_mode};
 
 /// Whether `bytes` has `part` in it.
 fn has(bytes: &[u8], part: &[u8]) -> bool {
@@ -94,7 +97,7 @@ fn any_number_of_objects_that_look_like_key_slots_keeps_nobody_out() {
     // Younger than those of the repository.
     std::thread::sleep(std::time::Duration::from_millis(50));
     for number in 0..300_u64 {
-        let name = orkvault::crypto::hash::content_hash(&number.to_le_bytes()).to_string();
+        let name = content_hash(&number.to_le_bytes()).to_string();
         let mut bytes = if number % 2 == 0 { good.clone() } else { b"no slot".to_vec() };
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
@@ -106,6 +109,31 @@ fn any_number_of_objects_that_look_like_key_slots_keeps_nobody_out() {
     let ran = vault.run_data(["check"]).expect(4);
     assert_eq!(ran.text().matches("FINDING keys/").count(), 300, "{}", ran.text());
     vault.run(["dump", "latest", "mongodb/mongo.archive", "--passphrase-file", "../secrets.pass"]).expect(12);
+}
+
+/// Slots have a checksum and no more that could be checked without a key: one may ask for all that a derivation may take.
+#[test]
+fn a_slot_that_takes_more_memory_than_there_is_hides_no_other() {
+    let vault = Vault::with_dump();
+    let slots = vault.objects("/keys/").into_iter().map(|slot| Slot::decode(&std::fs::read(slot).unwrap()).unwrap().0);
+    let mut dear = slots.into_iter().find(|slot| slot.header.capability == Capability::DataReader).unwrap();
+    dear.header.unlock = Unlock::Passphrase(KdfParams::new(2 * 1024 * 1024, 4, 4).unwrap());
+    for number in 0..6_u8 {
+        dear.header.salt[0] = number;
+        let mut bytes = dear.encode();
+        push_checksum(&mut bytes);
+        let name = content_hash(&bytes).to_string();
+        std::fs::write(vault.path("repository/keys").join(name), bytes).unwrap();
+    }
+    let limited = |passphrase: &str| {
+        let dump = ["dump", "latest", "mongodb/mongo.archive", "--passphrase-file", passphrase];
+        let limit = ["sh", "-c", "ulimit -v 1500000 && exec \"$@\"", "sh"];
+        Ran::new(vault.command_by(limit, dump).output().unwrap())
+    };
+    assert!(limited("../data.pass").expect(0).stdout == archive());
+    // None opens, and not all could be tried.
+    let refused = limited("../secrets.pass").expect(1);
+    assert!(refused.stderr.contains("memory"), "{}", refused.stderr);
 }
 
 #[test]

@@ -262,6 +262,14 @@ async fn what_the_other_store_has_lost_is_copied_again() {
     assert_eq!(give(&reader(&to).await, &again.copied.last().unwrap().id.to_string()).await.unwrap(), night(3));
     // And then it is there.
     assert_eq!(copy(&from, &to, &all(CopySecrets::Copied)).await.copied.len(), 0);
+
+    // The secrets of one of them.
+    let secrets = again.copied.last().unwrap().manifest.orkvault.secrets.clone().unwrap();
+    to.backend.remove(ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot)).unwrap();
+    let again = copy(&from, &to, &all(CopySecrets::Copied)).await;
+    assert_eq!(again.copied.iter().map(|copied| copied.from).collect::<Vec<_>>(), [ids[2]]);
+    let own = again.copied[0].manifest.orkvault.secrets.clone().unwrap();
+    assert!(own.snapshot != secrets.snapshot && reader(&to).await.load_secrets_snapshot(own.snapshot).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -40,6 +40,7 @@ mod cli_copies;
 mod cli_cut_dumps;
 #[cfg(test)]
 mod cli_healing;
+#[cfg(test)]
 mod cli_keys;
 #[cfg(test)]
 mod cli_new_machine;

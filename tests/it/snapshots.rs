@@ -6,7 +6,8 @@ use std::sync::Arc;
 use orkvault::backend::{Counted, FaultBackend};
 use orkvault::component::Source;
 use orkvault::crypto::SystemEntropy;
-use orkvault::format::manifest::{ComponentStatus, SnapshotStatus};
+use orkvault::format::id::WriterId;
+use orkvault::format::manifest::{ComponentStatus, SECRETS_SCHEMA, SecretsManifest, SnapshotStatus};
 use orkvault::format::object::{Namespace, ObjectKey};
 use orkvault::ops::check::{CheckOptions, check};
 use orkvault::ops::snapshot::{SnapshotOptions, snapshot};
@@ -112,14 +113,35 @@ async fn every_data_snapshot_names_the_secrets_that_belong_to_it() {
     let repository = made.open_writer().await;
     let second = snapshot(&repository, only, &options(), &NoProgress, &Still(1_790_000_100)).await.unwrap();
     assert_eq!(second.manifest.orkvault.secrets, Some(secrets.clone()));
-    // Those of another environment are none of its own.
-    let memory = MemorySource { name: "memory".to_owned(), content: content(1), fails_after: None };
-    let options = SnapshotOptions { environment: "other".to_owned(), ..options() };
-    let other = snapshot(&repository, vec![Box::new(memory)], &options, &NoProgress, &Still(1_790_000_150)).await;
-    assert_eq!(other.unwrap().manifest.orkvault.secrets, None);
     let names: Vec<_> = made.backend.objects().into_keys().map(|key| key.to_string()).collect();
     let snapshot = ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot).to_string();
     assert!(names.contains(&snapshot));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn secrets_of_another_environment_that_somebody_else_made_are_none_of_a_snapshots_own() {
+    let made = repository::make().await;
+    let repository = made.open_writer().await;
+    let id = repository.new_snapshot_id().unwrap();
+    let bundle = repository.put_bundle(id, &[]).await.unwrap();
+    let manifest = SecretsManifest {
+        schema: SECRETS_SCHEMA.to_owned(),
+        created_at: "2026-01-01T00:00:00Z".to_owned(),
+        environment: "production".to_owned(),
+        host: "elsewhere".to_owned(),
+        bundle,
+        files: 0,
+        writer: WriterId::from_bytes([7; 32]),
+        copied_from: None,
+    };
+    repository.commit_secrets(id, &manifest).await.unwrap();
+    for (environment, belongs) in [("staging", None), ("production", Some(id))] {
+        let memory = MemorySource { name: "memory".to_owned(), content: content(1), fails_after: None };
+        let options = SnapshotOptions { environment: environment.to_owned(), ..options() };
+        let taken = snapshot(&repository, vec![Box::new(memory)], &options, &NoProgress, &Still(1_790_000_000)).await;
+        let secrets = taken.unwrap().manifest.orkvault.secrets;
+        assert_eq!(secrets.map(|secrets| secrets.snapshot), belongs, "{environment}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -245,6 +245,10 @@ async fn the_directory_that_a_disk_was_mounted_on_is_not_taken_for_the_repositor
     assert!(error.to_string().contains("config") && error.kind() == ErrorKind::Other, "{error:?}");
     let listed: Result<Vec<Listed>, Error> = opened.list(ObjectPrefix::Packs).try_collect().await;
     assert!(listed.is_err(), "{listed:?}");
+    // Nothing is known of what it has.
+    for read in [opened.get(pack(1), 9).await, opened.get_range(pack(1), 0, 1).await] {
+        assert_eq!(read.unwrap_err().kind(), ErrorKind::Other);
+    }
     assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
     // It is mounted again.
     fs::remove_dir(&root).unwrap();

@@ -144,8 +144,13 @@ pub enum S3Error {
         bucket: String,
     },
     /// An object is locked, and the server leaves it at a mode that is less than what was asked for.
-    #[error("it is locked in governance mode, and the server does not make that compliance")]
-    WeakerLock,
+    #[error("it is locked in governance mode, and the server does not make that compliance: status {status} {code}")]
+    WeakerLock {
+        /// Of the answer.
+        status: u16,
+        /// The server's word for it.
+        code: String,
+    },
     /// The place shows what was once there and takes nothing.
     #[error("a store as it was at another time takes no changes")]
     ReadOnly,
@@ -183,7 +188,7 @@ impl S3Error {
             | Self::NoOldStates { .. }
             | Self::StateTimes { .. }
             | Self::NoLocks { .. }
-            | Self::WeakerLock
+            | Self::WeakerLock { .. }
             | Self::Status { .. } => ErrorKind::Other,
         }
     }

@@ -53,7 +53,8 @@ impl S3Backend {
             return Err(bucket.error(Operation::Lock, Some(key), S3Error::NoLocks { bucket: name }));
         }
         if weaker.is_some() && matches!(refusal.status, 400 | 403) {
-            return Err(bucket.error(Operation::Lock, Some(key), S3Error::WeakerLock));
+            let Refusal { status, code, .. } = refusal;
+            return Err(bucket.error(Operation::Lock, Some(key), S3Error::WeakerLock { status, code }));
         }
         Err(bucket.failed(Operation::Lock, Some(key), refusal).await)
     }

@@ -28,8 +28,10 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report,
     let options = CheckOptions { read_data: args.read_data };
     let outcome = check(&opened.repository, options, &progress).await;
     progress.finish();
+    let is_all = args.read_data && outcome.as_ref().is_ok_and(|outcome| outcome.sealed_segments == 0);
+    let remembered = remember_damage(settings, &opened, is_all);
     let mut outcome = outcome.map_err(Error::begun)?;
-    remember_damage(settings, args, &opened, &mut outcome);
+    outcome.notes.extend(remembered.then(|| REMEMBERED.to_owned()));
     if settings.global.as_of.is_none()
         && let Some(lost) = newest::lost(settings, &opened.repository).await?
         && outcome.findings.iter().all(|finding| finding.object != lost.object)
@@ -39,18 +41,15 @@ pub(crate) async fn run(settings: &Settings, args: &CheckArgs) -> Result<Report,
     Ok(report(&outcome, Some(&opened)))
 }
 
-/// Lets this host's next snapshot know what is damaged.
-fn remember_damage(settings: &Settings, args: &CheckArgs, opened: &Opened, outcome: &mut CheckOutcome) {
+/// Lets this host's next snapshot know what is damaged. Returns whether anything is.
+fn remember_damage(settings: &Settings, opened: &Opened, is_all: bool) -> bool {
     // What is true of another time is not true of tomorrow.
-    let Some(cache) = settings.cache_dir().filter(|_| settings.global.as_of.is_none()) else { return };
-    let is_all = args.read_data && outcome.sealed_segments == 0;
-    match opened.repository.remember_damage(&cache, is_all) {
-        Ok(false) => {}
-        Ok(true) => outcome.notes.push(REMEMBERED.to_owned()),
-        Err(error) => {
-            error_line(&format!("warning: the next snapshot will not know what is damaged: {}", reason(&error)));
-        }
-    }
+    let Some(cache) = settings.cache_dir().filter(|_| settings.global.as_of.is_none()) else { return false };
+    let remembered = opened.repository.remember_damage(&cache, is_all);
+    remembered.unwrap_or_else(|error| {
+        error_line(&format!("warning: the next snapshot will not know what is damaged: {}", reason(&error)));
+        false
+    })
 }
 
 /// A config or key slot that is damaged keeps the repository from opening: that is a finding, too.

@@ -14,6 +14,7 @@ use crate::cli::progress::{TerminalProgress, size};
 use crate::cli::resolve::Settings;
 use crate::cli::{locks, newest};
 use crate::ops::copy::{Copied, CopyFailure, CopyOptions, CopyOutcome, CopySecrets, apply, plan};
+use crate::ops::lock::Locks;
 use crate::repo::{Ahead, LoadedSnapshot};
 
 /// Copies what is not here yet, oldest first. Snapshots that are damaged are named, and the run fails at its end.
@@ -26,7 +27,9 @@ pub(crate) async fn run(settings: &Settings, args: &CopyArgs) -> Result<Report, 
         wanted: args.snapshot.clone(),
         secrets: if args.no_secrets { CopySecrets::Left } else { CopySecrets::Copied },
         writer: writer_options(settings, args.compression_level, None),
-        locks: locks::wanted(settings),
+        // The store of secrets that are not copied need not even be at hand.
+        locks: locks::wanted(settings)
+            .map(|locks| if args.no_secrets { Locks { secrets: None, ..locks } } else { locks }),
     };
     let progress = TerminalProgress::new(settings.show);
     let planned = plan(&from.repository, &to.repository, &options, &progress).await?;
@@ -73,7 +76,7 @@ fn shown(missing: &[LoadedSnapshot], present: &[crate::format::id::SnapshotId], 
 }
 
 fn report(outcome: &CopyOutcome, options: &CopyOptions, from: &Opened, started: Instant) -> Report {
-    let unlocked = outcome.unlocked.as_ref().map(|(id, reason)| locks::not_locked(*id, reason));
+    let unlocked: Vec<String> = outcome.unlocked.iter().map(|(id, reason)| locks::not_locked(*id, reason)).collect();
     let lock = |copied: &Copied| options.locks.zip(copied.locked).map(|(locks, counts)| locks::row(locks, counts));
     let row = |copied: &Copied| {
         let stats = copied.manifest.orkvault.stats;
@@ -112,9 +115,7 @@ fn report(outcome: &CopyOutcome, options: &CopyOptions, from: &Opened, started: 
         ));
     }
     lines.extend(failure_lines(&outcome.failures));
-    if let Some(said) = &unlocked {
-        error_line(&format!("error: {said}; nothing more was copied"));
-    }
+    unlocked.iter().for_each(|said| error_line(&format!("error: {said}")));
     lines.push(format!(
         "{} copied, {} were here already, {} damaged, in {:.1} s",
         outcome.copied.len(),
@@ -122,7 +123,7 @@ fn report(outcome: &CopyOutcome, options: &CopyOptions, from: &Opened, started: 
         outcome.failures.len(),
         started.elapsed().as_secs_f64()
     ));
-    let exit = if unlocked.is_some() { Exit::Failed } else { exit(&outcome.failures) };
+    let exit = if !outcome.unlocked.is_empty() { Exit::Failed } else { exit(&outcome.failures) };
     Report { exit, json, lines, wrote_content: false }
 }
 

@@ -10,7 +10,7 @@ use futures::StreamExt as _;
 use crate::format::id::{PackId, SnapshotId};
 use crate::format::manifest::ComponentStatus;
 use crate::format::object::{Namespace, ObjectKey};
-use crate::ops::restore::check_structure;
+use crate::ops::restore::{check_structure, structure_key};
 use crate::ops::snapshot::reason;
 use crate::ops::{Error, Progress, select};
 use crate::repo::{self, LoadedSnapshot, PackScan, Reader, Repository};
@@ -244,9 +244,11 @@ impl Check<'_> {
                 }
                 Err(error) => {
                     self.is_all_proven = false;
-                    self.find_error(ObjectKey::Pack(id), error)?;
                     let index = self.repository.index();
-                    index.segments(&id)?.iter().for_each(|segment| index.set_aside(segment));
+                    if is_finding(&error) {
+                        index.segments(&id)?.iter().for_each(|segment| index.set_aside(segment, &error));
+                    }
+                    self.find_error(ObjectKey::Pack(id), error)?;
                 }
             }
         }
@@ -308,9 +310,7 @@ impl Check<'_> {
             if record.status != ComponentStatus::Complete {
                 continue;
             }
-            let mut what = crate::format::manifest::encode(&record.streams);
-            what.extend_from_slice(&crate::format::manifest::encode(&record.entries));
-            what.extend_from_slice(&crate::format::manifest::encode(&record.catalogue));
+            let what = structure_key(record);
             let problem = match proven.get(&what) {
                 Some(known) => known.clone(),
                 None => {

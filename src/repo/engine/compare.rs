@@ -249,7 +249,7 @@ impl Engine {
                 spans.push(Span { base, offset, len, pieces });
                 segments.push(segment);
                 let extent = Extent { chunk: base.chunk, chunk_len: base.chunk_len, offset, len };
-                if open.pack_kind() == PackKind::Meta {
+                if !is_new && open.pack_kind() == PackKind::Meta {
                     self.referred.insert(extent.chunk);
                 }
                 open.report.count(&extent, is_new);

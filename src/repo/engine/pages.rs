@@ -51,7 +51,6 @@ impl Engine {
         full: &FullPage,
     ) -> Result<(), Error> {
         let page = self.put_page(open, compared.as_deref(), full)?;
-        self.referred.extend(page.chunks().map(|(chunk, _)| chunk));
         if let Some(compared) = compared {
             compared.grow(&self.pieces, |writer| {
                 writer.page(page);
@@ -109,6 +108,7 @@ impl Engine {
                 continue;
             }
             if page.whole == whole {
+                self.referred.extend(page.chunks().map(|(chunk, _)| chunk));
                 return Ok(Some(page.clone()));
             }
             // A stream that repeats itself has one page in two places; a reader wants each parent once.

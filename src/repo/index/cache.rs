@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ffi, params};
 
 use super::filter::{Filter, Prefix};
 use super::{DamagedSegment, Segment};
@@ -41,6 +41,9 @@ const FILTER_BEHIND: i64 = 256 * 1024;
 const FILTER_BYTES_MAX: i64 = 64 * 1024 * 1024;
 /// Bytes of one row of the filter.
 const FILTER_ROW_BYTES: usize = 1024 * 1024;
+
+/// What a cache without a file is called.
+const TEMPORARY: &str = "(temporary)";
 
 /// The cache of one repository.
 pub struct IndexCache {
@@ -95,7 +98,7 @@ impl IndexCache {
     }
 
     fn open_as_is(path: Option<&Path>, repository: &RepositoryId) -> Result<Self, Error> {
-        let shown = path.map_or_else(|| PathBuf::from("(temporary)"), Path::to_path_buf);
+        let shown = path.map_or_else(|| PathBuf::from(TEMPORARY), Path::to_path_buf);
         let wrap = |error: rusqlite::Error| failed(&shown, &error);
         // An empty name is SQLite's for a temporary database that may spill to disk.
         let connection = Connection::open(path.unwrap_or_else(|| Path::new(""))).map_err(wrap)?;
@@ -230,10 +233,11 @@ impl IndexCache {
                     "DELETE FROM segments WHERE pack IN (SELECT pack FROM packs WHERE part = ?1)",
                     params![part],
                 )?;
+                let damaged = "DELETE FROM damaged WHERE pack IN (SELECT id FROM packs WHERE part = ?1)";
+                transaction.execute(damaged, params![part])?;
                 transaction.execute("DELETE FROM packs WHERE part = ?1", params![part])?;
                 transaction.execute("DELETE FROM parts WHERE part = ?1", params![part])?;
             }
-            transaction.execute("DELETE FROM damaged WHERE pack NOT IN (SELECT id FROM packs)", [])?;
             Ok(())
         })
     }
@@ -546,9 +550,9 @@ fn failed(path: &Path, error: &rusqlite::Error) -> Error {
     let reason = error.to_string();
     let code = error.sqlite_error_code();
     // A sector that cannot be read stays so until something else is written there: a new file lies elsewhere.
-    let is_unusable =
-        matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SystemIoFailure));
-    let source = if is_unusable {
+    let is_unreadable = error.sqlite_error().is_some_and(|error| error.extended_code == ffi::SQLITE_IOERR_READ);
+    let is_unusable = matches!(code, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) || is_unreadable;
+    let source = if is_unusable && path != Path::new(TEMPORARY) {
         // Best effort: where it cannot be written, the next run meets the damage again and says so again.
         let _ = std::fs::write(damage_mark(path), []);
         CacheError::Unusable { reason }

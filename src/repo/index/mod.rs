@@ -15,6 +15,7 @@ mod tests;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::backend;
 use crate::format::envelope::Codec;
 use crate::format::id::{ChunkId, IndexId, PackId};
 use crate::format::index::IndexPart;
@@ -210,31 +211,56 @@ impl Index {
     }
 
     /// Sets a segment aside that proved damaged: its chunks count as unknown from here on. What else its pack has may be
-    /// right, and may be nowhere else. The cache remembers it for [`Index::set_known_damage_aside`].
-    pub fn set_aside(&self, segment: &Segment) {
+    /// right, and may be nowhere else. The cache remembers it for [`Index::set_known_damage_aside`], but where its pack was
+    /// not there: that shows whenever packs are listed.
+    pub fn set_aside(&self, segment: &Segment, why: &Error) {
         let mut state = self.lock();
         state.near.clear();
-        if state.damaged.insert((segment.pack, segment.ordinal)) {
+        state.damaged.insert((segment.pack, segment.ordinal));
+        if !matches!(why, Error::Backend(backend::Error::NotFound { .. })) {
             // A cache that fails now is no reason to fail: whoever meets the segment again finds out again.
             let _ = state.cache.add_damaged((segment.pack, segment.ordinal));
         }
     }
 
     /// Sets aside what proved damaged in earlier runs of this host. For who writes, and must not refer to it. A reader tries
-    /// everything: what a disk or a line did once it may not do again.
-    pub fn set_known_damage_aside(&self) -> Result<(), Error> {
+    /// everything: what a disk or a line did once it may not do again. Returns whether there is anything.
+    pub fn set_known_damage_aside(&self) -> Result<bool, Error> {
         let mut state = self.lock();
         let known = state.cache.damaged()?;
-        if !known.is_empty() {
+        let is_any = !known.is_empty();
+        if is_any {
             state.near.clear();
             state.damaged.extend(known);
         }
-        Ok(())
+        Ok(is_any)
     }
 
-    /// Returns the segments that are set aside.
-    pub(super) fn damaged(&self) -> HashSet<DamagedSegment> {
-        self.lock().damaged.clone()
+    /// Returns whether something that was stored is set aside and nowhere else.
+    pub fn lacks_chunks(&self) -> Result<bool, Error> {
+        let (gone, damaged) = {
+            let state = self.lock();
+            (state.gone.clone(), state.damaged.clone())
+        };
+        let packs: HashSet<PackId> = gone.iter().copied().chain(damaged.iter().map(|(pack, _)| *pack)).collect();
+        for pack in packs {
+            for segment in self.segments(&pack)? {
+                if !gone.contains(&pack) && !damaged.contains(&(pack, segment.ordinal)) {
+                    continue;
+                }
+                for chunk in &segment.record.chunks {
+                    if self.find(&chunk.id)?.is_none() {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns the segments that the cache remembers as damaged.
+    pub(super) fn damaged(&self) -> Result<HashSet<DamagedSegment>, Error> {
+        self.lock().cache.damaged()
     }
 
     /// Sets packs aside that the store does not have (any more): their chunks count as unknown.

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::cache::IndexCache;
-use super::{Index, MISSES_UNTIL_FILTER, test_segments};
+use super::{Error, Index, MISSES_UNTIL_FILTER, test_segments};
 use crate::format::id::{ChunkId, IndexId, PackId, RepositoryId};
 use crate::format::index::{IndexPart, PackRecord};
 use crate::format::pack::{ChunkRecord, Directory, PackKind};
@@ -85,7 +85,7 @@ fn damage_is_remembered_for_those_who_ask_until_its_pack_is_gone() {
         first.add_part(id, part).unwrap();
     }
     for number in [0, 300] {
-        first.set_aside(&first.find(&chunk(number)).unwrap().unwrap().segment);
+        first.set_aside(&first.find(&chunk(number)).unwrap().unwrap().segment, &Error::StreamDamaged);
     }
     // Of each the first segment, which has 256.
     assert_eq!(found(&first, 0..600), 2 * (300 - 256));
@@ -95,12 +95,12 @@ fn damage_is_remembered_for_those_who_ask_until_its_pack_is_gone() {
     drop(reader);
     let writer = index(Some(directory.path()));
     writer.set_known_damage_aside().unwrap();
-    assert_eq!((found(&writer, 0..600), writer.damaged().len()), (2 * (300 - 256), 2));
+    assert_eq!((found(&writer, 0..600), writer.damaged().unwrap().len()), (2 * (300 - 256), 2));
     writer.remove_parts(&[parts[0].0]).unwrap();
     drop(writer);
     let next = index(Some(directory.path()));
     next.set_known_damage_aside().unwrap();
-    assert_eq!((found(&next, 0..600), next.damaged().len()), (300 - 256, 1));
+    assert_eq!((found(&next, 0..600), next.damaged().unwrap().len()), (300 - 256, 1));
 }
 
 #[test]

@@ -257,7 +257,7 @@ impl Reader {
     /// A segment that proved damaged counts for nothing from here on: a snapshot stores what it needs of it again.
     fn damaged(&self, segment: &Segment, error: Error) -> Error {
         if error.is_damage() {
-            self.repository.index().set_aside(segment);
+            self.repository.index().set_aside(segment, &error);
         }
         error
     }
