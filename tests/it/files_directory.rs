@@ -187,22 +187,39 @@ async fn a_long_file_that_shrinks_or_changes_while_it_is_read_is_an_error_and_on
     let root = tempfile::tempdir().unwrap();
     let path = root.path().join("log");
     let open = || fs::File::options().write(true).open(&path).unwrap();
+    let at = |bytes: &[u8], place| std::os::unix::fs::FileExt::write_all_at(&open(), bytes, place).unwrap();
+    let then = || open().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
     let shrink: &(dyn Fn() + Sync) = &|| open().set_len(1_500_000).unwrap();
-    let change: &(dyn Fn() + Sync) = &|| std::os::unix::fs::FileExt::write_all_at(&open(), b"x", 9).unwrap();
+    let change: &(dyn Fn() + Sync) = &|| at(b"x", 9);
+    let change_secretly: &(dyn Fn() + Sync) = &|| {
+        at(b"x", 9);
+        then();
+    };
+    let rewrite_longer: &(dyn Fn() + Sync) = &|| at(&vec![8_u8; 4_000_000], 0);
+    let touch: &(dyn Fn() + Sync) = &|| open().set_modified(std::time::SystemTime::now()).unwrap();
     let grow: &(dyn Fn() + Sync) = &|| open().set_len(4_000_000).unwrap();
-    for (meddle, good) in [(shrink, false), (change, false), (grow, true)] {
+    let cases = [
+        (shrink, None),
+        (change, None),
+        (change_secretly, None),
+        (rewrite_longer, None),
+        (touch, Some(0)),
+        (grow, Some(1)),
+    ];
+    for (number, (meddle, warnings)) in cases.into_iter().enumerate() {
         fs::write(&path, vec![7_u8; 3_500_000]).unwrap();
         // so that a change within the clock's tick is one
-        open().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        then();
         let mut meddler = Meddler { store: MemoryStore::default(), meddle };
         let captured = source(root.path()).capture(&mut meddler).await;
-        match captured {
-            Ok(captured) if good => {
-                assert!(captured.warnings[0].contains("grew"), "{captured:?}");
-                assert_eq!(meddler.store.content("log").len(), 3_500_000);
+        match (captured, warnings) {
+            (Ok(captured), Some(count)) => {
+                assert_eq!(captured.warnings.len(), count, "{number}: {captured:?}");
+                assert!(captured.warnings.iter().all(|line| line.contains("grew")), "{captured:?}");
+                assert!(meddler.store.content("log") == vec![7_u8; 3_500_000]);
             }
-            Err(Error::Files(FilesError::Changed { .. })) if !good => {}
-            other => panic!("{other:?}"),
+            (Err(Error::Files(FilesError::Changed { .. })), None) => {}
+            (other, _) => panic!("{number}: {other:?}"),
         }
     }
 }

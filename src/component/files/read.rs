@@ -65,17 +65,24 @@ pub(super) fn read_whole(opened: &mut Opened, limit: u64, path: &Path) -> Result
     Err(Error::Changed { path: path.to_owned(), attempts: ATTEMPTS_MAX })
 }
 
-/// Returns a long file as a stream of exactly the length that it had when it was opened. A file that
-/// shrank, or changed in place, ends in an error; one that only grew sets `grew`.
+/// Returns a long file as a stream of exactly the length that it had when it was opened. Where the file changed in any
+/// way meanwhile, that many of its bytes are read a second time: if they are what came at first, the file held them all
+/// at the moment between, and one that is longer by then sets `grew`. A file that shrank, or whose bytes are others,
+/// ends in an error.
 pub(super) fn read_stream(opened: Opened, path: PathBuf, grew: Arc<AtomicBool>) -> ByteStream {
     let left = Stamp::of(&opened.stat).len;
-    let state = Reading { opened, runs: RunReader::default(), path, left, grew };
-    Box::pin(stream::try_unfold(state, |state| async move {
-        let path = state.path.clone();
-        tokio::task::spawn_blocking(move || state.next())
-            .await
-            .unwrap_or(Err(Error::Interrupted { path }))
-            .map_err(Into::into)
+    let state =
+        Reading { opened, runs: RunReader::default(), path, left, hash: blake3::Hasher::new(), first: None, grew };
+    Box::pin(stream::try_unfold(state, |mut state| async move {
+        loop {
+            let path = state.path.clone();
+            let step = tokio::task::spawn_blocking(move || state.step()).await;
+            match step.unwrap_or(Err(Error::Interrupted { path }))? {
+                Step::Run(run, next) => return Ok(Some((run, *next))),
+                Step::Compared(next) => state = *next,
+                Step::End => return Ok(None),
+            }
+        }
     }))
 }
 
@@ -83,14 +90,29 @@ struct Reading {
     opened: Opened,
     runs: RunReader,
     path: PathBuf,
+    /// Bytes to read still, of this time.
     left: u64,
+    /// Of the bytes read this time.
+    hash: blake3::Hasher,
+    /// Of the bytes that were handed out, while they are read a second time.
+    first: Option<blake3::Hash>,
     grew: Arc<AtomicBool>,
 }
 
+/// What one step of reading came to. Each is short, so that a run that is broken off need not wait for it.
+enum Step {
+    /// The next bytes.
+    Run(Run, Box<Reading>),
+    /// Bytes that were handed out before.
+    Compared(Box<Reading>),
+    /// All was handed out, and was in the file at one moment.
+    End,
+}
+
 impl Reading {
-    fn next(mut self) -> Result<Option<(Run, Self)>, Error> {
+    fn step(mut self) -> Result<Step, Error> {
         if self.left == 0 {
-            return self.settle().map(|()| None);
+            return self.settle();
         }
         let failed = |source| Error::Io { action: "reading", path: self.path.clone(), source };
         let bytes = self.runs.read(&mut (&mut self.opened.file).take(self.left)).map_err(failed)?;
@@ -98,21 +120,35 @@ impl Reading {
             return Err(self.changed());
         }
         self.left -= u64::try_from(bytes.len()).expect("usize fits u64");
-        Ok(Some((Run::from(bytes), self)))
+        self.hash.update(&bytes);
+        Ok(match self.first {
+            None => Step::Run(Run::from(bytes), Box::new(self)),
+            Some(_) => Step::Compared(Box::new(self)),
+        })
     }
 
-    fn settle(&self) -> Result<(), Error> {
+    fn settle(mut self) -> Result<Step, Error> {
         let before = Stamp::of(&self.opened.stat);
-        let after = Stamp::of(&fstat(&self.opened.file).map_err(Error::io("examining", &self.path))?);
-        if after.len > before.len {
-            // appended to: what was read is what it held when it was opened, as far as anybody can tell
-            self.grew.store(true, Ordering::Relaxed);
-            return Ok(());
+        let hash = std::mem::take(&mut self.hash).finalize();
+        if let Some(first) = self.first {
+            return if hash == first { Ok(Step::End) } else { Err(self.changed()) };
         }
-        if (after.len, after.mtime_ns) == (before.len, before.mtime_ns) { Ok(()) } else { Err(self.changed()) }
+        let after = Stamp::of(&fstat(&self.opened.file).map_err(Error::io("examining", &self.path))?);
+        if after == before {
+            return Ok(Step::End);
+        }
+        if after.len < before.len {
+            return Err(self.changed());
+        }
+        // appended to, or changed in place: its times do not tell which, its bytes do
+        self.grew.store(after.len > before.len, Ordering::Relaxed);
+        let io = |source| Error::Io { action: "reading", path: self.path.clone(), source };
+        std::io::Seek::rewind(&mut self.opened.file).map_err(io)?;
+        (self.first, self.left) = (Some(hash), before.len);
+        Ok(Step::Compared(Box::new(self)))
     }
 
     fn changed(&self) -> Error {
-        Error::Changed { path: self.path.clone(), attempts: 1 }
+        Error::Changed { path: self.path.clone(), attempts: if self.first.is_some() { 2 } else { 1 } }
     }
 }
