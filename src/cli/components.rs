@@ -201,7 +201,7 @@ pub(crate) fn source(
     Ok(match name {
         "mongodb" => {
             let (tools, database) = mongodb_tools(settings, stack);
-            let mut source = mongodb::SourceOptions::database(database);
+            let mut source = mongodb::SourceOptions::database(database.value.clone());
             source.empty = options.empty;
             source.parallel_collections = settings.config.mongodb.parallel.unwrap_or(source.parallel_collections);
             Box::new(MongoSource::new(tools, source).map_err(|error| wrap(error.into()))?)
@@ -245,10 +245,11 @@ pub(crate) fn sink(
     Ok(match name {
         "mongodb" => {
             let (tools, database) = mongodb_tools(settings, stack);
-            // A dump of several databases keeps their names, unless one was asked for.
-            let is_one = facts.contains_key("database") || settings.global.stack.database.is_some();
-            let options =
-                mongodb::SinkOptions { database: is_one.then_some(database), ..mongodb::SinkOptions::default() };
+            // A default is nobody's wish: databases keep their names then. So do those of a dump of several, unless
+            // one was asked for here and now.
+            let is_named = database.origin != Origin::Default && facts.contains_key("database");
+            let database = (is_named || settings.global.stack.database.is_some()).then(|| database.value.clone());
+            let options = mongodb::SinkOptions { database, ..mongodb::SinkOptions::default() };
             Box::new(MongoSink::new(tools, options).map_err(|error| wrap(error.into()))?)
         }
         "redis" => {
@@ -276,7 +277,8 @@ pub(crate) fn sink(
     })
 }
 
-fn mongodb_tools(settings: &Settings, stack: &Stack) -> (mongodb::Tools, String) {
+/// Returns how the tools are run, and the database that is meant.
+fn mongodb_tools<'a>(settings: &Settings, stack: &'a Stack) -> (mongodb::Tools, &'a Found<String>) {
     let found = stack.mongodb.as_ref().expect("the stack was resolved for this component");
     let tools_dir = settings.config.mongodb.tools_dir.clone();
     let tools_dir = settings.variable("ORKVAULT_MONGO_TOOLS").map(PathBuf::from).or(tools_dir);
@@ -296,7 +298,7 @@ fn mongodb_tools(settings: &Settings, stack: &Stack) -> (mongodb::Tools, String)
         auth_database: "admin".to_owned(),
     });
     let server = mongodb::Server { address, login, selection_timeout_secs: None };
-    (mongodb::Tools { place, server }, found.database.value.clone())
+    (mongodb::Tools { place, server }, &found.database)
 }
 
 /// Returns how Redis is reached, and how that was found.

@@ -74,3 +74,30 @@ fn data_that_comes_back_without_its_secrets_is_warned_of() {
         assert!(ran.stderr.contains(said), "{}", ran.stderr);
     }
 }
+
+#[test]
+fn a_database_keeps_its_name_unless_another_was_asked_for() {
+    let vault = Vault::with_dump();
+    let tools = FakeTools::new(&archive(), "echo \"$@\" >>\"$DIR/asked\"; cat \"$ARCHIVE\"", "exit 0");
+    let plan = |more: &str, option: &[&str]| {
+        let config = format!(
+            "[mongodb]\ntools_dir = {:?}\nuri = \"mongodb://127.0.0.1:1/\"\n{more}",
+            tools.path("").to_str().unwrap()
+        );
+        write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
+        vault.run_data([&["restore", "-n", "-c", "mongodb"], option].concat()).expect(0).stderr
+    };
+    // What `MONGO_DATABASE` would be where nobody has set it is no wish.
+    let kept = plan("", &[]);
+    assert!(kept.contains("collection basic.orders") && !kept.contains("orkestra.orders"), "{kept}");
+    assert!(!kept.contains("under another name"), "{kept}");
+    for renamed in [plan("database = \"other\"\n", &[]), plan("", &["--database", "other"])] {
+        assert!(renamed.contains("collection other.orders"), "{renamed}");
+        assert!(
+            renamed.contains("warning: database basic of the snapshot is restored under another name"),
+            "{renamed}"
+        );
+    }
+    let asked = String::from_utf8(tools.read("asked")).unwrap();
+    assert!(asked.contains("--db=basic") && asked.contains("--db=other") && !asked.contains("orkestra"), "{asked}");
+}

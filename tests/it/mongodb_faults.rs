@@ -226,6 +226,7 @@ async fn a_restore_hands_over_every_byte_and_compares_the_count() {
         assert_eq!(arguments.trim_end(), format!("--archive --drop --stopOnError{renamed}"));
         assert_eq!(restored.bytes, u64::try_from(stored.bytes.len()).unwrap());
         assert!(restored.notes[0].starts_with("457 documents in 11 collections"), "{:?}", restored.notes);
+        assert_eq!(restored.notes[0].contains("other (basic in the snapshot)"), target == Some("other"));
     }
 }
 
@@ -302,6 +303,7 @@ async fn a_plan_asks_the_server_and_changes_nothing() {
     let warned = |words: &str| plan.warnings.iter().any(|warning| warning.contains(words));
     assert!(warned("mongorestore is 100.9.5, older than 100.18.0"), "{:?}", plan.warnings);
     assert!(warned("collection basic.orders is not in the snapshot"), "{:?}", plan.warnings);
+    assert!(warned("database basic of the snapshot is restored under another name"), "{:?}", plan.warnings);
 }
 
 #[tokio::test]

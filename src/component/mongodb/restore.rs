@@ -75,14 +75,13 @@ impl MongoSink {
         Ok(arguments)
     }
 
-    /// Returns the target's name for messages.
+    /// Returns the target's name for messages, and what it was called in the snapshot where that is another.
     fn target(&self, captured: &Captured) -> String {
-        let stored = captured.facts.get(fact::DATABASE);
-        self.options
-            .database
-            .as_ref()
-            .or(stored)
-            .map_or_else(|| "mongodb".to_owned(), |name| format!("database {name}"))
+        match (self.options.database.as_ref(), captured.facts.get(fact::DATABASE)) {
+            (Some(target), Some(stored)) if target != stored => format!("database {target} ({stored} in the snapshot)"),
+            (Some(name), _) | (None, Some(name)) => format!("database {name}"),
+            (None, None) => "mongodb".to_owned(),
+        }
     }
 
     /// What is there now, as far as mongodump says it before the first document.
@@ -164,6 +163,9 @@ impl Sink for MongoSink {
         self.rehearse(stored.captured(), beginning).await?;
         let existing = self.existing(stored.captured()).await?;
         let mut plan = compare(&listed, renaming.as_ref(), &existing.namespaces, stored.captured());
+        plan.warnings.extend(renaming.map(|Renaming { from, to }| {
+            format!("database {from} of the snapshot is restored under another name, as database {to}")
+        }));
         let facts = &stored.captured().facts;
         let older = [
             ("mongorestore", fact::TOOL_VERSION, version),
