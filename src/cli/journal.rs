@@ -12,6 +12,7 @@ use super::resolve::{Settings, make_private};
 use crate::component;
 use crate::component::docker::{Docker, Endpoint, EndpointOptions};
 use crate::component::redis::journal::{self, Resumed};
+use crate::component::stack::Stack;
 use crate::ops::snapshot::reason;
 
 /// Held while a restore runs: nobody else restores, and nobody starts the container that it has stopped.
@@ -38,41 +39,39 @@ fn open(path: &PathBuf) -> Result<File, Error> {
     options().map_err(|source| Error::File { action: "cannot open", path: path.clone(), source })
 }
 
-/// Starts containers that an earlier restore was stopped before it could. Says what came of it, and does not fail the
-/// run: what the run is for may need no container.
-pub(crate) async fn resume(settings: &Settings, docker: Option<&Docker>) {
+/// Starts containers that an earlier restore was stopped before it could, and has servers save again that it had told
+/// not to. Says what came of it, and does not fail the run: what the run is for may need no container.
+pub(crate) async fn resume(settings: &Settings, stack: &Stack) {
     if !has_pending(settings) {
         return;
     }
     match RestoreLock::take(settings) {
-        Ok(_lock) => resume_locked(settings, docker).await,
+        Ok(_lock) => resume_locked(settings, stack).await,
         Err(Error::RestoreRuns { .. }) => error_line("warning: a restore is running on this host"),
-        Err(error) => cannot_be_started(&error),
+        Err(error) => cannot_be_put_right(&error),
     }
 }
 
 /// As [`resume`], for who has the lock.
-pub(crate) async fn resume_locked(settings: &Settings, docker: Option<&Docker>) {
+pub(crate) async fn resume_locked(settings: &Settings, stack: &Stack) {
     if !has_pending(settings) {
         return;
     }
-    let connected = match docker {
-        Some(docker) => Ok(docker.clone()),
+    let connected = match &stack.docker {
+        Some((docker, _)) => Ok(docker.clone()),
         None => connect(settings),
     };
+    let access = stack.redis.is_some().then(|| super::components::redis_access(settings, stack).0);
     let resumed = match connected {
-        Ok(docker) => journal::resume(&settings.state_dir(), &docker).await.map_err(component::Error::from),
+        Ok(docker) => {
+            let resumed = journal::resume(&settings.state_dir(), &docker, access.as_ref()).await;
+            resumed.map_err(component::Error::from)
+        }
         Err(error) => Err(error),
     };
     match resumed {
-        Ok(resumed) => {
-            for each in resumed {
-                if let Resumed::Started { container } = each {
-                    error_line(&format!("container {container} had been left stopped by a restore: it runs again"));
-                }
-            }
-        }
-        Err(error) => cannot_be_started(&error),
+        Ok(resumed) => resumed.iter().filter_map(said).for_each(|line| error_line(&line)),
+        Err(error) => cannot_be_put_right(&error),
     }
 }
 
@@ -94,7 +93,23 @@ fn connect(settings: &Settings) -> Result<Docker, component::Error> {
     Ok(Docker::connect(&endpoint)?)
 }
 
-fn cannot_be_started(error: &(dyn std::error::Error + 'static)) {
+fn cannot_be_put_right(error: &(dyn std::error::Error + 'static)) {
     let reason = reason(error);
-    error_line(&format!("warning: a container that a restore left stopped cannot be started: {reason}"));
+    error_line(&format!("warning: what a restore left behind in a container cannot be put right: {reason}"));
+}
+
+fn said(resumed: &Resumed) -> Option<String> {
+    match resumed {
+        Resumed::Started { container } => {
+            Some(format!("container {container} had been left stopped by a restore: it runs again"))
+        }
+        Resumed::SavesAgain { container } => {
+            Some(format!("redis in container {container} had been told by a restore to save nothing: it saves again"))
+        }
+        Resumed::SavesNothing { container } => Some(format!(
+            "warning: redis in container {container} was told by a restore to save nothing: a snapshot or restore of \
+             that redis puts it right"
+        )),
+        Resumed::Nothing { .. } | Resumed::OtherDaemon { .. } => None,
+    }
 }

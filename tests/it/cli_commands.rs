@@ -306,7 +306,7 @@ fn a_container_that_was_left_stopped_stops_no_work_that_needs_none() {
             vault.run_fed(snapshot.into_iter().chain(host), &archive()),
             vault.run_all(restore.into_iter().chain(host)),
         ] {
-            assert!(ran.stderr.contains("left stopped cannot be started"), "{}", ran.stderr);
+            assert!(ran.stderr.contains("cannot be put right"), "{}", ran.stderr);
             ran.expect(0);
         }
     }

@@ -254,12 +254,56 @@ async fn a_restore_that_is_dropped_leaves_a_journal_or_a_running_container() {
     assert_eq!(journal::pending(scene.state.path()).unwrap().len(), 1);
     // as the next run would; the dropped one meanwhile sees its stop through and starts the container, so that it may
     // answer once before it goes down
-    journal::resume(scene.state.path(), &scene.docker).await.unwrap();
+    journal::resume(scene.state.path(), &scene.docker, None).await.unwrap();
     let end = std::time::Instant::now() + Duration::from_secs(60);
     while scene.redis.try_cli(&["GET", "key:1"]) != "v" || !scene.redis.running() {
         assert!(std::time::Instant::now() < end, "redis did not come back");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+}
+
+#[tokio::test]
+async fn a_server_that_was_told_to_save_nothing_saves_again_after_a_restore_that_was_broken_off() {
+    let Some(scene) = Scene::set(&["--appendonly", "no", "--dir", "/data", "--save", "3600 1"]).await else { return };
+    scene.seed();
+    let mut store = scene.capture().await.unwrap();
+    scene.change();
+    let (digest, mut sink) = (scene.redis.digest(), scene.sink());
+    let saves = || scene.redis.try_cli(&["CONFIG", "GET", "save"]) == "save\n3600 1";
+    {
+        let silenced = async {
+            while saves() {
+                tokio::task::yield_now().await;
+            }
+            // before that it was journalled
+            assert_eq!(journal::pending(scene.state.path()).unwrap().len(), 1);
+        };
+        tokio::select! {
+            biased;
+            () = silenced => {}
+            done = sink.restore(&mut store) => panic!("it ended without ever having told the server: {done:?}"),
+        }
+    }
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !saves() {
+        assert!(std::time::Instant::now() < end, "redis still saves nothing");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // A kill leaves nobody who could: the next run finds the journal.
+    assert_eq!(scene.redis.try_cli(&["CONFIG", "SET", "save", ""]), "OK");
+    let container = scene.redis.name.clone();
+    let without = journal::resume(scene.state.path(), &scene.docker, None).await.unwrap();
+    assert_eq!(without, [Resumed::SavesNothing { container: container.clone() }]);
+    let access = scene.redis.access(&scene.docker, Some(PASSWORD));
+    let with = journal::resume(scene.state.path(), &scene.docker, Some(&access)).await.unwrap();
+    assert_eq!(with, [Resumed::SavesAgain { container }]);
+    assert!(saves() && journal::pending(scene.state.path()).unwrap().is_empty());
+    // And its file is what it serves, whatever the restore had done to it.
+    until("the save ends", || scene.redis.try_cli(&["INFO", "persistence"]).contains("rdb_bgsave_in_progress:0"));
+    cli(&["kill", "-s", "KILL", &scene.redis.name]);
+    cli(&["start", &scene.redis.name]);
+    until("redis is back", || scene.redis.try_cli(&["PING"]) == "PONG");
+    assert_eq!(scene.redis.digest(), digest);
 }
 
 #[tokio::test]
@@ -284,19 +328,22 @@ async fn a_container_left_stopped_by_a_crash_is_started_by_the_next_run() {
     let id = scene.docker.inspect(&scene.redis.name).await.unwrap().id;
     let daemon_id = scene.docker.daemon().await.unwrap().id;
     // what a crash after the stop leaves: the journal, and a container that nobody starts
-    let _journal = Journal::write(scene.state.path(), &daemon_id, &id, &scene.redis.name).unwrap();
+    let _journal = Journal::write(scene.state.path(), &daemon_id, (&id, &scene.redis.name), None).unwrap();
     cli(&["stop", "-t", "30", &scene.redis.name]);
     assert!(!scene.redis.running());
     let container = scene.redis.name.clone();
-    assert_eq!(journal::resume(scene.state.path(), &scene.docker).await.unwrap(), [Resumed::Started { container }]);
+    assert_eq!(
+        journal::resume(scene.state.path(), &scene.docker, None).await.unwrap(),
+        [Resumed::Started { container }]
+    );
     until("redis is back", || scene.redis.try_cli(&["PING"]) == "PONG");
     assert_eq!(scene.redis.digest(), digest);
-    assert!(journal::resume(scene.state.path(), &scene.docker).await.unwrap().is_empty());
+    assert!(journal::resume(scene.state.path(), &scene.docker, None).await.unwrap().is_empty());
     // a journal from before the stop, and one of a container that is no more: nothing to do, and gone
-    let _running = Journal::write(scene.state.path(), &daemon_id, &id, "runs").unwrap();
-    let _gone = Journal::write(scene.state.path(), &daemon_id, &"0".repeat(64), "gone").unwrap();
-    let _other = Journal::write(scene.state.path(), "OTHER", &"1".repeat(64), "elsewhere").unwrap();
-    let resumed = journal::resume(scene.state.path(), &scene.docker).await.unwrap();
+    let _running = Journal::write(scene.state.path(), &daemon_id, (&id, "runs"), None).unwrap();
+    let _gone = Journal::write(scene.state.path(), &daemon_id, (&"0".repeat(64), "gone"), None).unwrap();
+    let _other = Journal::write(scene.state.path(), "OTHER", (&"1".repeat(64), "elsewhere"), None).unwrap();
+    let resumed = journal::resume(scene.state.path(), &scene.docker, None).await.unwrap();
     assert_eq!(resumed.len(), 3, "{resumed:?}");
     assert!(resumed.contains(&Resumed::OtherDaemon { container: "elsewhere".to_owned() }));
     assert_eq!(journal::pending(scene.state.path()).unwrap().len(), 1);

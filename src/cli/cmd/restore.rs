@@ -74,7 +74,7 @@ pub(crate) async fn run(settings: &Settings, args: &RestoreArgs) -> Result<Repor
             same_environment(args, snapshot, &stack)?;
             if !args.dry_run {
                 lock = Some(RestoreLock::take(settings)?);
-                journal::resume_locked(settings, stack.docker.as_ref().map(|(docker, _)| docker)).await;
+                journal::resume_locked(settings, &stack).await;
             }
             (sinks(settings, args, snapshot, &stack, &names)?, Some(stack))
         }

@@ -41,7 +41,7 @@ pub(crate) async fn run(settings: &Settings, args: &SnapshotArgs) -> Result<Repo
     let opened = access::open(settings, Need::Write(Ahead::Survey)).await?;
     let of_stack: BTreeSet<String> = wanted.iter().filter(|name| !from.contains_key(*name)).cloned().collect();
     let stack = components::resolve(settings, &of_stack).await.map_err(nothing_captured)?;
-    journal::resume(settings, stack.docker.as_ref().map(|(docker, _)| docker)).await;
+    journal::resume(settings, &stack).await;
     let sources = sources(settings, args, &stack, &wanted, from).await?;
     for warning in &stack.warnings {
         error_line(&format!("warning: {warning}"));

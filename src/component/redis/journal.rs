@@ -1,4 +1,5 @@
-//! Remembers that a container was stopped for a restore, so that it is always started again.
+//! Remembers that a container was stopped for a restore, so that it is always started again, and that its server was
+//! told to save nothing before, so that it always saves again.
 //!
 //! A container with `restart: unless-stopped` that was stopped through the API stays down, over a reboot
 //! too. So the journal is on disk before the stop, and removed only when the container runs again; whoever
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Error;
+use super::restart::Saving;
+use super::{Access, Error, Place};
 use crate::component::docker::{ContainerState, Docker, Error as DockerError};
 
 const PREFIX: &str = "redis-stopped-";
@@ -31,6 +33,9 @@ pub struct Record {
     pub container_name: String,
     /// Of the daemon that it belongs to.
     pub daemon_id: String,
+    /// The server's setting `save` from before it was told to save nothing; none where it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub save: Option<String>,
 }
 
 /// A journal on disk. It stays there unless it is [`clear`](Journal::clear)ed.
@@ -50,6 +55,16 @@ pub enum Resumed {
     },
     /// It runs, or is no more: there was nothing to do.
     Nothing {
+        /// Its name.
+        container: String,
+    },
+    /// It runs, and its server had been left without persistence: it saves again.
+    SavesAgain {
+        /// Its name.
+        container: String,
+    },
+    /// It runs, and its server may still save nothing: nobody said how to log in to it. The journal stays.
+    SavesNothing {
         /// Its name.
         container: String,
     },
@@ -76,9 +91,14 @@ impl Record {
 }
 
 impl Journal {
-    /// Writes that this container is about to be stopped; on disk when it returns. `state_dir` is made,
-    /// with mode 0700, where it is missing.
-    pub fn write(state_dir: &Path, daemon_id: &str, container_id: &str, container_name: &str) -> Result<Self, Error> {
+    /// Writes that this container is about to be stopped, and its server before that to be told to save nothing where
+    /// `save` is what it did; on disk when it returns. `state_dir` is made, with mode 0700, where it is missing.
+    pub fn write(
+        state_dir: &Path,
+        daemon_id: &str,
+        (container_id, container_name): (&str, &str),
+        save: Option<&str>,
+    ) -> Result<Self, Error> {
         let id: String = container_id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
         let path = state_dir.join(format!("{PREFIX}{id}{SUFFIX}"));
         let record = Record {
@@ -86,6 +106,7 @@ impl Journal {
             container_id: container_id.to_owned(),
             container_name: container_name.to_owned(),
             daemon_id: daemon_id.to_owned(),
+            save: save.map(str::to_owned),
         };
         publish(state_dir, &path, &record.encode()).map_err(io_error("writing", &path))?;
         Ok(Self { path })
@@ -97,10 +118,11 @@ impl Journal {
     }
 }
 
-/// Starts every container that a journal in `state_dir` says was left stopped, and removes the journal.
-/// To be called at every start of the program. A missing directory is no error. One container that cannot
-/// be started fails the call, after the others were tried; its journal stays.
-pub async fn resume(state_dir: &Path, docker: &Docker) -> Result<Vec<Resumed>, Error> {
+/// Starts every container that a journal in `state_dir` says was left stopped, has every server save again that was
+/// left without persistence (with `access`, if that is to the same container), and removes the journal.
+/// To be called at every start of the program. A missing directory is no error. One container for which that
+/// fails makes the call fail, after the others were tried; its journal stays.
+pub async fn resume(state_dir: &Path, docker: &Docker, access: Option<&Access>) -> Result<Vec<Resumed>, Error> {
     let mut resumed = Vec::new();
     let mut failed = None;
     let journals = pending(state_dir)?;
@@ -109,7 +131,7 @@ pub async fn resume(state_dir: &Path, docker: &Docker) -> Result<Vec<Resumed>, E
     }
     let daemon_id = docker.daemon().await?.id;
     for path in journals {
-        match resume_one(&path, &daemon_id, docker).await {
+        match resume_one(&path, &daemon_id, docker, access).await {
             Ok(done) => resumed.push(done),
             Err(error) => failed = Some(error),
         }
@@ -136,7 +158,7 @@ pub fn pending(state_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(journals)
 }
 
-async fn resume_one(path: &Path, daemon_id: &str, docker: &Docker) -> Result<Resumed, Error> {
+async fn resume_one(path: &Path, daemon_id: &str, docker: &Docker, access: Option<&Access>) -> Result<Resumed, Error> {
     let record = read(path)?;
     let container = record.container_name;
     if record.daemon_id != daemon_id {
@@ -147,12 +169,22 @@ async fn resume_one(path: &Path, daemon_id: &str, docker: &Docker) -> Result<Res
         Err(DockerError::NoSuchContainer { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let down = matches!(state, Some(ContainerState::Exited | ContainerState::Created));
-    if down {
-        docker.start(&record.container_id).await?;
-    }
+    let resumed = match (state, record.save) {
+        // A server that starts has its settings from its file: it saves as it is to.
+        (Some(ContainerState::Exited | ContainerState::Created), _) => {
+            docker.start(&record.container_id).await?;
+            Resumed::Started { container }
+        }
+        (Some(_), Some(value)) => {
+            let is_it = |access: &&Access| matches!(&access.place, Place::Container { name, .. } if *name == container);
+            let Some(access) = access.filter(is_it) else { return Ok(Resumed::SavesNothing { container }) };
+            Saving { access: access.duplicate(), value }.resume().await?;
+            Resumed::SavesAgain { container }
+        }
+        _ => Resumed::Nothing { container },
+    };
     remove(path)?;
-    Ok(if down { Resumed::Started { container } } else { Resumed::Nothing { container } })
+    Ok(resumed)
 }
 
 fn read(path: &Path) -> Result<Record, Error> {
@@ -194,11 +226,18 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let inside = state.path().join("state");
         assert!(pending(&inside).unwrap().is_empty());
-        let journal = Journal::write(&inside, "DAEMON", "abc123", "ovt-redis").unwrap();
+        let journal = Journal::write(&inside, "DAEMON", ("abc123", "ovt-redis"), Some("3600 1")).unwrap();
         let found = pending(&inside).unwrap();
         assert_eq!(found.len(), 1);
-        assert_eq!(read(&found[0]).unwrap().container_name, "ovt-redis");
+        let record = read(&found[0]).unwrap();
+        assert_eq!((record.container_name.as_str(), record.save.as_deref()), ("ovt-redis", Some("3600 1")));
         journal.clear().unwrap();
+        // as it was always written where a server saves as it did
+        let _journal = Journal::write(&inside, "D", ("abc", "redis"), None).unwrap();
+        let text = fs::read_to_string(&pending(&inside).unwrap()[0]).unwrap();
+        assert_eq!(text, r#"{"version":1,"container_id":"abc","container_name":"redis","daemon_id":"D"}"#);
+        assert_eq!(Record::decode(text.as_bytes()).unwrap().save, None);
+        remove(&pending(&inside).unwrap()[0]).unwrap();
         assert!(pending(&inside).unwrap().is_empty());
     }
 

@@ -59,6 +59,12 @@ pub struct Access {
 }
 
 impl Access {
+    /// Returns a second copy, wiped on its own.
+    fn duplicate(&self) -> Self {
+        let password = self.password.as_ref().map(Secret::duplicate);
+        Self { place: self.place.clone(), user: self.user.clone(), password }
+    }
+
     /// Returns where the server is, for people.
     fn shown(&self) -> String {
         match &self.place {

@@ -18,39 +18,102 @@ const POLL: Duration = Duration::from_millis(250);
 /// A container seen down or restarting so often after its start does not come up any more.
 const DOWN_POLLS_MAX: u32 = 20;
 
-/// A container that is, or may be, stopped. Dropped, it is started in the background, and its journal
-/// stays for the next run.
+/// A container that is about to be stopped, or is. Dropped, it is made to run as before in the background, and its
+/// journal stays for the next run.
 #[must_use]
 pub(super) struct Stopped {
     docker: Docker,
     container_id: String,
     journal: Option<Journal>,
+    phase: Phase,
+}
+
+/// How far it has come.
+enum Phase {
+    /// The journal is written. Its server may have been told to save nothing, where that is to be taken back.
+    Announced(Option<Box<Saving>>),
+    /// Docker may have been told to stop it.
+    Stopping,
+}
+
+/// The persistence of a running server that is told to save nothing for a while.
+pub(super) struct Saving {
+    /// How it is reached.
+    pub(super) access: Access,
+    /// Its setting `save`.
+    pub(super) value: String,
+}
+
+impl Saving {
+    /// Has the server save as it did, unless it does, and write what it serves at once: its file may be another by now.
+    pub(super) async fn resume(&self) -> Result<(), Error> {
+        let mut server = Server::open(&self.access).await?;
+        if server.config("save").await?.need("save")?.is_empty() {
+            server.text(&["CONFIG", "SET", "save", &self.value]).await?;
+        }
+        match server.text(&["BGSAVE", "SCHEDULE"]).await {
+            Err(Error::Command { reply, .. }) if reply.contains("in progress") => Ok(()),
+            other => other.map(drop),
+        }
+    }
 }
 
 impl Stopped {
     /// Writes the journal, then stops the container.
     pub(super) async fn stop(docker: &Docker, container: &str, state_dir: &Path) -> Result<Self, Error> {
-        let found = docker.inspect(container).await?;
-        let daemon_id = docker.daemon().await?.id;
-        let journal = Journal::write(state_dir, &daemon_id, &found.id, &found.name)?;
-        let stopped = Self { docker: docker.clone(), container_id: found.id.clone(), journal: Some(journal) };
-        match docker.stop(&found.id, STOP_GRACE).await {
+        let mut stopped = Self::announce(docker, container, state_dir, None).await?;
+        match stopped.stop_now().await {
             Ok(()) => Ok(stopped),
             Err(error) => {
-                // it may have been stopped all the same
-                stopped.start().await?;
-                Err(error.into())
+                stopped.take_back().await?;
+                Err(error)
             }
         }
+    }
+
+    /// Writes the journal, and in it what `saving` is about to be taken away of.
+    pub(super) async fn announce(
+        docker: &Docker,
+        container: &str,
+        state_dir: &Path,
+        saving: Option<Saving>,
+    ) -> Result<Self, Error> {
+        let found = docker.inspect(container).await?;
+        let daemon_id = docker.daemon().await?.id;
+        let save = saving.as_ref().map(|saving| saving.value.as_str());
+        let journal = Journal::write(state_dir, &daemon_id, (&found.id, &found.name), save)?;
+        let phase = Phase::Announced(saving.map(Box::new));
+        Ok(Self { docker: docker.clone(), container_id: found.id, journal: Some(journal), phase })
+    }
+
+    /// Stops the container. Where that fails, it runs, as far as can be told.
+    pub(super) async fn stop_now(&mut self) -> Result<(), Error> {
+        let before = std::mem::replace(&mut self.phase, Phase::Stopping);
+        let stopped = self.docker.stop(&self.container_id, STOP_GRACE).await;
+        if stopped.is_err() {
+            // it may have been stopped all the same
+            self.docker.start(&self.container_id).await?;
+            self.phase = before;
+        }
+        Ok(stopped?)
+    }
+
+    /// Makes good what was done to the server of a container that was not stopped, and removes the journal.
+    pub(super) async fn take_back(mut self) -> Result<(), Error> {
+        if let Phase::Announced(Some(saving)) = &self.phase {
+            saving.resume().await?;
+        }
+        self.clear()
     }
 
     /// Starts the container and removes the journal.
     pub(super) async fn start(mut self) -> Result<(), Error> {
         self.docker.start(&self.container_id).await?;
-        match self.journal.take() {
-            Some(journal) => journal.clear(),
-            None => Ok(()),
-        }
+        self.clear()
+    }
+
+    fn clear(&mut self) -> Result<(), Error> {
+        self.journal.take().map_or(Ok(()), Journal::clear)
     }
 }
 
@@ -60,14 +123,19 @@ impl Drop for Stopped {
             return;
         }
         // without a runtime the journal alone remains, which is what it is for
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.container_id));
-            runtime.spawn(async move {
-                // a stop may still be under way, and would come after a start: wait for its end first.
-                // An error has nobody to go to here: the journal is still there.
-                let _ = docker.stop(&id, STOP_GRACE).await;
-                let _ = docker.start(&id).await;
-            });
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        // an error has nobody to go to here: the journal is still there
+        match std::mem::replace(&mut self.phase, Phase::Stopping) {
+            Phase::Announced(None) => {}
+            Phase::Announced(Some(saving)) => drop(runtime.spawn(async move { saving.resume().await.ok() })),
+            Phase::Stopping => {
+                let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.container_id));
+                runtime.spawn(async move {
+                    // a stop may still be under way, and would come after a start: wait for its end first
+                    let _ = docker.stop(&id, STOP_GRACE).await;
+                    let _ = docker.start(&id).await;
+                });
+            }
         }
     }
 }

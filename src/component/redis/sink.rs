@@ -15,7 +15,7 @@ use futures::{StreamExt, stream};
 
 use super::compatibility::{Version, check_modules, check_version};
 use super::rdb::{Checker, Verdict};
-use super::restart::{Stopped, compare, ready};
+use super::restart::{Saving, Stopped, compare, ready};
 use super::server::Server;
 use super::source::{Settings, is_mounted, join};
 use super::{Access, Error, Place, STREAM, aof, local, no_such_file, save};
@@ -67,11 +67,10 @@ struct Target {
     warnings: Vec<String>,
 }
 
-/// Where an exchange has come to.
-struct Exchanged {
+/// Who owns the directory in which files are exchanged.
+struct Owner {
     uid: u64,
     gid: u64,
-    save: String,
 }
 
 impl RedisSink {
@@ -190,7 +189,7 @@ impl RedisSink {
         let dir = target.settings.dir.clone();
         let path = target.settings.rdb_path();
         let mut like = target.docker.stat(&target.container, &dir).await.map_err(Error::Docker)?;
-        let owner = (like.uid, like.gid);
+        let owner = Owner { uid: like.uid, gid: like.gid };
         like.mode = NEW_FILE_MODE;
         match target.docker.stat(&target.container, &path).await {
             Ok(present) => like = present,
@@ -200,24 +199,25 @@ impl RedisSink {
         let name = format!("{}.orkvault-new", target.settings.dbfilename);
         let verdict = self.upload(&target.docker, &target.container, &dir, &name, &like, body, len).await?;
         let save = target.server.config("save").await?.get("save").unwrap_or_default().to_owned();
-        let exchanged = Exchanged { uid: owner.0, gid: owner.1, save };
-        if let Err(error) = self.exchange(target, &exchanged, &path, &name).await {
-            resume_saving(target, &exchanged).await?;
+        // one that saves nothing has nothing that could be taken from it
+        let saving = (!save.is_empty()).then(|| Saving { access: self.access.duplicate(), value: save });
+        let (docker, container, state_dir) = (&target.docker, &target.container, &self.options.state_dir);
+        let mut stopped = Stopped::announce(docker, container, state_dir, saving).await?;
+        if let Err(error) = self.exchange(target, &owner, &path, &name).await {
+            stopped.take_back().await?;
             return Err(error.into());
         }
-        let stopped = match Stopped::stop(&target.docker, &target.container, &self.options.state_dir).await {
-            Ok(stopped) => stopped,
-            Err(error) => {
-                shell(target, &exchanged, "putting the old RDB file back", UNDO, &[&path]).await?;
-                resume_saving(target, &exchanged).await?;
-                return Err(error.into());
-            }
-        };
+        if let Err(error) = stopped.stop_now().await {
+            let undone = shell(target, &owner, "putting the old RDB file back", UNDO, &[&path]).await;
+            stopped.take_back().await?;
+            undone?;
+            return Err(error.into());
+        }
         stopped.start().await?;
         if ready(&target.docker, &target.container, &self.access, self.options.ready_limit).await?.is_none() {
             return Err(self.exchange_back(target, &dir, &like).await?.into());
         }
-        shell(target, &exchanged, "removing the old file", FORGET, &[&path]).await?;
+        shell(target, &owner, "removing the old file", FORGET, &[&path]).await?;
         Ok(verdict)
     }
 
@@ -239,7 +239,7 @@ impl RedisSink {
         Ok(self.not_ready(put_back && up))
     }
 
-    async fn exchange(&self, target: &mut Target, by: &Exchanged, path: &str, name: &str) -> Result<(), Error> {
+    async fn exchange(&self, target: &mut Target, by: &Owner, path: &str, name: &str) -> Result<(), Error> {
         // from here on the server writes dump.rdb no more, at its stop neither
         target.server.text(&["CONFIG", "SET", "save", ""]).await?;
         let deadline = tokio::time::Instant::now() + SETTLE_LIMIT;
@@ -382,7 +382,7 @@ fn new_file(name: &str, like: &FileStat, content: FileContent) -> NewFile {
 }
 
 /// Runs a shell line as the owner of the data directory: without capabilities root may not write there.
-async fn shell(target: &Target, by: &Exchanged, action: &'static str, line: &str, words: &[&str]) -> Result<(), Error> {
+async fn shell(target: &Target, by: &Owner, action: &'static str, line: &str, words: &[&str]) -> Result<(), Error> {
     let mut command = ExecCommand::new(["sh", "-c", line, "sh"].iter().chain(words).copied());
     command.user = Some(format!("{}:{}", by.uid, by.gid));
     let finished = target.docker.run(&target.container, command).await?;
@@ -395,11 +395,6 @@ async fn shell(target: &Target, by: &Exchanged, action: &'static str, line: &str
         exit_code: finished.exit_code,
         stderr_tail: String::from_utf8_lossy(&finished.stderr).trim().to_owned(),
     })
-}
-
-/// Puts the old setting back.
-async fn resume_saving(target: &mut Target, by: &Exchanged) -> Result<(), Error> {
-    target.server.text(&["CONFIG", "SET", "save", &by.save]).await.map(drop)
 }
 
 /// A stored file on its way into a container.
