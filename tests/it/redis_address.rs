@@ -1,6 +1,6 @@
 //! Redis by address: captured as a replica would, put back into a data directory.
 
-use orkvault::component::redis::{Access, Error as RedisError, RedisSink, RedisSource, SinkOptions, rdb};
+use orkvault::component::redis::{Access, Error as RedisError, Place, RedisSink, RedisSource, SinkOptions, rdb};
 use orkvault::component::{Error, ErrorKind, Sink, Source};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -166,6 +166,50 @@ async fn a_restore_of_bad_bytes_leaves_the_old_file() {
     assert!(matches!(sink.restore(&mut store).await, Err(Error::Redis(RedisError::Rdb(_)))));
     assert_eq!(std::fs::read(dir.path().join("dump.rdb")).unwrap(), b"old");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_link_planted_in_the_data_directory_leads_nowhere() {
+    let server = LocalServer::start(&[]);
+    seed(&server);
+    let mut store = capture(&server).await.unwrap();
+    let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let victim = outside.path().join("victim");
+    std::fs::write(&victim, "mine").unwrap();
+    let first = format!(".orkvault-partial-{}-0", std::process::id());
+    for name in ["dump.rdb", "dump.rdb.orkvault-partial", &first] {
+        std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
+    }
+    let mut sink = RedisSink::new(stopped(server), "test".to_owned(), options(dir.path()));
+    sink.restore(&mut store).await.unwrap();
+    assert_eq!(std::fs::read(&victim).unwrap(), b"mine");
+    let dump = std::fs::symlink_metadata(dir.path().join("dump.rdb")).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&dump.permissions());
+    assert!(dump.is_file() && mode & 0o777 == 0o600, "{dump:?}");
+}
+
+#[tokio::test]
+async fn only_a_refused_connection_proves_that_no_server_is_running() {
+    let server = LocalServer::start(&[]);
+    let mut store = capture(&server).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let port = server.port;
+    drop(server);
+    for (address, fits) in [
+        (format!("127.0.0.1:{port}"), true),
+        (format!("localhost:{port}"), true),
+        (format!("no-such-host.invalid:{port}"), false),
+    ] {
+        let access = Access { place: Place::Address(address), user: None, password: None };
+        let mut sink = RedisSink::new(access, "test".to_owned(), options(dir.path()));
+        match sink.plan(&mut store).await {
+            Ok(_) => assert!(fits),
+            Err(error) => {
+                assert!(!fits && matches!(error, Error::Redis(RedisError::MayRun { .. })), "{error:?}");
+                assert_eq!(error.kind(), ErrorKind::Refused);
+            }
+        }
+    }
 }
 
 /// A server that answers like a master and sends `payload` after the `header` of its choice.

@@ -26,7 +26,7 @@ const SETTLED_NS: i128 = 2_000_000_000;
 
 /// What an entry is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(in crate::component) enum Kind {
     /// A regular file.
     File,
     /// A directory.
@@ -37,17 +37,17 @@ pub(super) enum Kind {
 
 /// What is kept of a file beside its content.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Attributes {
+pub(in crate::component) struct Attributes {
     /// What it is.
-    pub(super) kind: Kind,
+    pub(in crate::component) kind: Kind,
     /// Permission bits, 0o7777 at most.
-    pub(super) mode: u32,
+    pub(in crate::component) mode: u32,
     /// Owner.
-    pub(super) uid: u32,
+    pub(in crate::component) uid: u32,
     /// Group.
-    pub(super) gid: u32,
+    pub(in crate::component) gid: u32,
     /// Modification time, nanoseconds since 1970.
-    pub(super) mtime_ns: i128,
+    pub(in crate::component) mtime_ns: i128,
 }
 
 /// Whether a file is as it was.

@@ -12,8 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, fchmod, fchown, fsync, futimens, mkdirat,
-    openat, renameat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, fchmod, fchown, fstat, fsync, futimens,
+    mkdirat, openat, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -51,14 +51,14 @@ pub(super) fn components(key: &[u8]) -> Result<Vec<&[u8]>, Error> {
 
 /// A directory below which is written.
 #[derive(Debug)]
-pub(super) struct Root {
+pub(in crate::component) struct Root {
     directory: OwnedFd,
     path: PathBuf,
 }
 
 /// A file being written under a temporary name; dropped unfinished, it is removed.
 #[must_use]
-pub(super) struct Partial {
+pub(in crate::component) struct Partial {
     directory: OwnedFd,
     temporary: CString,
     file: File,
@@ -72,8 +72,13 @@ pub(super) fn may_chown() -> bool {
 }
 
 impl Root {
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
+    pub(in crate::component) fn open(path: &Path) -> Result<Self, Error> {
         Ok(Self { directory: open_root(path)?, path: path.to_owned() })
+    }
+
+    /// Returns what the directory itself is.
+    pub(in crate::component) fn stat(&self) -> Result<Stat, Error> {
+        fstat(&self.directory).map_err(Error::io("examining", &self.path))
     }
 
     pub(super) fn path(&self, key: &[u8]) -> PathBuf {
@@ -114,7 +119,7 @@ impl Root {
     }
 
     /// Returns what is at a key now, not following a link; `None` where there is nothing.
-    pub(super) fn examine(&self, key: &[u8]) -> Result<Option<Stat>, Error> {
+    pub(in crate::component) fn examine(&self, key: &[u8]) -> Result<Option<Stat>, Error> {
         let parts = components(key)?;
         let (Some(parent), Some(name)) = (self.parent(&parts)?, parts.last()) else { return Ok(None) };
         match statat(&parent, OsStr::from_bytes(name), AtFlags::SYMLINK_NOFOLLOW) {
@@ -176,7 +181,7 @@ impl Root {
     }
 
     /// Begins a file, mode 0600 until it is published.
-    pub(super) fn begin(&self, key: &[u8]) -> Result<Partial, Error> {
+    pub(in crate::component) fn begin(&self, key: &[u8]) -> Result<Partial, Error> {
         let parts = components(key)?;
         let directory = self.make_parent(&parts)?;
         let path = self.path(key);
@@ -201,13 +206,13 @@ impl Root {
 }
 
 impl Partial {
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(in crate::component) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let path = &self.path;
         self.file.write_all(bytes).map_err(|source| Error::Io { action: "writing", path: path.clone(), source })
     }
 
     /// Puts the file in its place, durable when this returns.
-    pub(super) fn publish(mut self, attributes: &Attributes) -> Result<(), Error> {
+    pub(in crate::component) fn publish(mut self, attributes: &Attributes) -> Result<(), Error> {
         apply(&self.file, attributes, &self.path)?;
         fsync(&self.file).map_err(Error::io("syncing", &self.path))?;
         let name = OsStr::from_bytes(self.path.file_name().unwrap_or_default().as_bytes());

@@ -4,8 +4,8 @@
 //! content, kind, mode, owner, modification time and a link's target; not kept are extended attributes,
 //! ACLs, holes and which names are hard links of one file (each is stored, and deduplicated).
 
-mod attributes;
-mod beneath;
+pub(super) mod attributes;
+pub(super) mod beneath;
 mod directory_sink;
 mod directory_source;
 mod export;

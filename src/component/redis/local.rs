@@ -2,25 +2,28 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use rustix::fs::{Mode, OFlags};
-use tokio::net::TcpStream;
+use rustix::fs::{FileType, Mode, OFlags, Stat};
+use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::rdb::{Checker, Verdict};
 use super::{Error, STREAM, aof};
 use crate::component::docker::{BoxError, Docker};
+use crate::component::files::attributes::{Attributes, Kind};
+use crate::component::files::beneath::Root;
 use crate::component::runs::RunReader;
 use crate::component::{ByteStream, Captured, Error as ComponentError};
 
 /// Names that AOF directories have unless they were given another one.
 const APPEND_DIR: &str = "appendonlydir";
+/// Mode of a file where there is none to take it from.
+pub(super) const NEW_FILE_MODE: u32 = 0o600;
 /// How long a connection may take to come about. The server would be one of this machine: it takes no time.
 const ANSWER_SECS: u64 = 5;
 
@@ -33,19 +36,21 @@ pub(super) struct DataDir<'a> {
     dbfilename: String,
     /// Names of directories that hold an AOF whatever is in them.
     append_dirs: Vec<String>,
+    /// The time now, seconds since 1970.
+    now_secs: u64,
 }
 
 impl<'a> DataDir<'a> {
     /// Returns the directory with the names of files that the captured server had, the usual ones where the
     /// snapshot does not tell. A name that leads out of the directory is an error.
-    pub(super) fn new(dir: &'a Path, address: &'a str, captured: &Captured) -> Result<Self, Error> {
+    pub(super) fn new(dir: &'a Path, address: &'a str, captured: &Captured, now_secs: u64) -> Result<Self, Error> {
         let fact = |name: &str| captured.facts.get(name).filter(|value| !value.is_empty()).cloned();
         let dbfilename = fact("dbfilename").unwrap_or_else(|| STREAM.to_owned());
         if dbfilename.contains(['/', '\0']) || dbfilename == "." || dbfilename == ".." {
             return Err(Error::UnsafeName { name: dbfilename });
         }
         let append_dirs = std::iter::once(APPEND_DIR.to_owned()).chain(fact("appenddirname")).collect();
-        Ok(Self { dir, address, dbfilename, append_dirs })
+        Ok(Self { dir, address, dbfilename, append_dirs, now_secs })
     }
 
     /// Returns where the RDB file goes.
@@ -70,45 +75,58 @@ impl<'a> DataDir<'a> {
     }
 
     /// Writes the file with the owner and mode of the one that it replaces (of the directory and 0600 where
-    /// there is none), durable and in its place only when it is whole and the server is still down.
+    /// there is none), durable and in its place only when it is whole and the server is still down. The directory is
+    /// the server's: no link that is planted in it is followed.
     pub(super) async fn write(&self, mut body: ByteStream) -> Result<Verdict, ComponentError> {
-        let path = self.path();
-        let temporary = self.dir.join(format!("{}.orkvault-partial", self.dbfilename));
-        let written = async {
-            let mut file = File::options()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&temporary)
-                .map_err(io_error("making", &temporary))?;
-            let mut checker = Checker::new();
-            while let Some(run) = body.next().await {
-                let bytes = run?.bytes;
-                checker.push(&bytes).map_err(Error::Rdb)?;
-                file.write_all(&bytes).map_err(io_error("writing", &temporary))?;
-            }
-            let verdict = checker.finish().map_err(Error::Rdb)?;
-            // it may have been started while the file was written
-            self.refuse_running().await?;
-            publish(&file, self.dir, &temporary, &path).map_err(io_error("writing", &path))?;
-            Ok(verdict)
-        };
-        let result = written.await;
-        if result.is_err() {
-            // the error is what is reported; the name of what is left says what it is
-            let _ = fs::remove_file(&temporary);
+        let root = Root::open(self.dir)?;
+        let mut file = root.begin(self.dbfilename.as_bytes())?;
+        let mut checker = Checker::new();
+        while let Some(run) = body.next().await {
+            let bytes = run?.bytes;
+            checker.push(&bytes).map_err(Error::Rdb)?;
+            file.write(&bytes)?;
         }
-        result
+        let verdict = checker.finish().map_err(Error::Rdb)?;
+        // it may have been started while the file was written
+        self.refuse_running().await?;
+        let present = root.examine(self.dbfilename.as_bytes())?;
+        let present = present.filter(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
+        file.publish(&match present {
+            Some(like) => self.attributes(&like, like.st_mode & 0o777),
+            None => self.attributes(&root.stat()?, NEW_FILE_MODE),
+        })?;
+        Ok(verdict)
     }
 
-    /// Whatever accepts a connection may be the server: one that hangs, loads or asks for a password too.
-    async fn refuse_running(&self) -> Result<(), Error> {
-        match timeout(Duration::from_secs(ANSWER_SECS), TcpStream::connect(self.address)).await {
-            Ok(Ok(_)) => Err(Error::Running { address: self.address.to_owned() }),
-            Ok(Err(_)) | Err(_) => Ok(()),
-        }
+    fn attributes(&self, owner: &Stat, mode: u32) -> Attributes {
+        let mtime_ns = i128::from(self.now_secs) * 1_000_000_000;
+        Attributes { kind: Kind::File, mode, uid: owner.st_uid, gid: owner.st_gid, mtime_ns }
     }
+
+    /// Whatever accepts a connection may be the server: one that hangs, loads or asks for a password too. Only what
+    /// refuses one proves that there is none: silence and a name that nobody knows do not.
+    async fn refuse_running(&self) -> Result<(), Error> {
+        let unknown = |source| Error::MayRun { address: self.address.to_owned(), source };
+        let wait = Duration::from_secs(ANSWER_SECS);
+        let (mut refused, mut unreachable) = (false, io::Error::from(io::ErrorKind::AddrNotAvailable));
+        for address in lookup_host(self.address).await.map_err(unknown)? {
+            match timeout(wait, TcpStream::connect(address)).await {
+                Ok(Ok(_)) => return Err(Error::Running { address: self.address.to_owned() }),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => refused = true,
+                // an address that this machine does not have, as ::1 where there is no IPv6
+                Ok(Err(error)) if is_no_address_here(&error) => unreachable = error,
+                Ok(Err(error)) => return Err(unknown(error)),
+                Err(_) => return Err(unknown(io::ErrorKind::TimedOut.into())),
+            }
+        }
+        if refused { Ok(()) } else { Err(unknown(unreachable)) }
+    }
+}
+
+fn is_no_address_here(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrNotAvailable, NetworkUnreachable};
+    let no_family = rustix::io::Errno::AFNOSUPPORT.raw_os_error();
+    matches!(error.kind(), AddrNotAvailable | NetworkUnreachable) || error.raw_os_error() == Some(no_family)
 }
 
 /// Whether a directory is an append-only directory under a name of its own: one of its files is a manifest.
@@ -151,20 +169,6 @@ pub(super) async fn spool(
         Ok((!run.is_empty()).then_some((run, (runs, file))))
     });
     Ok((len, Box::pin(runs)))
-}
-
-fn publish(file: &File, dir: &Path, temporary: &Path, path: &Path) -> io::Result<()> {
-    let (like, mode) = match fs::metadata(path) {
-        Ok(present) => (present.clone(), present.mode() & 0o777),
-        Err(_) => (fs::metadata(dir)?, 0o600),
-    };
-    if rustix::process::geteuid().is_root() {
-        std::os::unix::fs::fchown(file, Some(like.uid()), Some(like.gid()))?;
-    }
-    file.set_permissions(fs::Permissions::from_mode(mode))?;
-    file.sync_all()?;
-    fs::rename(temporary, path)?;
-    File::open(dir)?.sync_all()
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {

@@ -235,6 +235,16 @@ pub enum Error {
         /// The address.
         address: String,
     },
+    /// Nothing proves that no server runs at the address: it neither answered nor refused.
+    #[error(
+        "it cannot be told whether a server is running at {address}: only a refused connection proves that none is"
+    )]
+    MayRun {
+        /// The address.
+        address: String,
+        /// What came of connecting.
+        source: io::Error,
+    },
     /// The name of the RDB file in the snapshot is no name of a file in a directory.
     #[error("{name:?} cannot be the name of an RDB file")]
     UnsafeName {
@@ -329,6 +339,7 @@ impl Error {
             | Self::NoSpace { .. }
             | Self::AofPresent { .. }
             | Self::Running { .. }
+            | Self::MayRun { .. }
             | Self::UnsafeName { .. }
             | Self::NoWayIn { .. } => ErrorKind::Refused,
             _ => ErrorKind::Failed,

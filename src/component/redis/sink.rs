@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::compatibility::{Version, check_modules, check_version};
+use super::local::NEW_FILE_MODE;
 use super::rdb::{Checker, Verdict};
 use super::restart::{Saving, Stopped, compare, ready};
 use super::server::Server;
@@ -24,8 +25,6 @@ use crate::component::{
     ByteStream, Captured, Error as ComponentError, RestorePlan, Restored, Sink, Stored, StoredStream,
 };
 
-/// Mode of a file where there is none to take it from.
-const NEW_FILE_MODE: u32 = 0o600;
 /// How long a BGSAVE of others is waited for before the file is exchanged.
 const SETTLE_LIMIT: Duration = Duration::from_secs(600);
 /// `$1`: the file to replace, `$2`: the new one. What was there stays reachable under a second name.
@@ -284,7 +283,7 @@ impl RedisSink {
     fn local<'a>(&'a self, address: &'a str, captured: &Captured) -> Result<local::DataDir<'a>, Error> {
         let dir = self.options.data_dir.as_deref();
         let dir = dir.ok_or_else(|| Error::NoWayIn { address: address.to_owned() })?;
-        local::DataDir::new(dir, address, captured)
+        local::DataDir::new(dir, address, captured, self.options.now_secs)
     }
 }
 
