@@ -59,6 +59,41 @@ async fn a_server_comes_back_equal_through_a_data_directory() {
 }
 
 #[tokio::test]
+async fn a_server_that_had_its_aof_on_comes_back_equal_with_its_aof_on() {
+    let on = ["--appendonly", "yes", "--appenddirname", "own"];
+    let server = LocalServer::start(&on);
+    seed(&server);
+    let digest = server.digest();
+    let mut store = capture(&server).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = RedisSink::new(stopped(server), "test".to_owned(), options(dir.path()));
+    // What is not whole leaves nothing behind that a server, or the next restore, would take for an AOF.
+    store.cut_at = Some(1000);
+    assert!(sink.restore(&mut store).await.is_err());
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    store.cut_at = None;
+    let plan = sink.plan(&mut store).await.unwrap();
+    let restored = sink.restore(&mut store).await.unwrap();
+    for warnings in [plan.warnings, restored.warnings] {
+        assert!(warnings[0].contains("started with AOF on, as in the snapshot"), "{warnings:?}");
+    }
+    let again = LocalServer::start_in(dir, &on);
+    assert_eq!(again.digest(), digest);
+    // It goes on with these files as with its own.
+    again.try_cli(&["SET", "later", "x"]);
+    let changed = again.digest();
+    let again = LocalServer::start_in(again.stop(), &on);
+    assert_eq!(again.digest(), changed);
+    // An AOF before Redis 7.0 is no directory: the file is for a start with AOF off.
+    store.captured.facts.insert("appenddirname".to_owned(), String::new());
+    let dir = tempfile::tempdir().unwrap();
+    let mut sink = RedisSink::new(stopped(again), "test".to_owned(), options(dir.path()));
+    let restored = sink.restore(&mut store).await.unwrap();
+    assert!(restored.warnings[0].contains("with AOF off, though it was on"), "{restored:?}");
+    assert_eq!(LocalServer::start_in(dir, &[]).digest(), digest);
+}
+
+#[tokio::test]
 async fn a_wrong_or_missing_password_is_a_clear_error_and_stores_nothing() {
     let server = LocalServer::start(&[]);
     for password in [Some("wrong"), None] {

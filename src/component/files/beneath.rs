@@ -139,7 +139,7 @@ impl Root {
     }
 
     /// Gives a directory the attributes that it had.
-    pub(super) fn finish_directory(&self, key: &[u8], attributes: &Attributes) -> Result<(), Error> {
+    pub(in crate::component) fn finish_directory(&self, key: &[u8], attributes: &Attributes) -> Result<(), Error> {
         let parts = components(key)?;
         let (Some(parent), Some(name)) = (self.parent(&parts)?, parts.last()) else {
             return Err(Error::Missing { path: self.path(key) });
@@ -148,6 +148,31 @@ impl Root {
         let directory = open_directory(&parent, name, &path)?.ok_or_else(|| Error::Missing { path: path.clone() })?;
         apply(&directory, attributes, &path)?;
         fsync(&directory).map_err(Error::io("syncing", path))
+    }
+
+    /// Makes a directory as [`Root::make`] does; one that exists is an error.
+    pub(in crate::component) fn make_new(&self, key: &[u8]) -> Result<(), Error> {
+        let parts = components(key)?;
+        let parent = self.make_parent(&parts)?;
+        let name = parts.last().expect("a key has at least one component");
+        mkdirat(&parent, OsStr::from_bytes(name), Mode::RWXU).map_err(Error::io("making", self.path(key)))?;
+        fsync(&parent).map_err(Error::io("syncing the directory of", self.path(key)))
+    }
+
+    /// Removes a file.
+    pub(in crate::component) fn remove_file(&self, key: &[u8]) -> Result<(), Error> {
+        self.remove(key, AtFlags::empty())
+    }
+
+    /// Removes a directory that holds nothing.
+    pub(in crate::component) fn remove_empty(&self, key: &[u8]) -> Result<(), Error> {
+        self.remove(key, AtFlags::REMOVEDIR)
+    }
+
+    fn remove(&self, key: &[u8], flags: AtFlags) -> Result<(), Error> {
+        let parts = components(key)?;
+        let (Some(parent), Some(name)) = (self.parent(&parts)?, parts.last()) else { return Ok(()) };
+        unlinkat(&parent, OsStr::from_bytes(name), flags).map_err(Error::io("removing", self.path(key)))
     }
 
     /// Puts a symbolic link; a file or link that is there is replaced.

@@ -1,4 +1,7 @@
 //! Puts an RDB file into a data directory of this machine, for a server that is started on it afterwards.
+//!
+//! A server with AOF on ignores `dump.rdb` and starts empty, one with AOF off ignores an AOF: the file goes where the
+//! captured server would have looked for it.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -16,7 +19,7 @@ use super::rdb::{Checker, Verdict};
 use super::{Error, STREAM, aof};
 use crate::component::docker::{BoxError, Docker};
 use crate::component::files::attributes::{Attributes, Kind};
-use crate::component::files::beneath::Root;
+use crate::component::files::beneath::{Partial, Root};
 use crate::component::runs::RunReader;
 use crate::component::{ByteStream, Captured, Error as ComponentError};
 
@@ -36,6 +39,10 @@ pub(super) struct DataDir<'a> {
     dbfilename: String,
     /// Names of directories that hold an AOF whatever is in them.
     append_dirs: Vec<String>,
+    /// Whether the captured server had AOF on, where the snapshot tells.
+    had_aof: Option<bool>,
+    /// Where it had AOF on in a directory of its own (Redis 7.0): that directory's name and what its files begin with.
+    append: Option<(String, String)>,
     /// The time now, seconds since 1970.
     now_secs: u64,
 }
@@ -50,15 +57,33 @@ impl<'a> DataDir<'a> {
             return Err(Error::UnsafeName { name: dbfilename });
         }
         let append_dirs = std::iter::once(APPEND_DIR.to_owned()).chain(fact("appenddirname")).collect();
-        Ok(Self { dir, address, dbfilename, append_dirs, now_secs })
+        let had_aof = fact("aof_enabled").map(|value| value == "true");
+        let append = fact("appenddirname").zip(fact("appendfilename"));
+        let append = append.filter(|(dir, prefix)| had_aof == Some(true) && is_plain(dir) && is_plain(prefix));
+        Ok(Self { dir, address, dbfilename, append_dirs, had_aof, append, now_secs })
     }
 
     /// Returns where the RDB file goes.
     pub(super) fn path(&self) -> PathBuf {
-        self.dir.join(&self.dbfilename)
+        match &self.append {
+            Some((dir, _)) => self.dir.join(dir),
+            None => self.dir.join(&self.dbfilename),
+        }
     }
 
-    /// Returns what the file would replace. Refuses while a server is running, and a directory whose AOF a
+    /// Returns what whoever starts the server must know.
+    pub(super) fn caution(&self) -> String {
+        let start = match (self.had_aof, &self.append) {
+            (_, Some(_)) => "on, as in the snapshot: with AOF off it ignores what is restored",
+            (Some(true), None) => {
+                "off, though it was on in the snapshot: with AOF on it ignores the file, starts empty"
+            }
+            (_, None) => "off: with AOF on it ignores the file and starts empty",
+        };
+        format!("the server of {:?} must stay down until then, and be started with AOF {start}", self.dir)
+    }
+
+    /// Returns the file that would be replaced. Refuses while a server is running, and a directory whose AOF a
     /// server would prefer.
     pub(super) async fn plan(&self) -> Result<Option<PathBuf>, Error> {
         self.refuse_running().await?;
@@ -77,9 +102,54 @@ impl<'a> DataDir<'a> {
     /// Writes the file with the owner and mode of the one that it replaces (of the directory and 0600 where
     /// there is none), durable and in its place only when it is whole and the server is still down. The directory is
     /// the server's: no link that is planted in it is followed.
-    pub(super) async fn write(&self, mut body: ByteStream) -> Result<Verdict, ComponentError> {
+    pub(super) async fn write(&self, body: ByteStream) -> Result<Verdict, ComponentError> {
         let root = Root::open(self.dir)?;
-        let mut file = root.begin(self.dbfilename.as_bytes())?;
+        if let Some((dir, prefix)) = &self.append {
+            return self.write_aof(&root, dir, prefix, body).await;
+        }
+        let (file, verdict) = self.receive(&root, self.dbfilename.as_bytes(), body).await?;
+        let present = root.examine(self.dbfilename.as_bytes())?;
+        let present = present.filter(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
+        file.publish(&match present {
+            Some(like) => self.attributes(&like, like.st_mode & 0o777),
+            None => self.attributes(&root.stat()?, NEW_FILE_MODE),
+        })?;
+        Ok(verdict)
+    }
+
+    /// Makes an append-only directory whose base is the file. The manifest comes last: it is what a server loads.
+    async fn write_aof(
+        &self,
+        root: &Root,
+        dir: &str,
+        prefix: &str,
+        body: ByteStream,
+    ) -> Result<Verdict, ComponentError> {
+        let names = aof::names("", prefix)?;
+        let manifest = aof::replacement("", &names)?;
+        let owner = root.stat()?;
+        let attributes = self.attributes(&owner, NEW_FILE_MODE);
+        let mut made = NewDirectory::make(root, dir)?;
+        let (base, verdict) = self.receive(root, &made.key(&names.base), body).await?;
+        made.publish(base, names.base, &attributes)?;
+        for (name, content) in [(names.increment, ""), (format!("{prefix}.manifest"), manifest.as_str())] {
+            let mut file = root.begin(&made.key(&name))?;
+            file.write(content.as_bytes())?;
+            made.publish(file, name, &attributes)?;
+        }
+        root.finish_directory(dir.as_bytes(), &self.attributes(&owner, owner.st_mode & 0o777))?;
+        made.keep();
+        Ok(verdict)
+    }
+
+    /// Writes the file under a temporary name and checks it; then that the server is still down.
+    async fn receive(
+        &self,
+        root: &Root,
+        key: &[u8],
+        mut body: ByteStream,
+    ) -> Result<(Partial, Verdict), ComponentError> {
+        let mut file = root.begin(key)?;
         let mut checker = Checker::new();
         while let Some(run) = body.next().await {
             let bytes = run?.bytes;
@@ -89,13 +159,7 @@ impl<'a> DataDir<'a> {
         let verdict = checker.finish().map_err(Error::Rdb)?;
         // it may have been started while the file was written
         self.refuse_running().await?;
-        let present = root.examine(self.dbfilename.as_bytes())?;
-        let present = present.filter(|found| FileType::from_raw_mode(found.st_mode) == FileType::RegularFile);
-        file.publish(&match present {
-            Some(like) => self.attributes(&like, like.st_mode & 0o777),
-            None => self.attributes(&root.stat()?, NEW_FILE_MODE),
-        })?;
-        Ok(verdict)
+        Ok((file, verdict))
     }
 
     fn attributes(&self, owner: &Stat, mode: u32) -> Attributes {
@@ -120,6 +184,56 @@ impl<'a> DataDir<'a> {
             }
         }
         if refused { Ok(()) } else { Err(unknown(unreachable)) }
+    }
+}
+
+/// Names that need no quotes in a manifest and lead nowhere.
+fn is_plain(name: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    !matches!(name, "." | "..") && name.bytes().all(is_plain)
+}
+
+/// A directory that goes away again with what was published in it, unless it is kept. What is not ours stays, and the
+/// directory with it: somebody may have started a server after all.
+#[must_use]
+struct NewDirectory<'a> {
+    root: &'a Root,
+    dir: &'a str,
+    published: Vec<String>,
+    kept: bool,
+}
+
+impl<'a> NewDirectory<'a> {
+    fn make(root: &'a Root, dir: &'a str) -> Result<Self, ComponentError> {
+        root.make_new(dir.as_bytes())?;
+        Ok(Self { root, dir, published: Vec::new(), kept: false })
+    }
+
+    fn key(&self, name: &str) -> Vec<u8> {
+        format!("{}/{name}", self.dir).into_bytes()
+    }
+
+    fn publish(&mut self, file: Partial, name: String, attributes: &Attributes) -> Result<(), ComponentError> {
+        file.publish(attributes)?;
+        self.published.push(name);
+        Ok(())
+    }
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for NewDirectory<'_> {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // the error that led here is what is reported; a directory left behind is named by the next plan
+        for name in &self.published {
+            let _ = self.root.remove_file(&self.key(name));
+        }
+        let _ = self.root.remove_empty(self.dir.as_bytes());
     }
 }
 

@@ -307,7 +307,7 @@ impl Sink for RedisSink {
                     Some(path) => plan.replaces.push(format!("{path:?}")),
                     None => plan.creates.push(format!("{:?}, {} bytes", data_dir.path(), dump.len)),
                 }
-                plan.warnings.push(format!("the server of {:?} must stay down, and its AOF off", data_dir.path()));
+                plan.warnings.push(data_dir.caution());
             }
             Place::Container { docker, name, .. } => {
                 let mut target = self.target(docker, name, stored.captured()).await?;
@@ -333,7 +333,7 @@ impl Sink for RedisSink {
                 let verdict = data_dir.write(body).await?;
                 let keys: u64 = verdict.databases.values().map(|keys| keys.total).sum();
                 let note = format!("{:?}: {keys} keys, loaded at the server's next start", data_dir.path());
-                Ok(Restored { bytes: verdict.len, notes: vec![note], warnings: Vec::new() })
+                Ok(Restored { bytes: verdict.len, notes: vec![note], warnings: vec![data_dir.caution()] })
             }
             Place::Container { docker, name, .. } => {
                 let target = self.target(docker, name, stored.captured()).await?;

@@ -20,7 +20,7 @@ const PROGRAMS: [&str; 11] =
 pub(crate) struct LocalServer {
     child: Child,
     pub(crate) port: u16,
-    _dir: tempfile::TempDir,
+    dir: Option<tempfile::TempDir>,
 }
 
 impl LocalServer {
@@ -39,7 +39,7 @@ impl LocalServer {
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server is installed (apt-get install redis-server)");
-        let server = Self { child, port, _dir: dir };
+        let server = Self { child, port, dir: Some(dir) };
         until("redis-server answers", || server.try_cli(&["PING"]).trim() == "PONG");
         server
     }
@@ -50,6 +50,13 @@ impl LocalServer {
 
     pub(crate) fn access(&self, password: Option<&str>) -> Access {
         Access { place: Place::Address(self.address()), user: None, password: password.map(Secret::new) }
+    }
+
+    /// Stops it as a host that goes down would, and returns its directory.
+    pub(crate) fn stop(mut self) -> tempfile::TempDir {
+        self.try_cli(&["SHUTDOWN"]);
+        self.child.wait().unwrap();
+        self.dir.take().unwrap()
     }
 
     /// Everything in it.
