@@ -9,7 +9,7 @@ use orkvault::component::{self, ByteStream, Capture, Content, Entry, Source, Sto
 
 use crate::support::memory_store::Snapshot;
 use crate::support::minio::access;
-use crate::support::s3_fault::{Faults, FaultyS3, Object, World};
+use crate::support::s3_fault::{Faults, FaultyS3, KeyWriting, Object, World};
 
 fn source(server: &FaultyS3) -> BucketsSource {
     source_with(server, SourceOptions::default())
@@ -171,6 +171,28 @@ async fn an_object_missing_from_the_listing_but_not_from_the_server_is_captured(
     assert_eq!(second.content("avatars/06"), first.content("avatars/06"));
     let omitted = second.captured.warnings.iter().filter(|line| line.contains("omitted")).count();
     assert_eq!(omitted, 2, "{:?}", second.captured.warnings);
+}
+
+#[tokio::test]
+async fn keys_are_read_as_the_server_writes_them_whatever_it_says_of_that() {
+    for keys in [KeyWriting::Form, KeyWriting::Path, KeyWriting::Raw] {
+        let server = server(2, Faults { keys, ..Faults::default() }).await;
+        // Each would be another's key, or none, if it were read in the wrong way; `100%` would be no key at all.
+        for (state, key) in (10..).zip(["1 +", "1!", "1%20+", "1+ +", "1++", "100%", "a/&<", "z+"]) {
+            server.world().put("avatars", key, Object::new(key.as_bytes(), state));
+        }
+        let first = Snapshot::take(&mut source(&server), None).await.unwrap();
+        assert_eq!(first.keys(), server.world().row_keys());
+        for key in ["avatars/1 +", "avatars/1%20+", "avatars/100%", "avatars/z+"] {
+            assert_eq!(first.content(key), key.trim_start_matches("avatars/").as_bytes());
+        }
+        assert_eq!(first.captured.warnings, [""; 0]);
+        server.take_counts();
+        let second = Snapshot::take(&mut source(&server), Some(&first)).await.unwrap();
+        assert_eq!(second.captured.facts["objects_unchanged"], "10");
+        // Finding out costs a few questions, and only where a key leaves it open.
+        assert!(server.take_counts().get("HeadObject").is_none_or(|count| *count <= 6));
+    }
 }
 
 #[tokio::test]

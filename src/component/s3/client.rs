@@ -1,8 +1,8 @@
 //! The only way to the server: the SDK's client, configured explicitly, with errors told apart.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use aws_sdk_s3::Client;
@@ -21,9 +21,9 @@ use tokio::sync::oneshot;
 use super::attributes::{self, Head};
 use super::early::EarlyToken;
 use super::listing::{Ask, Listed, Page};
+use super::writing::{Writing, read_keys};
 use super::{Error, Place};
 use crate::component::secret::Secret;
-use crate::format::object::decode_listed;
 
 /// Keys of one page: more makes some servers drop the continuation token.
 const PAGE_KEYS: i32 = 1000;
@@ -138,6 +138,8 @@ pub(super) struct Server {
     connect_time: Duration,
     answer_time: Duration,
     tags_unsupported: AtomicBool,
+    /// How keys may be written in listings: what no key has refuted.
+    writings: Mutex<Vec<Writing>>,
 }
 
 impl Server {
@@ -177,6 +179,7 @@ impl Server {
             connect_time: patience.connect,
             answer_time: patience.read,
             tags_unsupported: AtomicBool::new(false),
+            writings: Mutex::new(Writing::ALL.to_vec()),
         }))
     }
 
@@ -276,7 +279,26 @@ impl Server {
             request = request.interceptor(EarlyToken::new(early));
         }
         let answer = request.send().await.map_err(|error| self.classify(error, at()))?;
-        read_page(bucket, answer)
+        let is_encoded = answer.encoding_type() == Some(&EncodingType::Url);
+        let mut page = read_page(bucket, answer)?;
+        let writing = if is_encoded { self.writing(bucket, &page.objects).await? } else { Writing::Raw };
+        page.objects = read_keys(writing, bucket, page.objects, at)?;
+        Ok(page)
+    }
+
+    /// Returns how this server writes keys, as far as the keys so far tell.
+    async fn writing(&self, bucket: &str, rows: &[Listed]) -> Result<Writing, Error> {
+        let left = self.writings().clone();
+        let left = Writing::narrow(self, bucket, rows, left).await?;
+        let mut writings = self.writings();
+        // Pages are asked for beside each other: another one may have found out more.
+        writings.retain(|writing| left.contains(writing));
+        // None is left where two buckets were not told alike: then keys are read as S3 says.
+        Ok(left.first().copied().unwrap_or(Writing::Form))
+    }
+
+    fn writings(&self) -> MutexGuard<'_, Vec<Writing>> {
+        self.writings.lock().expect("no holder panics")
     }
 
     /// Returns what a listing shows of one key now.
@@ -303,7 +325,9 @@ impl Server {
             .send()
             .await
             .map_err(|error| self.classify(error, at()))?;
-        Ok(read_page(bucket, answer)?.objects.into_iter().find(|object| object.key == key))
+        let rows = read_page(bucket, answer)?.objects;
+        let found = rows.into_iter().find(|row| Writing::may_mean(&row.key, key));
+        Ok(found.map(|row| Listed { key: key.to_owned(), ..row }))
     }
 
     /// Returns an object's metadata; `None` where there is no such object (or only a delete marker).
@@ -451,22 +475,16 @@ fn check_endpoint(endpoint: &str) -> Result<(), Error> {
     Ok(())
 }
 
+/// Returns a page with the keys as they were listed.
 fn read_page(bucket: &str, answer: ListObjectsV2Output) -> Result<Page, Error> {
     let at = || place("ListObjectsV2", Some(bucket), None);
-    let encoded = answer.encoding_type() == Some(&EncodingType::Url);
     let mut page = Page {
         objects: Vec::with_capacity(answer.contents().len()),
         truncated: answer.is_truncated().unwrap_or(false),
         token: answer.next_continuation_token().map(str::to_owned),
     };
     for object in answer.contents() {
-        let listed_key = object.key().ok_or_else(|| Error::Answer { place: at(), field: "key" })?;
-        let bytes = if encoded { decode_listed(listed_key) } else { Some(listed_key.as_bytes().to_vec()) };
-        let bytes = bytes.ok_or_else(|| Error::Answer { place: at(), field: "key encoding" })?;
-        let key = String::from_utf8(bytes)
-            .ok()
-            .filter(|key| !key.is_empty())
-            .ok_or_else(|| Error::KeyNotUtf8 { bucket: bucket.to_owned(), encoded: listed_key.to_owned() })?;
+        let key = object.key().ok_or_else(|| Error::Answer { place: at(), field: "key" })?.to_owned();
         let len = object.size().and_then(|len| u64::try_from(len).ok());
         page.objects.push(Listed {
             key,

@@ -191,7 +191,7 @@ impl Reader {
 }
 
 /// True when the metadata is that of the listed object, as far as the listing tells.
-fn is_listed(head: &Head, listed: &Listed) -> bool {
+pub(super) fn is_listed(head: &Head, listed: &Listed) -> bool {
     let same = match (&head.etag, &listed.etag) {
         (Some(head), Some(listed)) => same_etag(head, listed),
         _ => true,

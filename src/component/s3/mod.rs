@@ -24,6 +24,7 @@ mod sink;
 mod source;
 mod target;
 mod upload;
+mod writing;
 
 pub use client::{Access, Addressing, Patience};
 pub use listing::ListingFault;

@@ -32,6 +32,18 @@ impl Object {
     }
 }
 
+/// What a listing makes of a key.
+#[derive(Default, Clone, Copy)]
+pub(crate) enum KeyWriting {
+    /// Encoded, `+` for a space: as S3 does.
+    #[default]
+    Form,
+    /// Encoded but for `+`.
+    Path,
+    /// As it is.
+    Raw,
+}
+
 /// What to do wrong.
 #[derive(Default)]
 pub(crate) struct Faults {
@@ -93,6 +105,8 @@ pub(crate) struct Faults {
     pub(crate) late_pages: bool,
     /// A setting of a bucket is answered to its end only when all six were asked for.
     pub(crate) late_settings: bool,
+    /// How keys are written in listings that say that they are encoded.
+    pub(crate) keys: KeyWriting,
     /// Every answer comes so much later.
     pub(crate) latency: Duration,
 }
@@ -352,7 +366,14 @@ fn decode(text: &str) -> String {
     String::from_utf8(bytes).expect("keys are UTF-8")
 }
 
-fn encode(text: &str) -> String {
+fn encode(text: &str, keys: KeyWriting) -> String {
+    match keys {
+        KeyWriting::Form => {}
+        KeyWriting::Path => {
+            return encode(text, KeyWriting::Form).replace('+', "%20").replace("%2B", "+");
+        }
+        KeyWriting::Raw => return text.replace('&', "&amp;").replace('<', "&lt;"),
+    }
     let byte = |byte: u8| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => char::from(byte).to_string(),
         b' ' => "+".to_owned(),
@@ -472,11 +493,11 @@ fn list_objects(world: &mut World, bucket: &str, request: &Request) -> Response 
     for (key, object) in visible.iter().take(page_len) {
         body.push_str(&format!(
             "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>{}</ETag><Size>{}</Size><StorageClass>STANDARD</StorageClass></Contents>",
-            encode(key), object.modified, object.etag.replace('"', "&quot;"), object.bytes.len()
+            encode(key, world.faults.keys), object.modified, object.etag.replace('"', "&quot;"), object.bytes.len()
         ));
     }
     if let Some((last, _)) = visible.get(page_len.wrapping_sub(1)).filter(|_| truncated) {
-        let token = if world.faults.repeat_token { "same" } else { last.as_str() };
+        let token = if world.faults.repeat_token { "same" } else { &encode(last, KeyWriting::Raw) };
         body.push_str(&format!("<NextContinuationToken>token-{token}</NextContinuationToken>"));
     }
     let last_shown = visible.get(page_len.wrapping_sub(1)).or(visible.last()).map(|(key, _)| (*key).clone());
