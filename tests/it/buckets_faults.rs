@@ -4,8 +4,8 @@ use std::error::Error as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use orkvault::component::s3::{BucketsSource, Error, SourceOptions, TagReading};
-use orkvault::component::{self, ByteStream, Capture, Content, Entry, Source, StoredContent, StreamKind};
+use orkvault::component::s3::{BucketsSink, BucketsSource, Error, SinkOptions, SourceOptions, TagReading};
+use orkvault::component::{self, ByteStream, Capture, Content, Entry, Sink, Source, StoredContent, StreamKind};
 
 use crate::support::memory_store::Snapshot;
 use crate::support::minio::access;
@@ -422,6 +422,27 @@ async fn after_any_day_on_a_lying_server_a_capture_holds_exactly_what_the_server
         previous = snapshot;
     }
     assert_eq!(server.world().unexpected, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_storage_class_that_the_server_does_not_know_is_left_out_however_long_the_object_is() {
+    let server = server(0, Faults::default()).await;
+    server.world().put("avatars", "long", Object::new(&vec![7; 1_500_000], 1));
+    server.world().put("avatars", "short", Object::new(b"short", 2));
+    let mut snapshot = Snapshot::take(&mut source(&server), None).await.unwrap();
+    for (entry, _) in &mut snapshot.rows {
+        entry.attributes.insert("storage-class".to_owned(), b"GLACIER_IR".to_vec());
+    }
+    server.world().buckets.get_mut("avatars").unwrap().clear();
+    server.world().faults.no_classes = true;
+    let options = SinkOptions { parts_from: 1 << 20, part_len: 1 << 20, ..SinkOptions::default() };
+    let mut sink = BucketsSink::new(&access(&server.endpoint, "user", "password"), options, String::new()).unwrap();
+    let restored = sink.restore(&mut snapshot.stored()).await.unwrap();
+    for key in ["long", "short"] {
+        let line = format!("avatars/{key}: the storage class was not restored");
+        assert!(restored.warnings.contains(&line), "{:?}", restored.warnings);
+        assert!(server.world().buckets["avatars"][key].bytes == snapshot.content(&format!("avatars/{key}")));
+    }
 }
 
 #[tokio::test]

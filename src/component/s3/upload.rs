@@ -84,7 +84,7 @@ impl Writer {
             if class.is_none() || !is_about_storage_class(&refused) {
                 return Err(refused);
             }
-            warnings.push(format!("{}/{}: the storage class was not restored", self.bucket, key.escape_debug()));
+            warnings.push(self.without_class(key));
             self.put_as(entry, key, bytes, None).await?;
         }
         warnings.extend(self.verify(entry, key).await?);
@@ -128,7 +128,15 @@ impl Writer {
         body: ByteStream,
         part_len: u64,
     ) -> Result<Vec<String>, Trouble> {
-        let id = self.begin(entry, key).await?;
+        let class = storage_class(&entry.attributes);
+        let mut warnings = Vec::new();
+        let id = match self.begin(entry, key, class.clone()).await {
+            Err(refused) if class.is_some() && is_about_storage_class(&refused) => {
+                warnings.push(self.without_class(key));
+                self.begin(entry, key, None).await?
+            }
+            begun => begun?,
+        };
         let sent = match self.send_parts(entry, key, &id, body, part_len).await {
             Ok(parts) => self.complete(key, &id, parts).await.map_err(Trouble::from),
             Err(trouble) => Err(trouble),
@@ -139,10 +147,15 @@ impl Writer {
             let _aborted = abort.send().await;
             return Err(trouble);
         }
-        Ok(self.verify(entry, key).await?)
+        warnings.extend(self.verify(entry, key).await?);
+        Ok(warnings)
     }
 
-    async fn begin(&self, entry: &Entry, key: &str) -> Result<String, Error> {
+    fn without_class(&self, key: &str) -> String {
+        format!("{}/{}: the storage class was not restored", self.bucket, key.escape_debug())
+    }
+
+    async fn begin(&self, entry: &Entry, key: &str, class: Option<StorageClass>) -> Result<String, Error> {
         let attributes = &entry.attributes;
         let header = |name: &str| text(attributes, name).map(str::to_owned);
         let answer = self
@@ -157,7 +170,7 @@ impl Writer {
             .set_content_language(header("content-language"))
             .set_content_type(header("content-type"))
             .set_website_redirect_location(header("website-redirect"))
-            .set_storage_class(storage_class(attributes))
+            .set_storage_class(class)
             .set_checksum_algorithm(self.checksum.clone())
             .set_metadata(Some(metadata(attributes)))
             .set_tagging(self.tagging(attributes))

@@ -105,6 +105,8 @@ pub(crate) struct Faults {
     pub(crate) late_pages: bool,
     /// A setting of a bucket is answered to its end only when all six were asked for.
     pub(crate) late_settings: bool,
+    /// Knows no storage classes, and says so.
+    pub(crate) no_classes: bool,
     /// How keys are written in listings that say that they are encoded.
     pub(crate) keys: KeyWriting,
     /// Every answer comes so much later.

@@ -7,6 +7,9 @@ pub(super) fn answer(world: &mut World, operation: &str, bucket: &str, key: &str
     if !world.buckets.contains_key(bucket) {
         return Response::error(404, "NoSuchBucket");
     }
+    if world.faults.no_classes && request.headers.contains_key("x-amz-storage-class") {
+        return Response::error(400, "InvalidStorageClass");
+    }
     let path = format!("{bucket}/{key}");
     let id = request.query.get("uploadId").cloned().unwrap_or_default();
     match operation {
