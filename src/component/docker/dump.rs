@@ -95,17 +95,24 @@ impl Docker {
 impl Dump {
     /// Returns the next bytes (at most 1 MiB, never empty), and `None` only when the dump is proven whole:
     /// only stdout and stderr frames came, the end nonce arrived, the process ended with exit code 0.
-    /// Anything else is an `Err`, and final. Cancel safe.
+    /// Anything else is an `Err`, and final; so is a standard output that stays silent for too long, whatever the
+    /// process says on the other one: a tool that hangs still tells how far it is. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        let mut deadline = None;
         loop {
             if let Some(bytes) = self.held.pop() {
                 self.received += len_u64(&bytes);
                 return Ok(Some(bytes));
             }
             let Some(exec) = self.exec.as_mut() else { return Ok(None) };
-            let item = match exec.next().await {
+            let silence_ends = match deadline {
+                Some(deadline) => deadline,
+                None => *deadline.insert(exec.silence_ends()?),
+            };
+            let item = match exec.next_by(silence_ends).await {
                 Ok(Some(Output::Stdout(bytes))) => {
                     self.held.push(bytes);
+                    deadline = None;
                     continue;
                 }
                 Ok(Some(Output::Stderr(bytes))) => {

@@ -238,6 +238,16 @@ impl Exec {
         running.next_within(Some(idle)).await
     }
 
+    /// As [`Exec::next`], but by this moment, whatever came before.
+    pub(super) async fn next_by(&mut self, deadline: Instant) -> Result<Option<Output>, Error> {
+        self.running()?.next_within(Some(deadline.saturating_duration_since(Instant::now()))).await
+    }
+
+    /// Returns how long the process may stay silent from now on.
+    pub(super) fn silence_ends(&mut self) -> Result<Instant, Error> {
+        Ok(Instant::now() + self.running()?.idle)
+    }
+
     /// As [`Exec::next`], however long it takes: for the time in which its input is being written.
     pub(super) async fn next_unhurried(&mut self) -> Result<Option<Output>, Error> {
         self.running()?.next_within(None).await
