@@ -91,10 +91,11 @@ async fn a_tree_comes_back_as_it_was_with_modes_times_links_and_odd_names() {
     assert_eq!(store.captured.warnings, Vec::<String>::new());
     assert_eq!(store.captured.catalogue[0].records, 5);
     let target = tempfile::tempdir().unwrap();
-    let into = target.path().join("new");
+    let into = target.path().join("above/it/new");
     let mut sink = sink(&into);
     let plan = sink.plan(&mut store).await.unwrap();
-    assert!(plan.replaces.is_empty() && !into.exists());
+    assert!(plan.replaces.is_empty() && !target.path().join("above").exists());
+    assert!(plan.warnings.iter().any(|line| line.contains("above\" does not exist: it is made")), "{plan:?}");
     let restored = sink.restore(&mut store).await.unwrap();
     assert_eq!(restored.bytes, store.captured.catalogue[0].bytes);
     assert_eq!(fingerprint(&into), fingerprint(root.path()));
@@ -103,6 +104,38 @@ async fn a_tree_comes_back_as_it_was_with_modes_times_links_and_odd_names() {
     assert_eq!(plan.replaces.len(), 6, "{plan:?}");
     sink.restore(&mut store).await.unwrap();
     assert_eq!(fingerprint(&into), fingerprint(root.path()));
+}
+
+#[tokio::test]
+async fn the_root_itself_comes_back_with_its_mode_owner_and_time() {
+    let root = tree();
+    let is_root = rustix::process::geteuid().is_root();
+    if is_root {
+        std::os::unix::fs::chown(root.path(), Some(999), Some(998)).unwrap();
+    }
+    fs::set_permissions(root.path(), Permissions::from_mode(0o2770)).unwrap();
+    let then = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 5);
+    fs::File::open(root.path()).unwrap().set_modified(then).unwrap();
+    let mut store = capture(source(root.path()), MemoryStore::default()).await;
+    let target = tempfile::tempdir().unwrap();
+    let into = target.path().join("new");
+    let restored = sink(&into).restore(&mut store).await.unwrap();
+    assert_eq!(restored.warnings, [""; 0]);
+    let of = |path: &Path| {
+        let meta = fs::metadata(path).unwrap();
+        let mode = if is_root { meta.mode() & 0o7777 } else { meta.mode() & 0o1777 };
+        (mode, meta.uid(), meta.gid(), meta.mtime(), meta.mtime_nsec())
+    };
+    assert_eq!(of(&into), of(root.path()));
+    // A snapshot from before this was kept says nothing of it: the target is its owner's alone.
+    store.captured.facts.retain(|name, _| !name.starts_with("root_"));
+    let older = target.path().join("older");
+    sink(&older).restore(&mut store).await.unwrap();
+    assert_eq!(of(&older).0, 0o700);
+    // What is above the target may be no directory.
+    fs::write(target.path().join("file"), "").unwrap();
+    let error = sink(&target.path().join("file/below/new")).plan(&mut store).await.err();
+    assert!(matches!(error, Some(Error::Files(FilesError::InTheWay { .. }))), "{error:?}");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ fn stack() -> tempfile::TempDir {
     fs::write(stack.path().join(".env"), ENV).unwrap();
     fs::set_permissions(stack.path().join(".env"), Permissions::from_mode(0o600)).unwrap();
     fs::create_dir(stack.path().join("keys")).unwrap();
+    fs::set_permissions(stack.path().join("keys"), Permissions::from_mode(0o750)).unwrap();
     for (name, mode) in [("jwt-private.pem", 0o644), ("apple.p8", 0o400)] {
         let path = stack.path().join("keys").join(name);
         fs::write(&path, name).unwrap();
@@ -53,8 +54,12 @@ async fn secrets_come_back_byte_for_byte_with_modes_into_an_empty_place() {
     let mode = |name: &str| fs::metadata(target.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!(
         [mode(".env"), mode("keys"), mode("keys/jwt-private.pem"), mode("keys/apple.p8")],
-        [0o600, 0o700, 0o644, 0o600]
+        [0o600, 0o750, 0o644, 0o600]
     );
+    // One that is there stays as its owner made it.
+    fs::set_permissions(target.path().join("keys"), Permissions::from_mode(0o711)).unwrap();
+    sink(target.path()).restore(&mut store).await.unwrap();
+    assert_eq!(mode("keys"), 0o711);
 }
 
 #[tokio::test]

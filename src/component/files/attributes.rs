@@ -119,6 +119,25 @@ impl Attributes {
         rows
     }
 
+    /// Returns the attributes of a directory that has no row of its own, the root of a tree, as facts of its component:
+    /// each name begins with `prefix`.
+    pub(super) fn root_facts(stat: &Stat, prefix: &str) -> impl Iterator<Item = (String, String)> {
+        let rows = Self::of(stat, Kind::Directory).encode(None, 0).into_iter().filter(|(name, _)| name != KIND);
+        rows.map(move |(name, value)| (format!("{prefix}{name}"), lossy(&value)))
+    }
+
+    /// Returns what [`Attributes::root_facts`] wrote; `None` for a snapshot from before there were such facts.
+    pub(super) fn of_root(facts: &BTreeMap<String, String>, prefix: &str) -> Result<Option<Self>, Error> {
+        let named = facts.iter().filter_map(|(name, value)| Some((name.strip_prefix(prefix)?, value)));
+        let mut attributes: BTreeMap<String, Vec<u8>> =
+            named.map(|(name, value)| (name.to_owned(), value.clone().into_bytes())).collect();
+        if !attributes.contains_key(MODE) {
+            return Ok(None);
+        }
+        attributes.insert(KIND.to_owned(), b"dir".to_vec());
+        Self::decode(&Entry { key: Vec::new(), attributes, len: 0 }).map(Some)
+    }
+
     /// Reads the attributes of a row back.
     pub(super) fn decode(entry: &Entry) -> Result<Self, Error> {
         let bad = |name: &'static str| Error::Attribute { key: lossy(&entry.key), name };

@@ -81,6 +81,12 @@ impl Root {
         fstat(&self.directory).map_err(Error::io("examining", &self.path))
     }
 
+    /// Gives the directory itself the attributes that it had. For when all that it holds is written.
+    pub(super) fn finish(&self, attributes: &Attributes) -> Result<(), Error> {
+        apply(&self.directory, attributes, &self.path)?;
+        fsync(&self.directory).map_err(Error::io("syncing", &self.path))
+    }
+
     pub(super) fn path(&self, key: &[u8]) -> PathBuf {
         self.path.join(OsStr::from_bytes(key))
     }

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use super::attributes::{Attributes, Kind};
 use super::beneath::{self, Root};
 use super::directory_source::blocking;
-use super::{Error, lossy};
+use super::{Error, ROOT_FACTS, lossy};
 use crate::component::{Entry, Error as ComponentError, RestorePlan, Restored, Sink, Stored, StoredContent};
 
 /// Paths named one by one in a plan; the rest is counted.
@@ -28,7 +28,7 @@ pub struct DirectorySink {
 struct Waiting(Vec<(Vec<u8>, Attributes)>);
 
 impl DirectorySink {
-    /// Returns the sink of the component `name` into `target`, which is made if its parent exists.
+    /// Returns the sink of the component `name` into `target`, which is made with all that is missing above it.
     pub fn new(name: String, target: PathBuf) -> Self {
         Self { name, target }
     }
@@ -45,15 +45,19 @@ impl Sink for DirectorySink {
     }
 
     async fn plan(&mut self, stored: &mut dyn Stored) -> Result<RestorePlan, ComponentError> {
+        let mut plan = RestorePlan::default();
         let root = match Root::open(&self.target) {
             Ok(root) => Some(Arc::new(root)),
             Err(Error::Missing { .. }) => {
-                Root::open(parent_of(&self.target))?;
+                let missing = first_missing(&self.target)?;
+                if missing != self.target {
+                    plan.warnings.push(format!("{missing:?} does not exist: it is made, with what is below it"));
+                }
                 None
             }
             Err(error) => return Err(error.into()),
         };
-        let mut plan = RestorePlan::default();
+        Attributes::of_root(&stored.captured().facts, ROOT_FACTS)?;
         let (mut files, mut bytes, mut replaced) = (0_u64, 0_u64, 0_usize);
         stored.rewind().await?;
         while let Some((entry, content)) = stored.next_entry().await? {
@@ -118,7 +122,8 @@ impl Sink for DirectorySink {
             }
         }
         waiting.finish(&root, None)?;
-        Ok(Restored { bytes, notes: vec![format!("{files} files below {:?}", self.target)], warnings: Vec::new() })
+        let warnings = finish_root(&root, stored)?.into_iter().collect();
+        Ok(Restored { bytes, notes: vec![format!("{files} files below {:?}", self.target)], warnings })
     }
 }
 
@@ -166,7 +171,21 @@ fn needed<'a>(entry: &Entry, content: Option<&'a StoredContent>) -> Result<&'a S
     content.ok_or_else(|| Error::Attribute { key: lossy(&entry.key), name: "content" })
 }
 
+/// Gives the target itself what it had. One that was there before may be somebody else's: that is a warning.
+fn finish_root(root: &Root, stored: &dyn Stored) -> Result<Option<String>, Error> {
+    let Some(attributes) = Attributes::of_root(&stored.captured().facts, ROOT_FACTS)? else { return Ok(None) };
+    Ok(match root.finish(&attributes) {
+        Err(Error::Io { action, path, source }) => Some(format!("{action} {path:?} itself: {source}")),
+        other => other.map(|()| None)?,
+    })
+}
+
+/// Makes the target, for its owner alone until all is there, and what is missing above it as `mkdir -p` does.
 fn make_target(target: &Path) -> Result<(), Error> {
+    if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        let io = |source| Error::Io { action: "making", path: parent.to_owned(), source };
+        std::fs::create_dir_all(parent).map_err(io)?;
+    }
     let mode = rustix::fs::Mode::RWXU;
     match rustix::fs::mkdir(target, mode) {
         Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
@@ -174,12 +193,18 @@ fn make_target(target: &Path) -> Result<(), Error> {
     }
 }
 
-fn parent_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        Some(_) => Path::new("."),
-        None => path,
+/// Returns the uppermost directory of a missing path that is missing, too. What is above it must be a directory.
+fn first_missing(path: &Path) -> Result<&Path, Error> {
+    let mut missing = path;
+    for above in path.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match Root::open(above) {
+            Ok(_) => break,
+            Err(Error::Missing { .. }) => missing = above,
+            Err(error) => return Err(error),
+        }
     }
+    Ok(missing)
 }
 
 fn path_of(key: &[u8]) -> &Path {

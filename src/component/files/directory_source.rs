@@ -8,10 +8,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
 
-use super::Error;
 use super::attributes::{Attributes, Kind, Stamp};
 use super::read::{self, Opened};
 use super::walk::{Found, Walk, Warnings, open_root};
+use super::{Error, ROOT_FACTS};
 use crate::component::{
     ByteStream, Capture, Captured, CatalogueRow, Content, Entry, Error as ComponentError, Run, Source, StoredContent,
 };
@@ -123,7 +123,12 @@ impl Source for DirectorySource {
 
     async fn capture(&mut self, out: &mut dyn Capture) -> Result<Captured, ComponentError> {
         let (root, excluded) = (self.options.root.clone(), self.options.excluded.clone());
-        let mut walk = blocking(root.clone(), move || Walk::open(&root, &excluded)).await?;
+        let (mut walk, root) = blocking(root.clone(), move || {
+            let walk = Walk::open(&root, &excluded)?;
+            let root = walk.root_stat()?;
+            Ok((walk, root))
+        })
+        .await?;
         let mut previous = Previous { row: None, ended: self.options.refresh };
         let mut tally = Tally::default();
         loop {
@@ -141,7 +146,9 @@ impl Source for DirectorySource {
             }
         }
         let mut warnings = walk.warnings.into_lines();
-        Ok(tally.into_captured(&self.options, &mut warnings))
+        let mut captured = tally.into_captured(&self.options, &mut warnings);
+        captured.facts.extend(Attributes::root_facts(&root, ROOT_FACTS));
+        Ok(captured)
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Keys are the relative path's bytes, joined by `/`; rows come in byte order of the whole key. Kept are
 //! content, kind, mode, owner, modification time and a link's target; not kept are extended attributes,
-//! ACLs, holes and which names are hard links of one file (each is stored, and deduplicated).
+//! ACLs, holes and which names are hard links of one file (each is stored, and deduplicated). The root of a tree has no
+//! row: its mode, owner and time are facts of its component.
 
 pub(super) mod attributes;
 pub(super) mod beneath;
@@ -24,6 +25,11 @@ use std::io;
 use std::path::PathBuf;
 
 use super::ErrorKind;
+
+/// What the facts of a tree's root begin with.
+const ROOT_FACTS: &str = "root_";
+/// What the facts of the directory of secret keys begin with.
+const KEYS_FACTS: &str = "keys_";
 
 /// What reading or writing files failed at. Paths are shown quoted, so that no name can pretend to be a line.
 #[derive(Debug, thiserror::Error)]

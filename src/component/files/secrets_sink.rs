@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use super::attributes::{Attributes, Kind, type_name};
 use super::beneath::{self, Root};
 use super::secrets_source::{BYTES_MAX, ENV_KEY, FILES_MAX, KEPT_MARK, KEYS_PREFIX};
-use super::{Error, lossy};
+use super::{Error, KEYS_FACTS, lossy};
 use crate::component::dotenv::Dotenv;
 use crate::component::{Entry, Error as ComponentError, RestorePlan, Restored, Sink, Stored, StoredContent};
 
@@ -156,6 +156,9 @@ impl Sink for SecretsSink {
             count = counted(count)?;
             all.push(self.incoming(stored, &entry, content, &mut left).await?);
         }
+        let mut keys = Attributes::of_root(&stored.captured().facts, KEYS_FACTS)?;
+        // one that is there is the operator's
+        keys.take_if(|_| self.keys_dir.exists());
         for incoming in all {
             let present = incoming.compare()?;
             if matches!(present, Present::Same) {
@@ -167,6 +170,11 @@ impl Sink for SecretsSink {
                 let (path, kept) = (incoming.path(), incoming.kept_path(&self.stamp));
                 restored.notes.push(format!("{path:?} replaced; what it held is in {kept:?}"));
             }
+        }
+        if let Some(mut keys) = keys.filter(|_| self.keys_dir.exists()) {
+            // no set-id bits, and the owner can always look
+            keys.mode = (keys.mode & 0o777) | 0o700;
+            Root::open(&self.keys_dir)?.finish(&keys)?;
         }
         restored.notes.push(format!("{count} secret files put back, {same} of them were the same"));
         Ok(restored)

@@ -1,5 +1,6 @@
 //! Reads `docker/.env` and `docker/keys/*`, byte for byte.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -11,10 +12,10 @@ use rustix::fs::{FileType, Mode, OFlags, Stat, fstat, open};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::Error;
 use super::attributes::{Attributes, Kind, type_name};
 use super::directory_source::blocking;
 use super::read::{self, Opened};
+use super::{Error, KEYS_FACTS};
 use crate::component::{
     ByteStream, Capture, Captured, CatalogueRow, Content, Entry, Error as ComponentError, Run, Source,
 };
@@ -75,7 +76,11 @@ impl Source for SecretsSource {
 
     async fn capture(&mut self, out: &mut dyn Capture) -> Result<Captured, ComponentError> {
         let (env_file, keys_dir) = (self.env_file.clone(), self.keys_dir.clone());
-        let (files, warnings) = blocking(env_file.clone(), move || read_all(&env_file, &keys_dir)).await?;
+        let (files, keys, warnings) = blocking(env_file.clone(), move || {
+            let (files, warnings) = read_all(&env_file, &keys_dir)?;
+            Ok((files, keys_stat(&keys_dir)?, warnings))
+        })
+        .await?;
         let count = u64::try_from(files.len()).expect("at most FILES_MAX");
         let mut total = 0_u64;
         for SecretFile { key, stat, bytes } in files {
@@ -86,12 +91,18 @@ impl Source for SecretsSource {
         }
         let row =
             CatalogueRow { name: "secrets".to_owned(), kind: "directory".to_owned(), records: count, bytes: total };
-        Ok(Captured {
-            consistency: "per-file".to_owned(),
-            facts: [("files".to_owned(), count.to_string())].into(),
-            catalogue: vec![row],
-            warnings,
-        })
+        let mut facts = BTreeMap::from([("files".to_owned(), count.to_string())]);
+        facts.extend(keys.iter().flat_map(|keys| Attributes::root_facts(keys, KEYS_FACTS)));
+        Ok(Captured { consistency: "per-file".to_owned(), facts, catalogue: vec![row], warnings })
+    }
+}
+
+/// Returns what the keys directory itself is, where there is one.
+fn keys_stat(keys_dir: &Path) -> Result<Option<Stat>, Error> {
+    match rustix::fs::stat(keys_dir) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(Error::io("examining", keys_dir)(errno)),
     }
 }
 

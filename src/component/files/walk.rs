@@ -116,6 +116,16 @@ impl Walk {
         Ok(walk)
     }
 
+    /// Returns what the system says of the root. For the start of the walk.
+    pub(super) fn root_stat(&self) -> Result<Stat, Error> {
+        let root = self.frames.first().map(|frame| &frame.directory);
+        match root {
+            Some(root) => fstat(root).map_err(Error::io("examining", &self.root)),
+            // excluded itself: nothing is walked
+            None => stat(&self.root).map_err(Error::io("examining", &self.root)),
+        }
+    }
+
     /// Returns at most `count` more, fewer only at the end.
     pub(super) fn take(&mut self, count: usize) -> Result<Vec<Found>, Error> {
         let mut taken = Vec::with_capacity(count);
