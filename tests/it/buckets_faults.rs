@@ -425,6 +425,27 @@ async fn after_any_day_on_a_lying_server_a_capture_holds_exactly_what_the_server
 }
 
 #[tokio::test]
+async fn buckets_of_the_snapshot_that_are_not_asked_for_are_named_in_plan_and_result() {
+    let server = server(2, Faults::default()).await;
+    server.world().put("files", "x", Object::new(b"x", 1));
+    server.world().put("zoo", "x", Object::new(b"x", 1));
+    let snapshot = Snapshot::take(&mut source(&server), None).await.unwrap();
+    server.world().buckets.values_mut().for_each(std::collections::BTreeMap::clear);
+    let access = access(&server.endpoint, "user", "password");
+    for (buckets, named) in [(vec!["avatars".to_owned()], 1), (Vec::new(), 0)] {
+        let options = SinkOptions { buckets, ..SinkOptions::default() };
+        let mut sink = BucketsSink::new(&access, options, String::new()).unwrap();
+        let plan = sink.plan(&mut snapshot.stored()).await.unwrap();
+        let restored = sink.restore(&mut snapshot.stored()).await.unwrap();
+        for warnings in [plan.warnings, restored.warnings] {
+            let lines = warnings.iter().filter(|line| line.ends_with("only avatars are asked for: files, zoo"));
+            assert_eq!(lines.count(), named, "{warnings:?}");
+        }
+        assert_eq!(server.world().buckets["zoo"].is_empty(), named == 1);
+    }
+}
+
+#[tokio::test]
 async fn a_storage_class_that_the_server_does_not_know_is_left_out_however_long_the_object_is() {
     let server = server(0, Faults::default()).await;
     server.world().put("avatars", "long", Object::new(&vec![7; 1_500_000], 1));

@@ -88,6 +88,7 @@ impl Sink for BucketsSink {
             counts.describe(&name, exists, self.options.extras, &mut plan);
         }
         rows.check_wanted()?;
+        plan.warnings.extend(rows.left_out());
         let untouched = existing.iter().filter(|name| !rows.seen.contains(*name)).count();
         if untouched > 0 {
             plan.warnings
@@ -113,6 +114,7 @@ impl Sink for BucketsSink {
             pass.bucket(&mut rows, &attributes, exists).await?;
         }
         rows.check_wanted()?;
+        report.warnings.extend(rows.left_out());
         if report.failures.count > 0 {
             let count = report.failures.count;
             return Err(Error::NotRestored { count, first: report.failures.first }.into());
@@ -127,13 +129,15 @@ struct Rows<'a> {
     wanted: &'a [String],
     next: Option<(Entry, Option<StoredContent>)>,
     seen: Vec<String>,
+    /// Buckets of the snapshot that are not wanted.
+    unwanted: Lines,
 }
 
 impl<'a> Rows<'a> {
     async fn start(stored: &'a mut dyn Stored, wanted: &'a [String]) -> Result<Self, component::Error> {
         stored.rewind().await?;
         let next = stored.next_entry().await?;
-        Ok(Self { stored, wanted, next, seen: Vec::new() })
+        Ok(Self { stored, wanted, next, seen: Vec::new(), unwanted: Lines::default() })
     }
 
     /// Goes on to the next wanted bucket; returns its name and configuration.
@@ -142,7 +146,11 @@ impl<'a> Rows<'a> {
             let (name, object) = split_row_key(&entry.key)?;
             let row = String::from_utf8_lossy(&entry.key).into_owned();
             let is_new = self.seen.last().is_none_or(|last| last != name);
-            if object.is_empty() && (self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted == name)) {
+            let is_wanted = self.wanted.is_empty() || self.wanted.iter().any(|wanted| wanted == name);
+            if object.is_empty() && !is_wanted {
+                self.unwanted.push(name.to_owned());
+            }
+            if object.is_empty() && is_wanted {
                 let found = (name.to_owned(), entry.attributes.clone());
                 self.seen.push(found.0.clone());
                 self.next = self.stored.next_entry().await?;
@@ -172,6 +180,15 @@ impl<'a> Rows<'a> {
     /// Returns how many objects the catalogue has of a bucket.
     fn captured_records(&self, bucket: &str) -> Option<u64> {
         self.stored.captured().catalogue.iter().find(|row| row.name == bucket).map(|row| row.records)
+    }
+
+    /// Returns the line that names the buckets of the snapshot that are not restored. For after the last row.
+    fn left_out(&mut self) -> Option<String> {
+        let unwanted = std::mem::take(&mut self.unwanted);
+        (unwanted.count > 0).then(|| {
+            let (names, wanted) = (unwanted.into_lines().join(", "), self.wanted.join(", "));
+            format!("buckets of the snapshot that are not restored, because only {wanted} are asked for: {names}")
+        })
     }
 
     /// Fails when a bucket that was asked for never came. For after the last row.
