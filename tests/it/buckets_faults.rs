@@ -481,3 +481,36 @@ async fn tags_of_unchanged_objects_are_read_again_only_on_request() {
     assert_eq!(third.read, [""; 0]);
     assert_eq!(server.take_counts().get("GetObject"), None);
 }
+
+#[tokio::test]
+async fn metadata_with_a_very_long_name_is_kept_and_comes_back() {
+    let server = server(1, Faults::default()).await;
+    let (long, short) = (format!("x-amz-meta-{}", "n".repeat(1800)), "x-amz-meta-short".to_owned());
+    let mut object = Object::new(b"x", 50);
+    object.headers.extend([(long.clone(), "a \"quoted\" value".to_owned()), (short.clone(), "v".to_owned())]);
+    server.world().put("avatars", "x", object);
+    let snapshot = Snapshot::take(&mut source(&server), None).await.unwrap();
+    assert_eq!(snapshot.captured.warnings, [""; 0]);
+    // No name is longer than the repository takes.
+    assert!(snapshot.rows.iter().all(|(entry, _)| entry.attributes.keys().all(|name| name.len() <= 1024)));
+    server.world().buckets.get_mut("avatars").unwrap().remove("x");
+    let access = access(&server.endpoint, "user", "password");
+    let mut sink = BucketsSink::new(&access, SinkOptions::default(), String::new()).unwrap();
+    let restored = sink.restore(&mut snapshot.stored()).await.unwrap();
+    let headers = server.world().buckets["avatars"]["x"].headers.clone();
+    for (name, value) in [(long, "a \"quoted\" value"), (short, "v")] {
+        assert!(headers.contains(&(name, value.to_owned())), "{headers:?}");
+    }
+    assert_eq!(restored.warnings, [""; 0]);
+}
+
+#[tokio::test]
+async fn an_object_with_more_metadata_than_can_be_read_is_named_and_the_server_is_not_called_unreachable() {
+    let server = server(1, Faults::default()).await;
+    let mut object = Object::new(b"x", 50);
+    object.headers.extend((0..150).map(|n| (format!("x-amz-meta-n{n:03}"), "v".to_owned())));
+    server.world().put("avatars", "x", object);
+    let error = s3_error(Snapshot::take(&mut source(&server), None).await);
+    assert!(matches!(error, Error::TooManyHeaders { .. }), "{error:?}");
+    assert!(error.to_string().starts_with("HeadObject of avatars/x: "), "{error}");
+}

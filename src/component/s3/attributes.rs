@@ -1,12 +1,13 @@
 //! An object's metadata as the sorted attributes of an entry, and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 
 use super::client::moment;
 use super::listing::Listed;
 use super::{Error, Place};
+use crate::format::limits;
 
 pub(super) const ETAG: &str = "etag";
 pub(super) const LAST_MODIFIED: &str = "last-modified";
@@ -14,6 +15,8 @@ pub(super) const STORAGE_CLASS: &str = "storage-class";
 pub(super) const VERSION_ID: &str = "version-id";
 pub(super) const META: &str = "meta:";
 pub(super) const TAG: &str = "tag:";
+/// Metadata whose names are too long for attributes of their own: a JSON object.
+pub(super) const META_LONG: &str = "meta-long";
 
 /// Headers that travel with an object, by their attribute names.
 pub(super) const HEADERS: [&str; 7] = [
@@ -38,7 +41,7 @@ pub(super) struct Head {
     pub(super) last_modified: Option<String>,
     /// Headers, `meta:`, storage class and version id.
     pub(super) attributes: Attributes,
-    /// Metadata entries that the server could not send as headers.
+    /// Metadata entries that the server could not send as headers, or that are too long to be stored.
     pub(super) missing_meta: i32,
 }
 
@@ -62,15 +65,30 @@ pub(super) fn read_head(answer: &HeadObjectOutput, place: Box<Place>) -> Result<
     put(STORAGE_CLASS, answer.storage_class().map(aws_sdk_s3::types::StorageClass::as_str));
     // "null" is what an object without versions has.
     put(VERSION_ID, answer.version_id().filter(|id| *id != "null"));
+    let mut long = BTreeMap::new();
     for (name, value) in answer.metadata().into_iter().flatten() {
-        attributes.insert(format!("{META}{}", name.to_ascii_lowercase()), value.as_bytes().to_vec());
+        let name = name.to_ascii_lowercase();
+        if (META.len() + name.len()) as u64 <= limits::ATTRIBUTE_NAME_BYTES_MAX {
+            attributes.insert(format!("{META}{name}"), value.as_bytes().to_vec());
+        } else {
+            long.insert(name, value.clone());
+        }
+    }
+    let mut missing_meta = answer.missing_meta().unwrap_or(0);
+    if !long.is_empty() {
+        let json = serde_json::to_vec(&long).expect("names and values are text");
+        if json.len() as u64 <= limits::ATTRIBUTE_BYTES_MAX {
+            attributes.insert(META_LONG.to_owned(), json);
+        } else {
+            missing_meta += i32::try_from(long.len()).unwrap_or(i32::MAX);
+        }
     }
     Ok(Head {
         len,
         etag: answer.e_tag().map(str::to_owned),
         last_modified: answer.last_modified().map(moment),
         attributes,
-        missing_meta: answer.missing_meta().unwrap_or(0),
+        missing_meta,
     })
 }
 
@@ -119,10 +137,20 @@ pub(super) fn with_prefix<'a>(
         .filter_map(|(name, value)| std::str::from_utf8(value).ok().map(|value| (name, value)))
 }
 
+/// Returns an object's own metadata.
+pub(super) fn metadata(attributes: &Attributes) -> HashMap<String, String> {
+    let long = attributes.get(META_LONG).and_then(|json| serde_json::from_slice(json).ok());
+    // What is not what a capture writes is found missing by the comparison after the upload.
+    let mut all: HashMap<String, String> = long.unwrap_or_default();
+    all.extend(with_prefix(attributes, META).map(|(name, value)| (name.to_owned(), value.to_owned())));
+    all
+}
+
 /// Returns the names of the attributes that a restore sets and in which the target differs.
 /// What the server adds where nothing was stored (a default content type) is no difference.
 pub(super) fn differences(stored: &Attributes, target: &Attributes) -> Vec<String> {
-    let restorable = |name: &str| HEADERS.contains(&name) || name.starts_with(META) || name.starts_with(TAG);
+    let restorable =
+        |name: &str| HEADERS.contains(&name) || name.starts_with(META) || name.starts_with(TAG) || name == META_LONG;
     let mut names: Vec<String> = stored
         .iter()
         .filter(|(name, value)| restorable(name) && target.get(*name) != Some(*value))

@@ -35,6 +35,8 @@ const MESSAGE_CHARS_MAX: usize = 200;
 const UPLOAD_RATE_MIN: u64 = 64 << 10;
 /// Time for a server to put the parts of a long upload together.
 const ASSEMBLY_TIME: Duration = Duration::from_secs(600);
+/// What the HTTP client says of an answer with more than 100 headers; the SDK hides the error's type and offers no other limit.
+const HEAD_TOO_LARGE: &str = "message head is too large";
 /// Pause between two looks at a bucket that the server denies and lists at once.
 const FLAP_PAUSE: Duration = Duration::from_secs(2);
 
@@ -428,6 +430,7 @@ impl Server {
             // A 401 is always about who asks; a HEAD answer has no body to tell 403s apart.
             (_, 401) => Error::Credentials { place, code: "401".to_owned() },
             (_, 403) => Error::AccessDenied { place },
+            (_, 0) if innermost(&error) == HEAD_TOO_LARGE => Error::TooManyHeaders { place },
             (_, 0) => Error::Unreachable { place, endpoint: self.endpoint.clone(), reason: innermost(&error) },
             _ => {
                 let message = error.message().unwrap_or_default().chars().take(MESSAGE_CHARS_MAX).collect();

@@ -5,7 +5,8 @@
 //!
 //! Attributes of an object: `cache-control`, `content-disposition`, `content-encoding`, `content-language`,
 //! `content-type`, `expires`, `website-redirect`, `storage-class`, `etag` (as sent, with its quotes),
-//! `last-modified` (RFC 3339), `version-id`, `meta:<name>`, `tag:<name>`. Attributes of a bucket: `versioning`
+//! `last-modified` (RFC 3339), `version-id`, `meta:<name>`, `meta-long` (JSON: metadata whose names are too
+//! long for that), `tag:<name>`. Attributes of a bucket: `versioning`
 //! (`Enabled`, `Suspended`), `policy` (as sent), `cors`, `lifecycle`, `object-lock` (JSON), `tag:<name>`,
 //! `not-supported` and `not-read` (settings, comma-separated).
 //!
@@ -102,6 +103,12 @@ pub enum Error {
         endpoint: String,
         /// What the connection said.
         reason: String,
+    },
+    /// The answer cannot be read: the object has too much metadata.
+    #[error("{place}: the answer has more headers than can be read (100): the object has too much metadata")]
+    TooManyHeaders {
+        /// What was asked.
+        place: Box<Place>,
     },
     /// The server was too busy, also after the last retry.
     #[error("{place}: the server is too busy (status {status})")]

@@ -9,7 +9,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPa
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
-use super::attributes::{Attributes, META, STORAGE_CLASS, differences, tagging_header, text, with_prefix};
+use super::attributes::{Attributes, STORAGE_CLASS, differences, metadata, tagging_header, text};
 use super::client::{Server, Tags, place};
 use super::{Error, Place};
 use crate::component::{self, ByteStream, Entry};
@@ -283,10 +283,6 @@ fn raw_expires(attributes: &Attributes) -> impl Fn(&mut HttpRequest) + Send + Sy
             let _set = request.headers_mut().try_insert("expires", value);
         }
     }
-}
-
-fn metadata(attributes: &Attributes) -> std::collections::HashMap<String, String> {
-    with_prefix(attributes, META).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// `STANDARD` is what every server does anyway, and some know no classes at all.

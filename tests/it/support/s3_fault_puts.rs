@@ -55,7 +55,10 @@ fn finish_put(world: &mut World, bucket: &str, key: &str, request: &Request, byt
         return Response::error(412, "PreconditionFailed");
     }
     let state = world.requests;
-    world.put(bucket, key, Object { headers: Vec::new(), ..Object::new(&bytes, state) });
+    let is_kept = |name: &str| name == "content-type" || name.starts_with("x-amz-meta-");
+    let headers =
+        request.headers.iter().filter(|(name, _)| is_kept(name)).map(|(name, value)| (name.clone(), value.clone()));
+    world.put(bucket, key, Object { headers: headers.collect(), ..Object::new(&bytes, state) });
     if world.faults.lose_puts > 0 {
         world.faults.lose_puts -= 1;
         return Response::silence(End::Cut);
