@@ -38,6 +38,14 @@ impl Version {
         (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
     }
 
+    /// Returns whether it is of the same product as what is shown as `other`, and not older.
+    fn follows(&self, other: &str) -> bool {
+        let Some((product, number)) = other.split_once(' ') else { return false };
+        let is_same_product = product == if self.valkey { "valkey" } else { "redis" };
+        let newer = numbers(&self.number).zip(numbers(number)).is_some_and(|(own, others)| own >= others);
+        is_same_product && (newer || self.number == number)
+    }
+
     fn newest_rdb(&self) -> u32 {
         let version = self.major_minor();
         if self.valkey {
@@ -47,10 +55,15 @@ impl Version {
     }
 }
 
-/// Refuses a file that the server would not load: it would exit at every start. A server of the very
-/// version that wrote the file is always good.
+/// Returns the numbers of a version; `None` where it has anything else in it.
+fn numbers(version: &str) -> Option<Vec<u32>> {
+    version.split('.').map(|part| part.parse().ok()).collect()
+}
+
+/// Refuses a file that the server would not load: it would exit at every start. A server of the version that wrote the
+/// file is always good, and a later one of the same product too: a table of versions ends with the newest that it knows.
 pub(super) fn check_version(rdb: u32, written_by: Option<&str>, server: &Version) -> Result<(), Error> {
-    if written_by == Some(server.shown().as_str()) {
+    if written_by.is_some_and(|writer| server.follows(writer)) {
         return Ok(());
     }
     let supported = server.newest_rdb();
@@ -93,7 +106,21 @@ mod tests {
         for (rdb, valkey, number, good) in table {
             assert_eq!(check_version(rdb, None, &version(valkey, number)).is_ok(), good, "{rdb} {valkey} {number}");
         }
-        assert!(check_version(14, Some("redis 9.1.0"), &version(false, "9.1.0")).is_ok());
+        for (written_by, valkey, number, good) in [
+            ("redis 9.1.0", false, "9.1.0", true),
+            ("redis 9.1.0", false, "9.1.12", true),
+            ("redis 9.9.0", false, "9.10.0", true),
+            ("redis 9.1.1", false, "9.1.0", false),
+            ("redis 9.1.0", true, "9.1.0", false),
+            ("valkey 9.1.0", false, "9.2.0", false),
+            ("valkey 9.1.0", true, "9.2.0", true),
+            ("redis 9.1.0-rc1", false, "9.1.0-rc1", true),
+            ("redis 9.1.0-rc1", false, "9.1.0-rc2", false),
+            ("nonsense", false, "9.1.0", false),
+        ] {
+            let checked = check_version(99, Some(written_by), &version(valkey, number));
+            assert_eq!(checked.is_ok(), good, "{written_by} {valkey} {number}");
+        }
     }
 
     #[test]
