@@ -198,7 +198,7 @@ pub(crate) struct SnapshotArgs {
     /// What may be remembered of streams on this host, in MiB, to find what changed in them; 0 for nothing
     #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u32).range(bounds::PIECE_CACHE_MIB))]
     pub(crate) piece_cache_mib: Option<u32>,
-    /// Read tags and metadata of every object again, and every file
+    /// Read tags and headers of every object again (a night does not see that only tags changed), and every file
     #[arg(long)]
     pub(crate) refresh: bool,
     /// Write the new snapshot's id into a file
