@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use rustix::fs::{Advice, CWD, OFlags, RenameFlags};
+use rustix::fs::{Advice, OFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -28,6 +28,10 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::{Backend, Error, ErrorKind, LEFTOVERS, Listed, ObjectInfo, Operation, Put};
 use crate::buffers::Buffers;
 use crate::format::object::{ObjectKey, ObjectPrefix};
+
+mod temp;
+
+use temp::TempFile;
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -356,7 +360,7 @@ impl Store {
             let number = self.puts.fetch_add(1, Ordering::Relaxed);
             let path = directory.join(format!("{TEMP_NAME_START}{:016x}-{}-{number}", self.nonce, std::process::id()));
             match OpenOptions::new().write(true).create_new(true).mode(FILE_MODE).open(&path) {
-                Ok(file) => return Ok((TempFile { path, is_there: true }, file)),
+                Ok(file) => return Ok((TempFile::new(path), file)),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < TEMP_NAMES_MAX => tries += 1,
                 Err(error) => return Err(at(&path)(error)),
             }
@@ -500,47 +504,6 @@ impl Store {
             }
         }
         Ok(removed)
-    }
-}
-
-/// An unpublished file: dropped, it is removed.
-#[must_use]
-struct TempFile {
-    path: PathBuf,
-    is_there: bool,
-}
-
-impl TempFile {
-    /// Moves the file to its name. Returns false where the name was taken.
-    fn publish(mut self, target: &Path) -> io::Result<bool> {
-        match rustix::fs::renameat_with(CWD, &self.path, CWD, target, RenameFlags::NOREPLACE) {
-            Ok(()) => {
-                self.is_there = false;
-                Ok(true)
-            }
-            Err(Errno::EXIST) => Ok(false),
-            // File systems (NFS) and kernels that cannot: a link never replaces anything either.
-            Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => self.publish_by_link(target),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The same through a second link to the file; dropping removes the first.
-    fn publish_by_link(self, target: &Path) -> io::Result<bool> {
-        match fs::hard_link(&self.path, target) {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl Drop for TempFile {
-    fn drop(&mut self) {
-        if self.is_there {
-            // Where this fails, a sweep removes it later.
-            drop(fs::remove_file(&self.path));
-        }
     }
 }
 

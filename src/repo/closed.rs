@@ -239,7 +239,9 @@ async fn send_slots(backend: &dyn Backend, to: &mpsc::Sender<Result<Slotted, Err
     let mut ids = listing
         .map(|listed| listed.map(|listed| oldest.take(&listed)).transpose())
         .filter_map(futures::future::ready)
-        .boxed();
+        .boxed()
+        // It is asked for more than one time whether there is more.
+        .fuse();
     let mut read = HashSet::new();
     let first = ids.by_ref().take(SLOTS_MOST).map(|id| id.inspect(|id| _ = read.insert(*id)));
     if !send_each(read_slots(backend, first), to).await {

@@ -193,7 +193,8 @@ async fn each_of_two_stores_locks_for_a_time_of_its_own_what_a_snapshot_or_a_cop
         // The option goes before both tables, and a directory that is only read is no hindrance.
         let again = run(&vault, &[&copy[..], &["--lock-days", "5"]].concat(), b"").expect(0).json();
         assert!(again["copied"].as_array().unwrap().is_empty(), "{again}");
-        let night: Vec<&str> = ["snapshot", "--json", "--from", "mongodb=-"].to_vec();
+        // Of the environment of the secrets that were copied.
+        let night = ["snapshot", "--json", "--from", "mongodb=-", "--environment", "staging"];
         let own = run(&vault, &night, &archive()).expect(0).json();
         assert!(own["lock"]["objects"].as_u64().unwrap() > 8, "{own}");
         stores

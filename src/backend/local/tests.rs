@@ -160,7 +160,7 @@ async fn what_is_not_a_plain_file_is_never_an_object() {
     // Reading a pipe would wait for a writer for ever.
     let pipe = pack(3).to_string();
     fs::create_dir_all(root.join(&pipe).parent().unwrap()).unwrap();
-    rustix::fs::mknodat(CWD, root.join(&pipe), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, root.join(&pipe), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
     for key in [ObjectKey::Config, pack(2), pack(3)] {
         for error in [
             backend.get(key, 9).await.unwrap_err(),
