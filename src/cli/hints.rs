@@ -35,6 +35,10 @@ pub(crate) fn judge(error: &Error) -> Judgement {
         Error::Component(source) => of_component(source),
         Error::Ops(error) => match error.as_ref() {
             ops::Error::Component { source, .. } => of_component(source),
+            ops::Error::OnlyIncomplete { .. } => judged(
+                Exit::Failed,
+                "if that will do, name it in the place of `latest`, and for a restore what it has with -c",
+            ),
             ops::Error::NoSnapshot { .. } | ops::Error::AmbiguousSnapshot { .. } => {
                 judged(Exit::Failed, "`orkvault snapshots` lists what there is")
             }

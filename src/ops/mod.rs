@@ -41,6 +41,18 @@ pub enum Error {
         /// `snapshot 3f09`, `complete snapshot`.
         wanted: String,
     },
+    /// Only an incomplete snapshot fits, which is never taken unasked.
+    #[error("the repository has no {wanted}, but {snapshot} of {created_at}, which is incomplete, has {has} whole")]
+    OnlyIncomplete {
+        /// As in [`Error::NoSnapshot`].
+        wanted: String,
+        /// The newest that fits.
+        snapshot: SnapshotId,
+        /// When it was begun.
+        created_at: String,
+        /// Its complete components.
+        has: String,
+    },
     /// Several snapshots fit.
     #[error("{wanted} could be {count} snapshots")]
     AmbiguousSnapshot {

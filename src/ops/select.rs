@@ -222,12 +222,23 @@ async fn latest(repository: &Repository, components: &[&str]) -> Result<Found, E
         let passed = passed_over(&readable, at, components);
         return Ok(Found { snapshot: readable.swap_remove(at), unreadable, passed });
     }
-    match unreadable.into_iter().next() {
-        // It may be the one.
-        Some((_, error)) => Err(error.into()),
-        None if components.is_empty() => Err(Error::NoSnapshot { wanted: "complete snapshot".to_owned() }),
-        None => Err(Error::NoSnapshot { wanted: format!("complete snapshot with {}", components.join(", ")) }),
+    // It may be the one.
+    if let Some((_, error)) = unreadable.into_iter().next() {
+        return Err(error.into());
     }
+    let wanted = match components {
+        [] => "complete snapshot".to_owned(),
+        named => format!("complete snapshot with {}", named.join(", ")),
+    };
+    Err(match readable.iter().rfind(|found| !found.manifest.components.is_empty() && has_all(found)) {
+        Some(LoadedSnapshot { id, manifest, .. }) => Error::OnlyIncomplete {
+            wanted,
+            snapshot: *id,
+            created_at: manifest.created_at.clone(),
+            has: manifest.components.join(", "),
+        },
+        None => Error::NoSnapshot { wanted },
+    })
 }
 
 #[cfg(test)]

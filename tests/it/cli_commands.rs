@@ -313,6 +313,24 @@ fn a_container_that_was_left_stopped_stops_no_work_that_needs_none() {
     assert!(state.join("redis-stopped-c0ffee.json").exists());
 }
 
+/// On the bad day the only night may be one in which something else failed.
+#[test]
+fn where_only_an_incomplete_snapshot_has_it_that_one_is_named() {
+    let vault = Vault::made();
+    let config = "[[directory]]\nname = \"spool\"\npath = \"missing\"\n";
+    write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
+    let ran =
+        vault.run_fed(["snapshot", "--json", "--yes", "--from", "mongodb=-", "-c", "spool"], &archive()).expect(3);
+    let id = ran.json()["snapshot"].as_str().unwrap().to_owned();
+    for dump in [["dump", "latest", "mongodb/mongo.archive"], ["show", "latest", "--json"]] {
+        let ran = vault.run_data(dump).expect(1);
+        assert!(ran.stderr.contains(&id) && ran.stderr.contains("has mongodb whole"), "{}", ran.stderr);
+    }
+    let ran = vault.run_data(["dump", "latest", "redis/dump.rdb"]).expect(1);
+    assert!(!ran.stderr.contains(&id) && ran.stderr.contains("no complete snapshot with redis"), "{}", ran.stderr);
+    assert!(vault.run_data(["dump", &id, "mongodb/mongo.archive"]).expect(0).stdout == archive());
+}
+
 #[test]
 fn newer_snapshots_that_are_incomplete_are_passed_over_aloud() {
     let vault = Vault::with_dump();
