@@ -121,7 +121,7 @@ impl<'a> DataCapture<'a> {
     /// Reads the previous entry tables and every recipe that they refer to, once, before the first row is given out and
     /// before anything is stored. What proves damaged is set aside: nothing in this run then refers to it, be it of another
     /// component. Not before that, because a source has requests to wait for meanwhile.
-    async fn prove_previous(&mut self) {
+    pub(super) async fn prove_previous(&mut self) {
         for record in std::mem::take(self.unproven) {
             let mut table = TableReader::open(&self.reader, &record);
             // What cannot be read is met again, and said, by `previous`.

@@ -145,8 +145,8 @@ pub async fn plan(
     to.index().set_known_damage_aside()?;
     let origins: HashSet<OriginRecord> = chosen.iter().map(|snapshot| origin_of(from_id, snapshot)).collect();
     let copies = history.iter().filter(|snapshot| origins.contains(&origin_of(to_id, snapshot)));
-    let lacking = lacking(to, options, copies, progress).await?;
-    let whole = || history.iter().filter(|snapshot| !lacking.contains(&snapshot.id));
+    let lacking = lacking(to, options, &copies.collect::<Vec<_>>()).await?;
+    let whole = || history.iter().filter(|snapshot| !lacking.contains_key(&snapshot.id));
     let is_enough = |snapshot: &&LoadedSnapshot| {
         options.secrets == CopySecrets::Left || snapshot.manifest.orkvault.secrets.is_some()
     };
@@ -158,36 +158,41 @@ pub async fn plan(
         needed.contains(&origin_of(from_id, snapshot))
     };
     let (present, missing): (Vec<_>, Vec<_>) = chosen.into_iter().partition(is_there);
+    let again: HashSet<OriginRecord> = missing.iter().map(|snapshot| origin_of(from_id, snapshot)).collect();
+    for copy in history.iter().filter(|copy| again.contains(&origin_of(to_id, copy))) {
+        if let Some(what) = lacking.get(&copy.id) {
+            progress.warn(&format!("something of {what} is missing of snapshot {}: it is copied again", copy.id));
+        }
+    }
     Ok(CopyPlan { missing, present: present.into_iter().map(|snapshot| snapshot.id).collect(), failures, history })
 }
 
-/// Returns the snapshots of which something is missing or known to be damaged. Where the store has every chunk that was ever put
-/// into it, nothing of them is read.
+/// Returns the snapshots of which something is missing or known to be damaged, and of what. Where the store has every chunk that
+/// its index lists, nothing of them is read.
 async fn lacking(
     to: &Repository,
     options: &CopyOptions,
-    copies: impl Iterator<Item = &LoadedSnapshot>,
-    progress: &dyn Progress,
-) -> Result<HashSet<SnapshotId>, Error> {
+    copies: &[&LoadedSnapshot],
+) -> Result<HashMap<SnapshotId, String>, Error> {
+    let has_secrets = copies.iter().any(|copy| copy.manifest.orkvault.secrets.is_some());
     let secrets: Option<HashSet<SnapshotId>> = match options.secrets {
-        CopySecrets::Copied => Some(to.snapshot_ids(Namespace::Secrets).await?.into_iter().collect()),
-        CopySecrets::Left => None,
+        CopySecrets::Copied if has_secrets => Some(to.snapshot_ids(Namespace::Secrets).await?.into_iter().collect()),
+        _ => None,
     };
     let is_secret_gone = |manifest: &Manifest| match (&secrets, &manifest.orkvault.secrets) {
         (Some(there), Some(secrets)) => !there.contains(&secrets.snapshot),
         _ => false,
     };
     let mut look = if to.index().lacks_chunks()? { Some((Reader::new(to)?, HashMap::new())) } else { None };
-    let mut lacking = HashSet::new();
-    for LoadedSnapshot { id, manifest, .. } in copies {
+    let mut lacking = HashMap::new();
+    for LoadedSnapshot { id, manifest, .. } in copies.iter().copied() {
         let what = match &mut look {
             _ if is_secret_gone(manifest) => Some("its secrets".to_owned()),
             Some((reader, known)) => lacks(reader, manifest, known).await?,
             None => None,
         };
         if let Some(what) = what {
-            progress.warn(&format!("something of {what} is missing of snapshot {id}: it is copied again"));
-            lacking.insert(*id);
+            lacking.insert(*id, what);
         }
     }
     Ok(lacking)

@@ -50,8 +50,11 @@ pub enum Error {
         snapshot: SnapshotId,
         /// When it was begun.
         created_at: String,
-        /// Its complete components.
+        /// What it gives back.
         has: String,
+        /// One that cannot be read, which may be what was meant.
+        #[source]
+        unreadable: Option<Box<repo::Error>>,
     },
     /// Several snapshots fit.
     #[error("{wanted} could be {count} snapshots")]

@@ -222,23 +222,24 @@ async fn latest(repository: &Repository, components: &[&str]) -> Result<Found, E
         let passed = passed_over(&readable, at, components);
         return Ok(Found { snapshot: readable.swap_remove(at), unreadable, passed });
     }
-    // It may be the one.
-    if let Some((_, error)) = unreadable.into_iter().next() {
-        return Err(error.into());
-    }
+    let unreadable = unreadable.into_iter().next().map(|(_, error)| Box::new(error));
     let wanted = match components {
         [] => "complete snapshot".to_owned(),
         named => format!("complete snapshot with {}", named.join(", ")),
     };
-    Err(match readable.iter().rfind(|found| !found.manifest.components.is_empty() && has_all(found)) {
-        Some(LoadedSnapshot { id, manifest, .. }) => Error::OnlyIncomplete {
+    let has_any = |found: &&LoadedSnapshot| !components.is_empty() || !found.manifest.components.is_empty();
+    match (readable.iter().rfind(|found| has_any(found) && has_all(found)), unreadable) {
+        (Some(LoadedSnapshot { id, manifest, .. }), unreadable) => Err(Error::OnlyIncomplete {
             wanted,
             snapshot: *id,
             created_at: manifest.created_at.clone(),
-            has: manifest.components.join(", "),
-        },
-        None => Error::NoSnapshot { wanted },
-    })
+            has: if components.is_empty() { manifest.components.join(", ") } else { components.join(", ") },
+            unreadable,
+        }),
+        // It may be the one.
+        (None, Some(error)) => Err((*error).into()),
+        (None, None) => Err(Error::NoSnapshot { wanted }),
+    }
 }
 
 #[cfg(test)]

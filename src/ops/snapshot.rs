@@ -221,7 +221,12 @@ impl<'a> Run<'a> {
         let previous = previous_entries(&self.history, source.component());
         let reader = Arc::clone(&self.reader);
         let (component, progress) = (source.component(), self.progress);
+        let has_table = previous.is_some();
         let mut capture = DataCapture::new(component, writer, reader, progress, previous, &mut self.unproven);
+        if !has_table {
+            // Before its source opens anything, which would wait: a dump that stands still for long fails.
+            capture.prove_previous().await;
+        }
         match source.capture(&mut capture).await {
             Ok(captured) => {
                 let CapturedStreams { streams, entries, written } = capture.finish().await?;
@@ -345,12 +350,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The newest generation of secrets, this writer's or else one of the same environment: what this data belongs to where
-    /// this run captured none.
+    /// The newest generation of secrets of an environment: what this data belongs to where this run captured none.
     async fn newest_secrets(&self, environment: &str) -> Result<Option<SecretsRef>, Error> {
         // This writer's own sequence before anybody's clock; its copies were made long after what they show.
         let id = self.repository.writer_id()?;
-        let details = self.history.iter().map(|snapshot| &snapshot.manifest.orkvault);
+        let here = self.history.iter().filter(|snapshot| snapshot.manifest.environment == environment);
+        let details = here.map(|snapshot| &snapshot.manifest.orkvault);
         let own = details.filter(|details| details.writer.id == id && details.copied_from.is_none());
         let newest = own.max_by_key(|details| details.writer.sequence);
         if let Some(secrets) = newest.and_then(|details| details.secrets.clone()) {

@@ -8,7 +8,8 @@ fn source() -> Vault {
     let stack = vault.stack("staging");
     let both = ["snapshot", "--from", "mongodb=-", "-c", "secrets", "--yes", "--stack-dir", stack.to_str().unwrap()];
     vault.run_fed(both, &archive()).expect(0);
-    vault.run_fed(["snapshot", "--from", "mongodb=-", "--tag", "second"], &archive()).expect(0);
+    let second = ["snapshot", "--from", "mongodb=-", "--tag", "second", "--environment", "staging"];
+    vault.run_fed(second, &archive()).expect(0);
     vault
 }
 

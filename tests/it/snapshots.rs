@@ -113,6 +113,11 @@ async fn every_data_snapshot_names_the_secrets_that_belong_to_it() {
     let repository = made.open_writer().await;
     let second = snapshot(&repository, only, &options(), &NoProgress, &Still(1_790_000_100)).await.unwrap();
     assert_eq!(second.manifest.orkvault.secrets, Some(secrets.clone()));
+    // Those of another environment are none of its own.
+    let memory = MemorySource { name: "memory".to_owned(), content: content(1), fails_after: None };
+    let elsewhere = SnapshotOptions { environment: "other".to_owned(), ..options() };
+    let other = snapshot(&repository, vec![Box::new(memory)], &elsewhere, &NoProgress, &Still(1_790_000_150)).await;
+    assert_eq!(other.unwrap().manifest.orkvault.secrets, None);
     let names: Vec<_> = made.backend.objects().into_keys().map(|key| key.to_string()).collect();
     let snapshot = ObjectKey::Snapshot(Namespace::Secrets, secrets.snapshot).to_string();
     assert!(names.contains(&snapshot));

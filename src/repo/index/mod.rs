@@ -236,7 +236,7 @@ impl Index {
         Ok(is_any)
     }
 
-    /// Returns whether something that was stored is set aside and nowhere else.
+    /// Returns whether something that the index lists is set aside and nowhere else.
     pub fn lacks_chunks(&self) -> Result<bool, Error> {
         let (gone, damaged) = {
             let state = self.lock();
