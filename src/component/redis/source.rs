@@ -13,7 +13,7 @@ use super::rdb::{Checker, Verdict};
 use super::replication::Synchronisation;
 use super::server::{Fields, Server};
 use super::{Access, Error, Place, STREAM, no_such_file, save};
-use crate::component::docker::{Container, Docker, Dump, Error as DockerError, ExecCommand, FileBody};
+use crate::component::docker::{Container, Docker, Dump, ExecCommand, FileBody};
 use crate::component::{ByteStream, Capture, Captured, CatalogueRow, Error as ComponentError, Run, Source, StreamKind};
 
 /// How long a BGSAVE, and a child that it waits for, may take.
@@ -27,11 +27,10 @@ pub struct RedisSource {
 
 /// Where the file's bytes come from.
 enum Body {
-    /// `dir/dbfilename` by `cat`, whose first bytes have come already.
-    Cat(Option<Bytes>, Box<Dump>),
-    /// The same by the archive endpoint, where a container has no `cat`. Docker answers nothing else about the container
-    /// meanwhile: no health check, no exec, no stop.
+    /// `dir/dbfilename` by the archive endpoint. Nothing else may be asked of the container meanwhile.
     Archive(FileBody),
+    /// The same by `cat`: a tmpfs is not in the archive.
+    Cat(Box<Dump>),
     /// A full synchronisation.
     Replication(Box<Synchronisation>),
 }
@@ -256,42 +255,22 @@ fn free_bytes(text: &str) -> Option<u64> {
     free.checked_mul(1024)
 }
 
-/// Opens the file by `cat`, as its owner: root may have no right to read it in a container without capabilities. Only
-/// where that brings nothing at all, by the archive endpoint.
 async fn open_file(docker: &Docker, container: &str, path: &str) -> Result<Body, Error> {
-    let mut command = ExecCommand::new(["cat", path]);
-    match docker.stat(container, path).await {
-        Ok(stat) => command.user = Some(format!("{}:{}", stat.uid, stat.gid)),
-        // a tmpfs is not in the archive: only `cat` finds what is there
-        Err(error) if no_such_file(&error) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let is_in_archive = command.user.is_some();
-    let mut dump = match docker.dump(container, command).await {
-        Ok(dump) => dump,
-        Err(DockerError::NotStarted { .. }) if is_in_archive => return archive(docker, container, path).await,
-        Err(error) => return Err(error.into()),
-    };
-    match dump.next().await {
-        Ok(first @ Some(_)) => Ok(Body::Cat(first, Box::new(dump))),
-        Ok(None) | Err(DockerError::DumpFailed { .. }) if is_in_archive => archive(docker, container, path).await,
-        Ok(None) => Ok(Body::Cat(None, Box::new(dump))),
+    match docker.open_file(container, path).await {
+        Ok(body) => Ok(Body::Archive(body)),
+        Err(error) if no_such_file(&error) => {
+            let dump = docker.dump(container, ExecCommand::new(["cat", path])).await?;
+            Ok(Body::Cat(Box::new(dump)))
+        }
         Err(error) => Err(error.into()),
     }
-}
-
-async fn archive(docker: &Docker, container: &str, path: &str) -> Result<Body, Error> {
-    Ok(Body::Archive(docker.open_file(container, path).await?))
 }
 
 impl Body {
     async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         match self {
             Self::Archive(body) => Ok(body.next().await?),
-            Self::Cat(first, dump) => match first.take() {
-                Some(first) => Ok(Some(first)),
-                None => Ok(dump.next().await?),
-            },
+            Self::Cat(dump) => Ok(dump.next().await?),
             Self::Replication(body) => Ok(body.next().await?.map(Bytes::from)),
         }
     }
