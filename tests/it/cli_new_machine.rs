@@ -101,3 +101,25 @@ fn a_database_keeps_its_name_unless_another_was_asked_for() {
     let asked = String::from_utf8(tools.read("asked")).unwrap();
     assert!(asked.contains("--db=basic") && asked.contains("--db=other") && !asked.contains("orkestra"), "{asked}");
 }
+
+/// Services of other users are below what is made for a directory that comes back.
+#[test]
+fn what_is_made_above_a_directory_lets_others_pass() {
+    let vault = Vault::made();
+    let spool = vault.path("spool");
+    std::fs::create_dir(&spool).unwrap();
+    std::fs::write(spool.join("file"), b"content").unwrap();
+    let directory = |path: &str| {
+        let config = format!("[[directory]]\nname = \"spool\"\npath = {path:?}\n");
+        write_mode(&vault.path("work/orkvault.toml"), config.as_bytes(), 0o600);
+    };
+    directory("../spool");
+    vault.run(["snapshot", "-c", "spool", "--yes"]).expect(0);
+    directory("../new/machine/spool");
+    vault.run_data(["restore", "-y", "-c", "spool"]).expect(0);
+    assert_eq!(std::fs::read(vault.path("new/machine/spool/file")).unwrap(), b"content");
+    for above in ["new", "new/machine"] {
+        let mode = std::fs::metadata(vault.path(above)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o755, "{above}");
+    }
+}

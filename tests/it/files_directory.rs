@@ -99,6 +99,10 @@ async fn a_tree_comes_back_as_it_was_with_modes_times_links_and_odd_names() {
     let restored = sink.restore(&mut store).await.unwrap();
     assert_eq!(restored.bytes, store.captured.catalogue[0].bytes);
     assert_eq!(fingerprint(&into), fingerprint(root.path()));
+    // A link to a disk that is not mounted is in the way, and found before anything is replaced.
+    std::os::unix::fs::symlink(target.path().join("away"), target.path().join("disk")).unwrap();
+    let beyond = DirectorySink::new("spool".to_owned(), target.path().join("disk/spool")).plan(&mut store).await;
+    assert!(beyond.is_err(), "{beyond:?}");
     // once more over what is there: named in the plan, and the same afterwards
     let plan = sink.plan(&mut store).await.unwrap();
     assert_eq!(plan.replaces.len(), 6, "{plan:?}");

@@ -289,7 +289,14 @@ async fn a_server_that_was_told_to_save_nothing_saves_again_after_a_restore_that
         assert!(std::time::Instant::now() < end, "redis still saves nothing");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    while !journal::pending(scene.state.path()).unwrap().is_empty() {
+        assert!(std::time::Instant::now() < end, "the journal stays");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // A kill leaves nobody who could: the next run finds the journal.
+    let daemon_id = scene.docker.daemon().await.unwrap().id;
+    let id = scene.docker.inspect(&scene.redis.name).await.unwrap().id;
+    let _journal = Journal::write(scene.state.path(), &daemon_id, (&id, &scene.redis.name), Some("3600 1")).unwrap();
     assert_eq!(scene.redis.try_cli(&["CONFIG", "SET", "save", ""]), "OK");
     let container = scene.redis.name.clone();
     let without = journal::resume(scene.state.path(), &scene.docker, None).await.unwrap();

@@ -1,5 +1,6 @@
 //! Puts a directory tree back below a target directory.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -180,11 +181,21 @@ fn finish_root(root: &Root, stored: &dyn Stored) -> Result<Option<String>, Error
     })
 }
 
-/// Makes the target, for its owner alone until all is there, and what is missing above it as `mkdir -p` does.
+/// Mode of what is missing above a target: this program's own files are for nobody else, but these are on the way to those of
+/// others.
+const ABOVE_MODE: u32 = 0o755;
+
+/// Makes the target, for its owner alone until all is there, and what is missing above it.
 fn make_target(target: &Path) -> Result<(), Error> {
-    if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        let io = |source| Error::Io { action: "making", path: parent.to_owned(), source };
-        std::fs::create_dir_all(parent).map_err(io)?;
+    let above: Vec<&Path> = target.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty()).collect();
+    for above in above.into_iter().rev() {
+        let io = |source| Error::Io { action: "making", path: above.to_owned(), source };
+        match std::fs::create_dir(above) {
+            // whatever the umask
+            Ok(()) => std::fs::set_permissions(above, std::fs::Permissions::from_mode(ABOVE_MODE)).map_err(io)?,
+            Err(_) if above.is_dir() => {}
+            Err(error) => return Err(io(error)),
+        }
     }
     let mode = rustix::fs::Mode::RWXU;
     match rustix::fs::mkdir(target, mode) {
@@ -200,6 +211,8 @@ fn first_missing(path: &Path) -> Result<&Path, Error> {
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
         match Root::open(above) {
             Ok(_) => break,
+            // a link to something that is not there (a disk that is not mounted) is in the way
+            Err(error @ Error::Missing { .. }) if above.symlink_metadata().is_ok() => return Err(error),
             Err(Error::Missing { .. }) => missing = above,
             Err(error) => return Err(error),
         }

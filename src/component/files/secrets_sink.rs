@@ -172,8 +172,8 @@ impl Sink for SecretsSink {
             }
         }
         if let Some(mut keys) = keys.filter(|_| self.keys_dir.exists()) {
-            // no set-id bits, and the owner can always look
-            keys.mode = (keys.mode & 0o777) | 0o700;
+            // the owner can always look, and nobody else may put anything there, whatever the facts say: they are data's
+            keys.mode = (keys.mode & 0o755) | 0o700;
             Root::open(&self.keys_dir)?.finish(&keys)?;
         }
         restored.notes.push(format!("{count} secret files put back, {same} of them were the same"));

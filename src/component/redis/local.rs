@@ -91,7 +91,9 @@ impl<'a> DataDir<'a> {
         for found in listing {
             let path = found.map_err(io_error("listing", self.dir))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if name.ends_with(".aof") || self.append_dirs.contains(&name) || (path.is_dir() && holds_manifest(&path)?) {
+            let is_aof =
+                name.ends_with(".aof") || self.append_dirs.contains(&name) || (path.is_dir() && holds_manifest(&path)?);
+            if is_aof && !(path == self.path() && self.restored_before()?.is_some()) {
                 return Err(Error::AofPresent { path });
             }
         }
@@ -117,6 +119,25 @@ impl<'a> DataDir<'a> {
         Ok(verdict)
     }
 
+    /// Returns the files of the append-only directory where it has nothing but what a restore put there, and no server has
+    /// written to it since: the next restore may replace it.
+    fn restored_before(&self) -> Result<Option<Vec<String>>, Error> {
+        let Some((dir, prefix)) = &self.append else { return Ok(None) };
+        let dir = self.dir.join(dir);
+        let io = |source| io_error("listing", &dir)(source);
+        let mut names = Vec::new();
+        for found in fs::read_dir(&dir).map_err(io)? {
+            let found = found.map_err(io)?;
+            let (name, about) = (found.file_name().to_string_lossy().into_owned(), found.metadata().map_err(io)?);
+            let is_ours = name == format!("{prefix}.manifest") || name.contains(".orkvault");
+            if !is_ours || !about.is_file() || (name.ends_with(".aof") && about.len() > 0) {
+                return Ok(None);
+            }
+            names.push(name);
+        }
+        Ok(Some(names))
+    }
+
     /// Makes an append-only directory whose base is the file. The manifest comes last: it is what a server loads.
     async fn write_aof(
         &self,
@@ -129,6 +150,14 @@ impl<'a> DataDir<'a> {
         let manifest = aof::replacement("", &names)?;
         let owner = root.stat()?;
         let attributes = self.attributes(&owner, NEW_FILE_MODE);
+        if root.examine(dir.as_bytes())?.is_some()
+            && let Some(names) = self.restored_before()?
+        {
+            for name in names {
+                root.remove_file(format!("{dir}/{name}").as_bytes())?;
+            }
+            root.remove_empty(dir.as_bytes())?;
+        }
         let mut made = NewDirectory::make(root, dir)?;
         let (base, verdict) = self.receive(root, &made.key(&names.base), body).await?;
         made.publish(base, names.base, &attributes)?;

@@ -237,7 +237,8 @@ pub enum Error {
     },
     /// Nothing proves that no server runs at the address: it neither answered nor refused.
     #[error(
-        "it cannot be told whether a server is running at {address}: only a refused connection proves that none is"
+        "it cannot be told whether a server is running at {address}: only a refused connection proves that none is; \
+         where it has none, name one of this machine that refuses"
     )]
     MayRun {
         /// The address.

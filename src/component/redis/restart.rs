@@ -127,7 +127,14 @@ impl Drop for Stopped {
         // an error has nobody to go to here: the journal is still there
         match std::mem::replace(&mut self.phase, Phase::Stopping) {
             Phase::Announced(None) => {}
-            Phase::Announced(Some(saving)) => drop(runtime.spawn(async move { saving.resume().await.ok() })),
+            Phase::Announced(Some(saving)) => {
+                let journal = self.journal.take();
+                runtime.spawn(async move {
+                    if saving.resume().await.is_ok() {
+                        journal.map(Journal::clear);
+                    }
+                });
+            }
             Phase::Stopping => {
                 let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.container_id));
                 runtime.spawn(async move {

@@ -3,12 +3,15 @@
 
 use std::collections::BTreeSet;
 
+use super::attributes::Head;
 use super::client::Server;
 use super::fetch::is_listed;
 use super::listing::Listed;
 use super::{Error, Place};
 use crate::format::object::decode_listed;
 
+/// Characters of a time up to its second: `2026-11-29T04:00:00`.
+const SECOND_LEN: usize = 19;
 /// Keys of one page that are asked for by name, at most, to find out.
 const PROBES_MAX: usize = 8;
 
@@ -72,10 +75,20 @@ impl Writing {
 
 async fn is_there(server: &Server, bucket: &str, key: &str, row: &Listed) -> Result<bool, Error> {
     match server.head(bucket, key).await {
-        Ok(head) => Ok(head.is_some_and(|head| is_listed(&head, row))),
-        // Who may list and not look finds out nothing, and is told when an object is to be read.
-        Err(Error::AccessDenied { .. }) => Ok(false),
-        Err(error) => Err(error),
+        Ok(head) => Ok(head.is_some_and(|head| is_listed(&head, row) && is_of_same_second(&head, row))),
+        Err(error @ (Error::Unreachable { .. } | Error::Throttled { .. } | Error::Credentials { .. })) => Err(error),
+        // Who may list and not look finds out nothing, and is told when an object is to be read; nor does who asks for a key
+        // that cannot be, or for an object that nobody can look at so.
+        Err(_) => Ok(false),
+    }
+}
+
+/// Another object with the same content was put at another time. Listings tell fractions of a second that headers do not.
+fn is_of_same_second(head: &Head, row: &Listed) -> bool {
+    let second = |time: &str| time.get(..SECOND_LEN).map(str::to_owned);
+    match (&head.last_modified, &row.last_modified) {
+        (Some(head), Some(row)) => second(head) == second(row),
+        _ => true,
     }
 }
 
