@@ -4,7 +4,6 @@
 //! compression is rayon's (`packer.rs`), so that two cores are busy on one stream.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 
 use bytes::Bytes;
@@ -207,19 +206,15 @@ impl Engine {
     /// Works until the channel is closed; then hands the last segments over and returns what was counted.
     pub(super) fn run(mut self, mut commands: tokio::sync::mpsc::Receiver<Command>) -> Result<Done, Error> {
         while let Some(command) = commands.blocking_recv() {
-            self.go_on()?;
+            self.abandoned.go_on()?;
             self.obey(command)?;
         }
-        self.go_on()?;
+        self.abandoned.go_on()?;
         self.check_referred()?;
         for lane in [&mut self.content, &mut self.meta] {
             lane.flush(&self.jobs)?;
         }
         Ok(Done { stats: self.stats, pieces: self.pieces.finished(self.grown) })
-    }
-
-    fn go_on(&self) -> Result<(), Error> {
-        if self.abandoned.load(Ordering::Acquire) { Err(Error::Stopped) } else { Ok(()) }
     }
 
     /// Checks that nothing that this run refers to has proved damaged since, be it on behalf of another stream: nothing may be

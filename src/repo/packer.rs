@@ -105,7 +105,20 @@ impl PackJobs {
 }
 
 /// Whether nobody waits for the end of what is written any more.
-pub(super) type Abandoned = Arc<AtomicBool>;
+#[derive(Clone, Default)]
+pub(super) struct Abandoned(Arc<AtomicBool>);
+
+impl Abandoned {
+    /// From now on nobody does.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Release);
+    }
+
+    /// Fails where nobody does.
+    pub(super) fn go_on(&self) -> Result<(), Error> {
+        if self.0.load(Ordering::Acquire) { Err(Error::Stopped) } else { Ok(()) }
+    }
+}
 
 /// What a packer works with.
 pub(super) struct PackerParts {
@@ -169,7 +182,7 @@ impl Packer {
 
     fn work(&mut self, coming: &mpsc::Receiver<Coming>) -> Result<(), Error> {
         while let Ok(Coming { kind, shares, encoded }) = coming.recv() {
-            self.go_on()?;
+            self.abandoned.go_on()?;
             let segment = encoded.recv().map_err(|_| Error::Stopped)?;
             let plain: u64 = shares.iter().map(|(_, share)| u64::from(*share)).sum();
             for (account, share) in shares {
@@ -184,16 +197,12 @@ impl Packer {
                 self.put(pack)?;
             }
         }
-        self.go_on()?;
+        self.abandoned.go_on()?;
         for pack in [self.content.finish()?, self.meta.finish()?].into_iter().flatten() {
             self.put(pack)?;
         }
         self.settle(0)?;
         self.put_index_part()
-    }
-
-    fn go_on(&self) -> Result<(), Error> {
-        if self.abandoned.load(Ordering::Acquire) { Err(Error::Stopped) } else { Ok(()) }
     }
 
     fn list_what_is_durable(&mut self) -> Result<(), Error> {

@@ -4,7 +4,6 @@
 //! engine's thread, and one of segments into the packer's. Memory does not grow with stream or repository.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -185,7 +184,7 @@ impl Writer {
             jobs,
             pieces: repository.piece_store(options.piece_cache_bytes_max),
             reader: Reader::new(repository)?,
-            abandoned: Arc::clone(&abandoned),
+            abandoned: abandoned.clone(),
             runtime: runtime.clone(),
         };
         let engine = Engine::new(repository.keyring().data()?, parts);
@@ -194,7 +193,7 @@ impl Writer {
             keyring: repository.keyring(),
             index,
             pending,
-            abandoned: Arc::clone(&abandoned),
+            abandoned: abandoned.clone(),
             runtime,
         });
         let packer = tokio::task::spawn_blocking(move || packer.run(&coming));
@@ -295,7 +294,7 @@ impl Drop for Writer {
     fn drop(&mut self) {
         if self.workers.is_some() {
             // Before the engine sees that no more commands come.
-            self.abandoned.store(true, Ordering::Release);
+            self.abandoned.set();
         }
     }
 }

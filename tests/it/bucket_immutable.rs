@@ -113,7 +113,8 @@ async fn every_object_is_locked(server: &S3Server, keys: Option<[String; 3]>) {
     }
 
     // The same again, locked for longer: what it needs was put before.
-    let again = ["snapshot", "--json", "--from", "mongodb=-", "--lock-days", "20"].into_iter().chain(whole);
+    let again = ["snapshot", "--json", "--from", "mongodb=-", "--environment", "staging", "--lock-days", "20"];
+    let again = again.into_iter().chain(whole);
     let second = vault.run_fed(again.clone(), &archive());
     let second = second.expect(0).json();
     let long = locks(server).await;

@@ -70,8 +70,8 @@ struct Check<'a> {
     is_all_proven: bool,
 }
 
-/// Checks a repository. Never stops at the first finding; where a store stops to answer, what was found so far is warned of. The repository's index cache must be a fresh one:
-/// nothing that this host remembers is part of the proof.
+/// Checks a repository. Never stops at the first finding; where a store stops to answer, what was found so far is warned of.
+/// The repository's index cache must be a fresh one: nothing that this host remembers is part of the proof.
 pub async fn check(
     repository: &Repository,
     options: CheckOptions,
