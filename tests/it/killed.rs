@@ -88,7 +88,7 @@ fn whenever_a_snapshot_is_killed_the_one_before_comes_back_and_the_next_one_work
 /// Told to end, a run lists what it has put before it ends.
 #[test]
 fn a_snapshot_that_is_told_to_end_has_not_put_in_vain() {
-    const LEN: usize = 240 * 1024 * 1024;
+    const LEN: usize = 128 * 1024 * 1024;
     let vault = Vault::made();
     std::fs::create_dir(vault.path("spool")).unwrap();
     // As good as random, and quickly made.
