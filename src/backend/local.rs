@@ -258,7 +258,7 @@ impl Store {
 
     /// Checks that the root is the one that was opened. Where a file system was unmounted, the directory that it was mounted on is
     /// there and can be written to, and what is stored in it will be hidden by the next mount.
-    fn is_still_here(&self) -> Result<(), Failure> {
+    fn check_root(&self) -> Result<(), Failure> {
         let config = self.path(ObjectKey::Config);
         if self.had_config && found(fs::symlink_metadata(&config)).map_err(at(&config))?.is_none() {
             return Err(at(&config)(io::Error::other("it was there before: was the file system unmounted?")));
@@ -291,7 +291,7 @@ impl Store {
         let is_new = match self.metadata(key, Operation::Put)? {
             Some(_) => false,
             None => {
-                self.is_still_here().map_err(failed)?;
+                self.check_root().map_err(failed)?;
                 self.ensure_directory(directory).map_err(failed)?;
                 let temp = self.write_temp(body).map_err(failed)?;
                 temp.publish(&target).map_err(at(&target)).map_err(failed)?
@@ -300,7 +300,7 @@ impl Store {
         // Also for an object that somebody else put: its name need not be durable yet.
         self.ensure_directory(directory).map_err(failed)?;
         sync_directory(directory).map_err(failed)?;
-        self.is_still_here().map_err(failed)?;
+        self.check_root().map_err(failed)?;
         if is_new {
             return Ok(Put::Created);
         }
@@ -381,7 +381,7 @@ impl Store {
             Ok((file, metadata)) if metadata.is_file() => Ok((file, metadata.len())),
             Ok(_) => Err(Error::NotAFile { key, location: self.location() }),
             Err(error) => match (error.kind(), Errno::from_io_error(&error)) {
-                (io::ErrorKind::NotFound, _) => match self.is_still_here() {
+                (io::ErrorKind::NotFound, _) => match self.check_root() {
                     Ok(()) => Err(Error::NotFound { key, location: self.location() }),
                     Err(failure) => Err(failure.of(operation, Some(key))),
                 },
@@ -440,7 +440,7 @@ impl Store {
     fn walk(&self, prefix: ObjectPrefix, take: &mut dyn FnMut(Listed) -> bool) -> Result<(), Failure> {
         // A root that is away (not mounted, removed) is not an empty repository.
         fs::metadata(&self.root).map_err(at(&self.root))?;
-        self.is_still_here()?;
+        self.check_root()?;
         let mut waiting = vec![(prefix.path().trim_end_matches('/').to_owned(), 0)];
         while let Some((name, depth)) = waiting.pop() {
             let path = self.root.join(&name);
@@ -474,7 +474,7 @@ impl Store {
             }
         }
         // What it had was missed if it went meanwhile.
-        self.is_still_here()
+        self.check_root()
     }
 
     fn delete(&self, key: ObjectKey) -> Result<(), Failure> {

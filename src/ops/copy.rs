@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use super::capture::{self, CapturedStreams, DataCapture};
 use super::lock::{Locker, Locks};
-use super::restore::{check_structure, structure_key};
 use super::snapshot::{SECRETS, of_source, reason, write_catalogue};
 use super::stored::DataStored;
+use super::structure::{Structures, check_structure};
 use super::{Error, Progress, chain, select};
 use crate::component::{self, Source as _};
 use crate::crypto::secret;
@@ -183,12 +183,15 @@ async fn lacking(
         (Some(there), Some(secrets)) => !there.contains(&secrets.snapshot),
         _ => false,
     };
-    let mut look = if to.index().lacks_chunks()? { Some((Reader::new(to)?, HashMap::new())) } else { None };
+    let mut structures = match to.index().lacks_chunks()? {
+        true => Some(Structures::new(Reader::new(to)?, repo::Error::is_damage)),
+        false => None,
+    };
     let mut lacking = HashMap::new();
     for LoadedSnapshot { id, manifest, .. } in copies.iter().copied() {
-        let what = match &mut look {
+        let what = match &mut structures {
             _ if is_secret_gone(manifest) => Some("its secrets".to_owned()),
-            Some((reader, known)) => lacks(reader, manifest, known).await?,
+            Some(structures) => lacks(structures, manifest).await?,
             None => None,
         };
         if let Some(what) = what {
@@ -198,31 +201,13 @@ async fn lacking(
     Ok(lacking)
 }
 
-/// Returns the first stream or entry of which something is missing. `known` has components that were looked at before.
-async fn lacks(
-    reader: &Arc<Reader>,
-    manifest: &Manifest,
-    known: &mut HashMap<Vec<u8>, Option<String>>,
-) -> Result<Option<String>, Error> {
+/// Returns the first stream or entry of which something is missing.
+async fn lacks(structures: &mut Structures, manifest: &Manifest) -> Result<Option<String>, Error> {
     for (name, record) in &manifest.orkvault.components {
-        if record.status != ComponentStatus::Complete {
-            continue;
-        }
-        let key = structure_key(record);
-        let what = match known.get(&key) {
-            Some(what) => what.clone(),
-            None => {
-                let what = match check_structure(reader, record).await {
-                    Ok(_) => None,
-                    Err((what, error)) if error.is_damage() => Some(format!("{name}/{what}")),
-                    Err((_, error)) => return Err(error.into()),
-                };
-                known.insert(key, what.clone());
-                what
-            }
-        };
-        if what.is_some() {
-            return Ok(what);
+        if record.status == ComponentStatus::Complete
+            && let Some((stream, _)) = structures.wrong(record).await?
+        {
+            return Ok(Some(format!("{name}/{stream}")));
         }
     }
     Ok(None)

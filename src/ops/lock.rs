@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
-use super::restore::check_structure;
+use super::structure::check_structure;
 use super::{Error, Progress};
 use crate::backend::Backend;
 use crate::format::id::SnapshotId;

@@ -15,6 +15,7 @@ pub mod restore;
 pub mod select;
 pub mod snapshot;
 pub mod stored;
+pub mod structure;
 
 use std::collections::HashSet;
 

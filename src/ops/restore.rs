@@ -1,16 +1,14 @@
 //! `restore`: a plan that touches nothing, a verification that reads everything, and the doing.
 
-use std::sync::Arc;
-
 use futures::TryStreamExt as _;
 
 use super::snapshot::SECRETS;
 use super::stored::{DataStored, SecretsStored};
+use super::structure::check_structure;
 use super::{Error, Progress};
 use crate::component::{Captured, RestorePlan, Restored, Sink, Stored};
-use crate::format::entry::{EntryContent, EntryRow};
-use crate::format::manifest::{self, ComponentRecord, ComponentStatus};
-use crate::repo::{LoadedSnapshot, Reader, Repository, TableReader};
+use crate::format::manifest::{ComponentRecord, ComponentStatus};
+use crate::repo::{LoadedSnapshot, Reader, Repository};
 
 /// One component on its way back.
 pub struct RestoreItem {
@@ -124,50 +122,6 @@ pub async fn open_secrets(repository: &Repository, snapshot: &LoadedSnapshot) ->
     let record = snapshot.manifest.orkvault.components.get(SECRETS);
     let facts = record.map(|record| record.facts.clone()).unwrap_or_default();
     Ok(SecretsStored::new(Captured { facts, ..Captured::default() }, files))
-}
-
-/// Returns what components have in common that are made of the same.
-#[must_use]
-pub fn structure_key(record: &ComponentRecord) -> Vec<u8> {
-    let mut key = manifest::encode(&record.streams);
-    key.extend_from_slice(&manifest::encode(&record.entries));
-    key.extend_from_slice(&manifest::encode(&record.catalogue));
-    key
-}
-
-/// Checks that every chunk that a component refers to is in a pack that is there, without reading content.
-/// Returns the bytes of its streams and entries. An error names the stream or entry.
-pub async fn check_structure(
-    reader: &Arc<Reader>,
-    record: &ComponentRecord,
-) -> Result<u64, (String, crate::repo::Error)> {
-    let mut bytes = 0;
-    let mut streams: Vec<(String, &crate::format::manifest::StreamRecord)> =
-        record.streams.iter().map(|(name, stream)| (name.clone(), stream)).collect();
-    streams.extend(record.catalogue.iter().map(|table| ("the catalogue".to_owned(), &table.table)));
-    streams.extend(record.entries.iter().map(|table| ("the entry table".to_owned(), &table.table)));
-    for (name, stream) in streams {
-        let content = EntryContent::Recipe { hash: stream.blake3, root: stream.recipe };
-        match reader.check_structure(&content).await {
-            Ok(len) if len == stream.length => bytes += len,
-            Ok(_) => return Err((name, crate::repo::Error::StreamDamaged)),
-            Err(error) => return Err((name, error)),
-        }
-    }
-    if let Some(table) = &record.entries {
-        let mut rows = TableReader::open(reader, table);
-        while let Some(EntryRow { key, len, content, .. }) =
-            rows.next_row().await.map_err(|error| ("the entry table".to_owned(), error))?
-        {
-            let name = || String::from_utf8_lossy(&key).into_owned();
-            match reader.check_structure(&content).await {
-                Ok(found) if found == len || content == EntryContent::None => bytes += found,
-                Ok(_) => return Err((name(), crate::repo::Error::StreamDamaged)),
-                Err(error) => return Err((name(), error)),
-            }
-        }
-    }
-    Ok(bytes)
 }
 
 impl Restore {

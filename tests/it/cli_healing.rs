@@ -63,3 +63,24 @@ fn a_check_with_the_writer_key_is_enough_for_the_next_snapshot_to_store_a_damage
     let (healed, new) = night(&vault);
     assert!(new > 0 && restores(&vault, &healed));
 }
+
+/// What a check of the other store found damaged is copied again, too, though nothing of it is missing.
+#[test]
+fn a_copy_that_a_check_found_damaged_is_copied_again() {
+    let (from, to) = (Vault::with_dump(), Vault::made());
+    let place = from.path("repository").to_str().unwrap().to_owned();
+    let passphrase = from.path("data.pass").to_str().unwrap().to_owned();
+    let copy = ["copy", "--all", "--no-secrets", "--json", "--from", &place, "--from-passphrase-file", &passphrase];
+    let copied = || to.run(copy).expect(0).json()["copied"].as_array().unwrap().len();
+    assert_eq!((copied(), copied()), (1, 0));
+    let pack = to.objects("data/packs").into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&pack).unwrap();
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 1;
+    write(&pack, &bytes);
+    assert!(copied() == 0 && !restores(&to, "latest"));
+    to.run_data(["check", "--read-data"]).expect(4);
+    assert_eq!(copied(), 1);
+    assert!(restores(&to, "latest"));
+    assert_eq!(copied(), 0);
+}

@@ -1,7 +1,7 @@
 //! Locks of objects: nobody removes or replaces what is locked before its time.
 
 use aws_sdk_s3::primitives::DateTime;
-use aws_sdk_s3::types::{ObjectLockMode, ObjectLockRetention, ObjectLockRetentionMode};
+use aws_sdk_s3::types::{ObjectLockRetention, ObjectLockRetentionMode};
 
 use super::client::{Refusal, S3Error};
 use super::list::time;
@@ -23,7 +23,7 @@ impl S3Backend {
             Ok(answer) => {
                 let until = answer.object_lock_retain_until_date().and_then(time);
                 let is_weaker =
-                    wanted == LockMode::Compliance && answer.object_lock_mode() == Some(&ObjectLockMode::Governance);
+                    wanted == LockMode::Compliance && answer.object_lock_mode() == Some(&LockMode::Governance.sdk());
                 if is_weaker {
                     weaker = until;
                 } else if until.is_some_and(|until| until >= lock.least) {

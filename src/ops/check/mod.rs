@@ -10,8 +10,8 @@ use futures::StreamExt as _;
 use crate::format::id::{PackId, SnapshotId};
 use crate::format::manifest::ComponentStatus;
 use crate::format::object::{Namespace, ObjectKey};
-use crate::ops::restore::{check_structure, structure_key};
 use crate::ops::snapshot::reason;
+use crate::ops::structure::Structures;
 use crate::ops::{Error, Progress, select};
 use crate::repo::{self, LoadedSnapshot, PackScan, Reader, Repository};
 
@@ -281,16 +281,14 @@ impl Check<'_> {
         if ids.is_empty() {
             return Ok(good);
         }
-        let reader = Reader::new(self.repository)?;
-        // A recipe that two snapshots share is expanded once.
-        let mut proven = HashMap::new();
+        let mut structures = Structures::new(Reader::new(self.repository)?, is_finding);
         for (id, loaded) in select::load_these(self.repository, ids).await? {
             self.outcome.snapshots += 1;
             match loaded {
                 Ok(snapshot) => {
                     // What was put together had all that it is made of.
                     if !self.is_all_proven {
-                        self.components(&reader, &snapshot, &mut proven).await?;
+                        self.components(&mut structures, &snapshot).await?;
                     }
                     good.push(snapshot);
                 }
@@ -300,30 +298,12 @@ impl Check<'_> {
         Ok(good)
     }
 
-    async fn components(
-        &mut self,
-        reader: &Arc<Reader>,
-        snapshot: &LoadedSnapshot,
-        proven: &mut HashMap<Vec<u8>, Option<(String, String)>>,
-    ) -> Result<(), Error> {
+    async fn components(&mut self, structures: &mut Structures, snapshot: &LoadedSnapshot) -> Result<(), Error> {
         for (name, record) in &snapshot.manifest.orkvault.components {
             if record.status != ComponentStatus::Complete {
                 continue;
             }
-            let what = structure_key(record);
-            let problem = match proven.get(&what) {
-                Some(known) => known.clone(),
-                None => {
-                    let problem = match check_structure(reader, record).await {
-                        Ok(_) => None,
-                        Err((stream, error)) if is_finding(&error) => Some((stream, reason(&error))),
-                        Err((_, error)) => return Err(error.into()),
-                    };
-                    proven.insert(what, problem.clone());
-                    problem
-                }
-            };
-            if let Some((stream, problem)) = problem {
+            if let Some((stream, problem)) = structures.wrong(record).await? {
                 let object = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
                 let affects = vec![format!("{}/{name}", snapshot.id)];
                 self.find_affecting(object, format!("{name}/{stream}: {problem}"), affects);

@@ -1,4 +1,5 @@
-//! Which chunk is where: a local, rebuildable copy of the repository's index parts.
+//! Which chunk is where: a local, rebuildable copy of the repository's index parts. Only what proved damaged is nowhere else:
+//! a check finds it again.
 //!
 //! The copy is never trusted over the repository: it is brought in line with the parts that are there each
 //! time it is opened, every segment record in it carries a checksum, and packs that have gone from
@@ -224,16 +225,13 @@ impl Index {
     }
 
     /// Sets aside what proved damaged in earlier runs of this host. For who writes, and must not refer to it. A reader tries
-    /// everything: what a disk or a line did once it may not do again. Returns whether there is anything.
-    pub fn set_known_damage_aside(&self) -> Result<bool, Error> {
+    /// everything: what a disk or a line did once it may not do again.
+    pub fn set_known_damage_aside(&self) -> Result<(), Error> {
         let mut state = self.lock();
         let known = state.cache.damaged()?;
-        let is_any = !known.is_empty();
-        if is_any {
-            state.near.clear();
-            state.damaged.extend(known);
-        }
-        Ok(is_any)
+        state.near.clear();
+        state.damaged.extend(known);
+        Ok(())
     }
 
     /// Returns whether something that the index lists is set aside and nowhere else.
