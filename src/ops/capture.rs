@@ -4,18 +4,20 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::Progress;
+use super::rows::{FinishedRows, Rows, SHORT_BYTES_MAX, extents_most};
 use super::stored::as_entry;
 use crate::component::{self, ByteStream, Capture, Content, Entry, Run, StoredContent, StreamKind};
 use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
 use crate::format::manifest::{Manifest, StreamRecord, TableRecord};
 use crate::format::{config, limits};
-use crate::repo::{self, Marks, OpenStream, Reader, StreamReport, StreamWritten, TableReader, TableWriter, Writer};
+use crate::repo::{self, Marks, OpenStream, Reader, StreamReport, StreamWritten, TableReader, Writer};
 
-fn failed(what: &str, source: repo::Error) -> component::Error {
+pub(super) fn failed(what: &str, source: repo::Error) -> component::Error {
     component::Error::Store { what: what.to_owned(), source: Box::new(source) }
 }
 
@@ -83,8 +85,9 @@ pub struct DataCapture<'a> {
     previous: Option<TableReader>,
     /// Keys that last night's table has and that tonight's has not come to yet, in order; of too many the last ones.
     seen: VecDeque<Vec<u8>>,
-    table: Option<TableWriter>,
+    rows: Option<Rows>,
     contents_read: u64,
+    /// What became of contents that are not short.
     contents: StreamReport,
     captured: CapturedStreams,
 }
@@ -111,7 +114,7 @@ impl<'a> DataCapture<'a> {
             unopened: previous.cloned(),
             previous: None,
             seen: VecDeque::new(),
-            table: None,
+            rows: None,
             contents_read: 0,
             contents: StreamReport::default(),
             captured: CapturedStreams::default(),
@@ -138,11 +141,12 @@ impl<'a> DataCapture<'a> {
     }
 
     /// Ends the entry table, if there is one, and returns what was stored.
-    pub async fn finish(mut self) -> Result<CapturedStreams, repo::Error> {
-        if let Some(table) = self.table.take() {
-            let (record, stream) = table.finish(self.writer).await?;
+    pub async fn finish(mut self) -> Result<CapturedStreams, component::Error> {
+        if let Some(rows) = self.rows.take() {
+            let FinishedRows { record, stream, contents } = rows.finish(self.writer).await?;
             let mut report = stream.report;
             report.add(&self.contents);
+            report.add(&contents);
             let read = self.contents_read + stream.len;
             self.captured.written.push(Written { name: "entries".to_owned(), read, report, stream });
             self.captured.entries = Some(record);
@@ -152,8 +156,8 @@ impl<'a> DataCapture<'a> {
 
     /// Gives up what is still open.
     pub async fn abort(mut self) -> Result<(), repo::Error> {
-        match self.table.take() {
-            Some(table) => table.abort(self.writer).await,
+        match self.rows.take() {
+            Some(rows) => rows.abort(self.writer).await,
             None => Ok(()),
         }
     }
@@ -199,23 +203,40 @@ impl<'a> DataCapture<'a> {
         }
     }
 
-    async fn add(
-        &mut self,
-        table: &mut TableWriter,
-        entry: Entry,
-        content: Content,
-        what: &str,
-    ) -> Result<(), component::Error> {
+    async fn add(&mut self, rows: &mut Rows, entry: Entry, content: Content) -> Result<(), component::Error> {
         let was_there = self.come_to(&entry.key);
         let content = match content {
             Content::Nothing => EntryContent::None,
-            Content::Stored(StoredContent(encoded)) => {
-                EntryContent::decode(&encoded).map_err(|source| failed(what, source.into()))?
+            Content::Stored(StoredContent(encoded)) => EntryContent::decode(&encoded)
+                .map_err(|source| failed(&String::from_utf8_lossy(&entry.key), source.into()))?,
+            Content::Bytes(body) if entry.len <= SHORT_BYTES_MAX => {
+                let body = self.short(&entry, body).await?;
+                return rows.add_short(self.writer, row(entry, EntryContent::None), body).await;
             }
-            Content::Bytes(body) => self.content(table, &entry, was_there, what, body).await?,
+            Content::Bytes(body) => {
+                rows.hand_over(self.writer).await?;
+                self.content(rows, &entry, was_there, body).await?
+            }
         };
-        let row = EntryRow { key: entry.key, attributes: entry.attributes, len: entry.len, content };
-        table.add(self.writer, &row).await.map_err(|source| failed(what, source))
+        rows.add(self.writer, row(entry, content)).await
+    }
+
+    /// Takes all of a short content.
+    async fn short(&mut self, entry: &Entry, mut body: ByteStream) -> Result<Bytes, component::Error> {
+        let mut whole = Bytes::new();
+        let mut found = 0;
+        while let Some(Run { bytes, .. }) = body.try_next().await? {
+            found += bytes.len() as u64;
+            self.progress.advance(bytes.len() as u64);
+            if whole.is_empty() {
+                whole = bytes;
+            } else if found <= entry.len {
+                whole = [whole, bytes].concat().into();
+            }
+        }
+        check_len(entry, found)?;
+        self.contents_read += found;
+        Ok(whole)
     }
 
     /// Returns whether last night's table has the key that tonight's has come to.
@@ -229,26 +250,35 @@ impl<'a> DataCapture<'a> {
     /// Stores the content of an entry beside the table that its row goes into.
     async fn content(
         &mut self,
-        table: &TableWriter,
+        rows: &Rows,
         entry: &Entry,
         was_there: bool,
-        what: &str,
         body: ByteStream,
     ) -> Result<EntryContent, component::Error> {
         // What never changes needs no memory of its pieces: most objects, and every new one.
         let name = (was_there && entry.len >= COMPARED_BYTES_LEAST)
             .then(|| stream_name(&self.component, &format!("entry {}", entry.key.escape_ascii())));
-        let stream = self.writer.begin_beside(table.stream(), config::StreamKind::Object, name).await;
-        let extents_most = usize::try_from(limits::ENTRY_EXTENTS_MAX).unwrap_or(1);
-        let written = self.fill(stream, what, body, extents_most).await?;
-        if written.len != entry.len {
-            let (expected, found) = (entry.len, written.len);
-            return Err(component::Error::EntryLength { entry: what.to_owned(), expected, found });
-        }
+        let stream = self.writer.begin_beside(rows.stream(), config::StreamKind::Object, name).await;
+        let what = String::from_utf8_lossy(&entry.key);
+        let written = self.fill(stream, &what, body, extents_most()).await?;
+        check_len(entry, written.len)?;
         self.contents_read += written.len;
         self.contents.add(&written.report);
         Ok(written.entry_content())
     }
+}
+
+fn row(entry: Entry, content: EntryContent) -> EntryRow {
+    let Entry { key, attributes, len } = entry;
+    EntryRow { key, attributes, len, content }
+}
+
+fn check_len(entry: &Entry, found: u64) -> Result<(), component::Error> {
+    if found == entry.len {
+        return Ok(());
+    }
+    let key = String::from_utf8_lossy(&entry.key).into_owned();
+    Err(component::Error::EntryLength { entry: key, expected: entry.len, found })
 }
 
 #[async_trait]
@@ -295,14 +325,14 @@ impl Capture for DataCapture<'_> {
 
     async fn entry(&mut self, entry: Entry, content: Content) -> Result<(), component::Error> {
         self.prove_previous().await;
-        let what = String::from_utf8_lossy(&entry.key).into_owned();
-        let wrap = |source| failed(&what, source);
-        let mut table = match self.table.take() {
-            Some(table) => table,
-            None => TableWriter::begin(self.writer, &stream_name(&self.component, "entries")).await.map_err(wrap)?,
+        let mut rows = match self.rows.take() {
+            Some(rows) => rows,
+            None => Rows::begin(self.writer, &stream_name(&self.component, "entries"))
+                .await
+                .map_err(|source| failed("the entry table", source))?,
         };
-        let added = self.add(&mut table, entry, content, &what).await;
-        self.table = Some(table);
+        let added = self.add(&mut rows, entry, content).await;
+        self.rows = Some(rows);
         added
     }
 }

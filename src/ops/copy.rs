@@ -434,7 +434,10 @@ impl Copy<'_> {
                 return Err(of_stored(error));
             }
         };
-        let CapturedStreams { streams: new, entries, .. } = capture.finish().await.map_err(Error::from)?;
+        let CapturedStreams { streams: new, entries, .. } = match capture.finish().await {
+            Ok(captured) => captured,
+            Err(error) => return Err(of_stored(of_source(error)?)),
+        };
         streams.extend(new);
         // The reader has compared what it gave out, and this is what came in.
         let same = |(stream, given): (&String, &StreamRecord)| {

@@ -12,6 +12,7 @@ pub mod layout;
 pub mod lock;
 pub mod passed;
 pub mod restore;
+mod rows;
 pub mod select;
 pub mod snapshot;
 pub mod stored;

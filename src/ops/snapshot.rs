@@ -229,7 +229,10 @@ impl<'a> Run<'a> {
         }
         match source.capture(&mut capture).await {
             Ok(captured) => {
-                let CapturedStreams { streams, entries, written } = capture.finish().await?;
+                let CapturedStreams { streams, entries, written } = match capture.finish().await {
+                    Ok(captured) => captured,
+                    Err(error) => return of_source(error).map(Err),
+                };
                 let component = source.component();
                 self.written.extend(written.into_iter().map(|written| (component.to_owned(), written)));
                 Ok(Ok((captured, streams, entries)))

@@ -18,7 +18,7 @@ use super::recipe_writer::RecipeWriter;
 use super::writer::{Marks, StreamReport, StreamWritten, WrittenContent};
 use super::{Error, Reader};
 use crate::chunker::{Cutter, Ends, Sizes};
-use crate::crypto::hash::StreamHasher;
+use crate::crypto::hash::{StreamHasher, content_hash};
 use crate::crypto::keys::{ChunkIdKey, NamespaceKeys};
 use crate::format::config::{Config, StreamKind};
 use crate::format::id::{ChunkId, ContentHash};
@@ -48,11 +48,35 @@ pub(super) type Account = u32;
 
 /// What the engine is told.
 pub(super) enum Command {
-    Begin { stream: StreamNumber, kind: StreamKind, name: Option<String>, account: Account },
-    Push { stream: StreamNumber, bytes: Bytes, marks: Marks },
-    End { stream: StreamNumber, extents_most: usize, reply: tokio::sync::oneshot::Sender<StreamWritten> },
-    Abort { stream: StreamNumber },
+    Begin {
+        stream: StreamNumber,
+        kind: StreamKind,
+        name: Option<String>,
+        account: Account,
+    },
+    Push {
+        stream: StreamNumber,
+        bytes: Bytes,
+        marks: Marks,
+    },
+    End {
+        stream: StreamNumber,
+        extents_most: usize,
+        reply: tokio::sync::oneshot::Sender<StreamWritten>,
+    },
+    Abort {
+        stream: StreamNumber,
+    },
+    /// Objects, each whole: one after the other, as if each had been begun, pushed and ended.
+    Short {
+        account: Account,
+        bodies: Vec<Bytes>,
+        extents_most: usize,
+        reply: ShortReply,
+    },
 }
+
+type ShortReply = tokio::sync::oneshot::Sender<Vec<StreamWritten>>;
 
 enum HashWork {
     Bytes(Bytes),
@@ -263,8 +287,21 @@ impl Engine {
                 // A caller that went away does not want the answer.
                 let _ = reply.send(written);
             }
+            Command::Short { account, bodies, extents_most, reply } => {
+                let written = bodies.iter().map(|body| self.short(account, body, extents_most));
+                let _ = reply.send(written.collect::<Result<_, _>>()?);
+            }
         }
         Ok(())
+    }
+
+    /// Takes a whole object. It is hashed here: to ask the other thread would take longer.
+    fn short(&mut self, account: Account, body: &[u8], extents_most: usize) -> Result<StreamWritten, Error> {
+        self.stats.read_bytes += body.len() as u64;
+        let mut open = OpenStream::new(StreamKind::Object, account, None);
+        self.push(&mut open, body)?;
+        self.cut_last(&mut open)?;
+        self.end(open, content_hash(body), extents_most)
     }
 
     fn hash(&self, stream: StreamNumber, work: HashWork) -> Result<(), Error> {

@@ -39,4 +39,4 @@ pub use scan::{PackScan, ScannedPack, check_without_keys};
 pub use segment::Compression;
 pub use snapshots::{LoadedSnapshot, SecretsSnapshot};
 pub use table::{TableReader, TableWriter};
-pub use writer::{Finished, Marks, OpenStream, StreamReport, StreamWritten, Writer, WriterOptions};
+pub use writer::{Finished, Marks, OpenStream, ShortStreams, StreamReport, StreamWritten, Writer, WriterOptions};

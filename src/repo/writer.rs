@@ -163,6 +163,10 @@ struct Workers {
     packer: JoinHandle<Result<Packed, Error>>,
 }
 
+/// Short objects that a [`Writer`] was given: see [`Writer::put_short`].
+#[must_use]
+pub struct ShortStreams(oneshot::Receiver<Vec<StreamWritten>>);
+
 /// An open stream of a [`Writer`].
 #[derive(Debug)]
 #[must_use]
@@ -247,15 +251,38 @@ impl Writer {
     pub async fn end(&mut self, stream: OpenStream, extents_most: usize) -> Result<StreamWritten, Error> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::End { stream: stream.0, extents_most, reply }).await?;
-        match answer.await {
-            Ok(written) => Ok(written),
-            Err(_) => Err(self.failure().await),
-        }
+        self.answer(answer).await
     }
 
     /// Forgets a stream that did not end well. Its chunks may stay in the repository, unreferenced.
     pub async fn abort(&mut self, stream: OpenStream) -> Result<(), Error> {
         self.send(Command::Abort { stream: stream.0 }).await
+    }
+
+    /// Hands over objects that are in memory, each a stream of its own that counts as part of another one; none is compared by
+    /// name. Waits only while the repository is slower than the source: what became of them is asked for with
+    /// [`Writer::short_written`], best when the next ones have been handed over.
+    pub async fn put_short(
+        &mut self,
+        beside: &OpenStream,
+        bodies: Vec<Bytes>,
+        extents_most: usize,
+    ) -> Result<ShortStreams, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Short { account: beside.0, bodies, extents_most, reply }).await?;
+        Ok(ShortStreams(answer))
+    }
+
+    /// Returns what became of short objects, in their order.
+    pub async fn short_written(&mut self, streams: ShortStreams) -> Result<Vec<StreamWritten>, Error> {
+        self.answer(streams.0).await
+    }
+
+    async fn answer<T>(&mut self, answer: oneshot::Receiver<T>) -> Result<T, Error> {
+        match answer.await {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(self.failure().await),
+        }
     }
 
     /// Waits until everything is durable and listed in the index. What was written can be referred to by a

@@ -1,5 +1,6 @@
 //! Reads a directory tree into an entry table.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,17 +8,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream;
+use tokio::task::JoinHandle;
 
+use super::ahead::{self, Ahead, Read, WalkAhead, Wanted, read_together};
 use super::attributes::{Attributes, Kind, Stamp};
-use super::read::{self, Opened};
+use super::read;
 use super::walk::{Found, Walk, Warnings, open_root};
 use super::{Error, ROOT_FACTS};
 use crate::component::{
     ByteStream, Capture, Captured, CatalogueRow, Content, Entry, Error as ComponentError, Run, Source, StoredContent,
 };
 
-/// Rows fetched from the walk at a time; each may hold a directory's descriptor.
-const BATCH: usize = 64;
+/// Batches of the walk of which files are read while the one before is stored.
+const READ_AHEAD: usize = 2;
 
 /// What to read, and how.
 #[derive(Debug, Clone)]
@@ -51,6 +54,20 @@ struct Tally {
     warnings: Warnings,
 }
 
+/// Rows of the walk, and the files of them that are being read.
+struct Planned {
+    steps: Vec<Step>,
+    read: Option<JoinHandle<Vec<Result<Ahead, Error>>>>,
+}
+
+/// What is to be done for a row: its key, and what is known by now.
+enum Step {
+    /// A directory or link.
+    Other(Vec<u8>, Kind, rustix::fs::Stat),
+    Unchanged(Vec<u8>, rustix::fs::Stat, StoredContent),
+    Read(Vec<u8>),
+}
+
 /// The previous snapshot's rows, read along with the walk.
 struct Previous {
     row: Option<(Entry, Option<StoredContent>)>,
@@ -63,34 +80,88 @@ impl DirectorySource {
         Self { options }
     }
 
-    async fn add(
+    /// Decides what is to be done for rows of the walk, and begins to read what is to be read.
+    async fn plan(
         &self,
-        found: Found,
+        batch: Vec<Found>,
         out: &mut dyn Capture,
         previous: &mut Previous,
+    ) -> Result<Planned, ComponentError> {
+        let (mut steps, mut wanted) = (Vec::with_capacity(batch.len()), Vec::new());
+        for Found { key, kind, stat, parent, name } in batch {
+            if kind != Kind::File {
+                steps.push(Step::Other(key, kind, stat));
+                continue;
+            }
+            let stamp = Stamp::of(&stat);
+            if let Some(content) = previous.unchanged(out, &key, stamp).await? {
+                steps.push(Step::Unchanged(key, stat, content));
+            } else {
+                let path = self.options.root.join(lossless(&key));
+                wanted.push(Wanted { parent, name, path, len: stamp.len });
+                steps.push(Step::Read(key));
+            }
+        }
+        let read = (!wanted.is_empty()).then(|| tokio::task::spawn_blocking(move || read_together(wanted)));
+        Ok(Planned { steps, read })
+    }
+
+    async fn store(&self, planned: Planned, out: &mut dyn Capture, tally: &mut Tally) -> Result<(), ComponentError> {
+        let interrupted = |_| Error::Interrupted { path: self.options.root.clone() };
+        let read = match planned.read {
+            Some(read) => read.await.map_err(interrupted)?,
+            None => Vec::new(),
+        };
+        let mut read = read.into_iter();
+        for step in planned.steps {
+            match step {
+                Step::Other(key, kind, stat) => {
+                    let count = if kind == Kind::Directory { &mut tally.directories } else { &mut tally.symlinks };
+                    *count += 1;
+                    let attributes = Attributes::of(&stat, kind).encode(None, self.options.now_ns);
+                    out.entry(Entry { key, attributes, len: 0 }, Content::Nothing).await?;
+                }
+                Step::Unchanged(key, stat, content) => {
+                    tally.unchanged += 1;
+                    tally.count(Stamp::of(&stat).len);
+                    out.entry(self.row(key, &stat), Content::Stored(content)).await?;
+                }
+                Step::Read(key) => {
+                    let read = read.next().expect("as many as were wanted")?;
+                    self.store_file(key, read, out, tally).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn store_file(
+        &self,
+        key: Vec<u8>,
+        read: Ahead,
+        out: &mut dyn Capture,
         tally: &mut Tally,
     ) -> Result<(), ComponentError> {
-        let path = self.options.root.join(lossless(&found.key));
-        if found.kind != Kind::File {
-            let count = if found.kind == Kind::Directory { &mut tally.directories } else { &mut tally.symlinks };
-            *count += 1;
-            let attributes = Attributes::of(&found.stat, found.kind).encode(None, self.options.now_ns);
-            return out.entry(Entry { key: found.key, attributes, len: 0 }, Content::Nothing).await;
-        }
-        let stamp = Stamp::of(&found.stat);
-        if let Some(content) = previous.unchanged(out, &found.key, stamp).await? {
-            tally.unchanged += 1;
-            tally.count(stamp.len);
-            return out.entry(self.row(found.key, &found.stat), Content::Stored(content)).await;
-        }
-        let Found { key, parent, name, .. } = found;
-        let shown = path.clone();
-        let prepared = blocking(path.clone(), move || prepare(&parent, &name, &shown)).await?;
-        let Some(prepared) = prepared else {
-            tally.warnings.add(format!("{path:?} vanished while the tree was read"));
-            return Ok(());
+        let path = self.options.root.join(lossless(&key));
+        let read = match read {
+            Ahead::Later(wanted) => blocking(path.clone(), move || ahead::read(wanted)).await?,
+            Ahead::Read(read) => read,
         };
-        let (stat, body, grew) = prepared.into_body(path.clone());
+        let grew = Arc::new(AtomicBool::new(false));
+        let (stat, body): (_, ByteStream) = match read {
+            Read::Gone => {
+                tally.warnings.add(format!("{path:?} vanished while the tree was read"));
+                return Ok(());
+            }
+            Read::Whole(bytes, stat) if bytes.is_empty() => (stat, Box::pin(stream::empty())),
+            Read::Whole(bytes, stat) => (stat, Box::pin(stream::iter([Ok(Run::from(Bytes::from(bytes)))]))),
+            Read::Long(mut opened) => {
+                // a small file that outgrew the limit while it was read is read from its start
+                let io = |source| Error::Io { action: "reading", path: path.clone(), source };
+                std::io::Seek::rewind(&mut opened.file).map_err(io)?;
+                (opened.stat, read::read_stream(opened, path.clone(), Arc::clone(&grew)))
+            }
+        };
         tally.count(Stamp::of(&stat).len);
         out.entry(self.row(key, &stat), Content::Bytes(body)).await?;
         if grew.load(Ordering::Relaxed) {
@@ -123,31 +194,31 @@ impl Source for DirectorySource {
 
     async fn capture(&mut self, out: &mut dyn Capture) -> Result<Captured, ComponentError> {
         let (root, excluded) = (self.options.root.clone(), self.options.excluded.clone());
-        let (mut walk, root) = blocking(root.clone(), move || {
+        let (walk, root_stat) = blocking(root.clone(), move || {
             let walk = Walk::open(&root, &excluded)?;
-            let root = walk.root_stat()?;
-            Ok((walk, root))
+            let root_stat = walk.root_stat()?;
+            Ok((walk, root_stat))
         })
         .await?;
+        let mut walk = WalkAhead::start(walk);
         let mut previous = Previous { row: None, ended: self.options.refresh };
         let mut tally = Tally::default();
+        let mut planned = VecDeque::new();
         loop {
-            let (returned, batch) = blocking(self.options.root.clone(), move || {
-                let batch = walk.take(BATCH)?;
-                Ok((walk, batch))
-            })
-            .await?;
-            walk = returned;
-            if batch.is_empty() {
+            let batch = walk.next().await;
+            let is_over = batch.is_empty();
+            planned.push_back(self.plan(batch, out, &mut previous).await?);
+            while planned.len() > if is_over { 0 } else { READ_AHEAD } {
+                let Some(next) = planned.pop_front() else { break };
+                self.store(next, out, &mut tally).await?;
+            }
+            if is_over {
                 break;
             }
-            for found in batch {
-                self.add(found, out, &mut previous, &mut tally).await?;
-            }
         }
-        let mut warnings = walk.warnings.into_lines();
+        let mut warnings = walk.end(&self.options.root).await?.warnings.into_lines();
         let mut captured = tally.into_captured(&self.options, &mut warnings);
-        captured.facts.extend(Attributes::root_facts(&root, ROOT_FACTS));
+        captured.facts.extend(Attributes::root_facts(&root_stat, ROOT_FACTS));
         Ok(captured)
     }
 }
@@ -198,45 +269,6 @@ impl Previous {
             Some((entry, Some(content))) if entry.key == key && stamp.is_of(entry) => Some(content.clone()),
             _ => None,
         })
-    }
-}
-
-/// A file ready to be stored: read whole if it is small.
-struct Prepared {
-    opened: Opened,
-    whole: Option<Vec<u8>>,
-}
-
-fn prepare(
-    parent: &std::os::fd::OwnedFd,
-    name: &std::ffi::CStr,
-    path: &std::path::Path,
-) -> Result<Option<Prepared>, Error> {
-    let Some(mut opened) = read::open(parent, name, path)? else { return Ok(None) };
-    let whole = read::read_whole(&mut opened, read::SMALL_MAX, path)?;
-    Ok(Some(Prepared { opened, whole }))
-}
-
-impl Prepared {
-    fn into_body(mut self, path: PathBuf) -> (rustix::fs::Stat, ByteStream, Arc<AtomicBool>) {
-        let grew = Arc::new(AtomicBool::new(false));
-        let stat = self.opened.stat;
-        let body: ByteStream = match self.whole.take() {
-            Some(bytes) if bytes.is_empty() => Box::pin(stream::empty()),
-            Some(bytes) => Box::pin(stream::iter([Ok(Run::from(Bytes::from(bytes)))])),
-            None => {
-                // a small file that outgrew the limit while it was read is read from its start
-                let rewound = std::io::Seek::rewind(&mut self.opened.file);
-                match rewound {
-                    Ok(()) => read::read_stream(self.opened, path, Arc::clone(&grew)),
-                    Err(source) => {
-                        let error = Error::Io { action: "reading", path, source };
-                        Box::pin(stream::iter([Err(error.into())]))
-                    }
-                }
-            }
-        };
-        (stat, body, grew)
     }
 }
 

@@ -5,6 +5,7 @@
 //! ACLs, holes and which names are hard links of one file (each is stored, and deduplicated). The root of a tree has no
 //! row: its mode, owner and time are facts of its component.
 
+mod ahead;
 pub(super) mod attributes;
 pub(super) mod beneath;
 mod directory_sink;
