@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::Progress;
-use super::rows::{FinishedRows, Rows, SHORT_BYTES_MAX, extents_most};
+use super::rows::{FinishedRows, Rows, extents_most};
 use super::stored::as_entry;
-use crate::component::{self, ByteStream, Capture, Content, Entry, Run, StoredContent, StreamKind};
+use crate::component::{self, ByteStream, Capture, Content, Entry, Run, SHORT_BYTES_MAX, StoredContent, StreamKind};
 use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
 use crate::format::manifest::{Manifest, StreamRecord, TableRecord};

@@ -15,8 +15,6 @@ use crate::format::limits;
 use crate::format::manifest::TableRecord;
 use crate::repo::{self, OpenStream, ShortStreams, StreamReport, StreamWritten, TableWriter, Writer};
 
-/// Bytes up to which a content is handed over together with others: no more than one chunk.
-pub(super) const SHORT_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of short contents, and rows, that are handed over together.
 const TOGETHER_BYTES: usize = 256 * 1024;
 const TOGETHER_ROWS: usize = 256;
@@ -79,7 +77,7 @@ impl Rows {
         self.gather(writer, row, Wanting::Nothing).await
     }
 
-    /// Adds a row and its content, at most [`SHORT_BYTES_MAX`]; what the row says of it is ignored.
+    /// Adds a row and its content, at most [`component::SHORT_BYTES_MAX`]; what the row says of it is ignored.
     pub(super) async fn add_short(
         &mut self,
         writer: &mut Writer,

@@ -122,6 +122,12 @@ impl Stored for DataStored {
         let content = EntryContent::decode(&content.0).map_err(|source| failed(&what, source.into()))?;
         Ok(runs(&what, self.reader.open_entry(&content, entry.len)))
     }
+
+    async fn read(&mut self, entry: &Entry, content: &StoredContent) -> Result<Bytes, component::Error> {
+        let wrap = |source| failed(&String::from_utf8_lossy(&entry.key), source);
+        let content = EntryContent::decode(&content.0).map_err(|source| wrap(source.into()))?;
+        self.reader.read_entry(&content, entry.len).await.map_err(wrap)
+    }
 }
 
 /// The files of an opened secrets bundle.

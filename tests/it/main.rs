@@ -69,6 +69,8 @@ mod docker_stack;
 #[cfg(test)]
 mod files_directory;
 #[cfg(test)]
+mod files_many;
+#[cfg(test)]
 mod files_secrets;
 #[cfg(test)]
 mod forgotten;

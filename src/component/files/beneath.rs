@@ -4,7 +4,7 @@
 //! under every seccomp profile (`openat2` does not). A file appears whole or not at all: temporary file,
 //! content, owner, mode, time, fsync, rename, fsync of the directory.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -66,6 +66,17 @@ pub(in crate::component) struct Partial {
     published: bool,
 }
 
+/// What becomes of directories on the way that are not there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// Then there is none.
+    None,
+    /// They are made; to make that durable is the caller's.
+    Made,
+    /// They are made, and that is durable.
+    MadeDurable,
+}
+
 /// Whether owners are put back: only the superuser can.
 pub(super) fn may_chown() -> bool {
     rustix::process::geteuid().is_root()
@@ -93,16 +104,16 @@ impl Root {
 
     /// Opens the directory that a key's last component is in; missing ones are `None`.
     pub(super) fn parent(&self, parts: &[&[u8]]) -> Result<Option<OwnedFd>, Error> {
-        self.descend(parts, false)
+        self.descend(parts, Missing::None)
     }
 
     /// Opens the directory that a key's last component is in, making what is missing with mode 0700.
-    pub(super) fn make_parent(&self, parts: &[&[u8]]) -> Result<OwnedFd, Error> {
-        let made = self.descend(parts, true)?;
+    pub(super) fn make_parent(&self, parts: &[&[u8]], missing: Missing) -> Result<OwnedFd, Error> {
+        let made = self.descend(parts, missing)?;
         made.ok_or_else(|| Error::Missing { path: self.path(&parts.join(&b'/')) })
     }
 
-    fn descend(&self, parts: &[&[u8]], make: bool) -> Result<Option<OwnedFd>, Error> {
+    fn descend(&self, parts: &[&[u8]], missing: Missing) -> Result<Option<OwnedFd>, Error> {
         let mut directory = self.directory.try_clone().map_err(|source| Error::Io {
             action: "opening",
             path: self.path.clone(),
@@ -114,9 +125,12 @@ impl Root {
             so_far.push(OsStr::from_bytes(part));
             directory = match open_directory(&directory, part, &so_far)? {
                 Some(next) => next,
-                None if !make => return Ok(None),
+                None if missing == Missing::None => return Ok(None),
                 None => {
                     make_directory(&directory, part, &so_far)?;
+                    if missing == Missing::MadeDurable {
+                        fsync(&directory).map_err(Error::io("syncing the directory of", &so_far))?;
+                    }
                     open_directory(&directory, part, &so_far)?.ok_or_else(|| Error::Missing { path: so_far.clone() })?
                 }
             };
@@ -135,17 +149,14 @@ impl Root {
         }
     }
 
-    /// Makes a directory with mode 0700 for now; one that exists stays. Its attributes are set when all
-    /// that it holds is written: see [`Root::finish_directory`].
-    pub(super) fn make(&self, key: &[u8]) -> Result<(), Error> {
-        let parts = components(key)?;
-        let parent = self.make_parent(&parts)?;
-        let name = parts.last().expect("a key has at least one component");
-        make_directory(&parent, name, &self.path(key))
+    /// Gives a directory the attributes that it had. For when all that it holds is written.
+    pub(in crate::component) fn finish_directory(&self, key: &[u8], attributes: &Attributes) -> Result<(), Error> {
+        let directory = self.set_attributes(key, attributes)?;
+        fsync(&directory).map_err(Error::io("syncing", self.path(key)))
     }
 
-    /// Gives a directory the attributes that it had.
-    pub(in crate::component) fn finish_directory(&self, key: &[u8], attributes: &Attributes) -> Result<(), Error> {
+    /// Does what [`Root::finish_directory`] does; to make it durable is the caller's. Returns the directory.
+    pub(super) fn set_attributes(&self, key: &[u8], attributes: &Attributes) -> Result<OwnedFd, Error> {
         let parts = components(key)?;
         let (Some(parent), Some(name)) = (self.parent(&parts)?, parts.last()) else {
             return Err(Error::Missing { path: self.path(key) });
@@ -153,13 +164,14 @@ impl Root {
         let path = self.path(key);
         let directory = open_directory(&parent, name, &path)?.ok_or_else(|| Error::Missing { path: path.clone() })?;
         apply(&directory, attributes, &path)?;
-        fsync(&directory).map_err(Error::io("syncing", path))
+        Ok(directory)
     }
 
-    /// Makes a directory as [`Root::make`] does; one that exists is an error.
+    /// Makes a directory with mode 0700 for now; one that exists is an error. Its attributes are set when all that it holds is
+    /// written: see [`Root::finish_directory`].
     pub(in crate::component) fn make_new(&self, key: &[u8]) -> Result<(), Error> {
         let parts = components(key)?;
-        let parent = self.make_parent(&parts)?;
+        let parent = self.make_parent(&parts, Missing::MadeDurable)?;
         let name = parts.last().expect("a key has at least one component");
         mkdirat(&parent, OsStr::from_bytes(name), Mode::RWXU).map_err(Error::io("making", self.path(key)))?;
         fsync(&parent).map_err(Error::io("syncing the directory of", self.path(key)))
@@ -181,45 +193,14 @@ impl Root {
         unlinkat(&parent, OsStr::from_bytes(name), flags).map_err(Error::io("removing", self.path(key)))
     }
 
-    /// Puts a symbolic link; a file or link that is there is replaced.
-    pub(super) fn link(&self, key: &[u8], target: &[u8], attributes: &Attributes) -> Result<(), Error> {
-        let parts = components(key)?;
-        let parent = self.make_parent(&parts)?;
-        let name = OsStr::from_bytes(parts.last().expect("a key has at least one component"));
-        let path = self.path(key);
-        let temporary = temporary(|candidate| symlinkat(OsStr::from_bytes(target), &parent, candidate))
-            .map_err(Error::io("making", &path))?;
-        let owned = if may_chown() {
-            rustix::fs::chownat(
-                &parent,
-                &temporary.0,
-                Some(Uid::from_raw(attributes.uid)),
-                Some(Gid::from_raw(attributes.gid)),
-                AtFlags::SYMLINK_NOFOLLOW,
-            )
-        } else {
-            Ok(())
-        };
-        owned
-            .and_then(|()| utimensat(&parent, &temporary.0, &times(attributes.mtime_ns), AtFlags::SYMLINK_NOFOLLOW))
-            .and_then(|()| renameat(&parent, &temporary.0, &parent, name))
-            .and_then(|()| fsync(&parent))
-            .map_err(|errno| {
-                // the error is what is reported; a link left behind is only untidy
-                let _ = unlinkat(&parent, &temporary.0, AtFlags::empty());
-                Error::io("making", path)(errno)
-            })
-    }
-
     /// Begins a file, mode 0600 until it is published.
     pub(in crate::component) fn begin(&self, key: &[u8]) -> Result<Partial, Error> {
         let parts = components(key)?;
-        let directory = self.make_parent(&parts)?;
+        let directory = self.make_parent(&parts, Missing::MadeDurable)?;
         let path = self.path(key);
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (temporary, fd) = temporary(|candidate| openat(&directory, candidate, flags, Mode::RUSR | Mode::WUSR))
-            .map_err(Error::io("making a temporary file for", &path))?;
-        Ok(Partial { directory, temporary, file: File::from(fd), path, published: false })
+        let (temporary, file) =
+            begin_in(&directory, &mut 0).map_err(Error::io("making a temporary file for", &path))?;
+        Ok(Partial { directory, temporary, file, path, published: false })
     }
 
     /// Keeps what is at `key` under another name beside it, too, which must be free.
@@ -274,9 +255,41 @@ pub(super) fn may_replace(found: &Stat, directory: bool, path: &Path) -> Result<
     if fits { Ok(()) } else { Err(Error::InTheWay { path: path.to_owned(), found: type_name(kind), needed }) }
 }
 
-fn temporary<T>(mut make: impl FnMut(&CString) -> Result<T, Errno>) -> Result<(CString, T), Errno> {
-    for number in 0..TEMPORARY_MAX {
-        let name = CString::new(format!("{TEMPORARY_PREFIX}{}-{number}", std::process::id())).expect("no zero byte");
+/// Begins a file under a temporary name, mode 0600. `next` goes into the name: who begins many counts on.
+pub(super) fn begin_in(directory: &OwnedFd, next: &mut u32) -> Result<(CString, File), Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let (name, fd) = temporary(next, |candidate| openat(directory, candidate, flags, Mode::RUSR | Mode::WUSR))?;
+    Ok((name, File::from(fd)))
+}
+
+/// Puts a symbolic link; a file or link that is there is replaced. To make it durable is the caller's.
+pub(super) fn put_link(
+    parent: &OwnedFd,
+    name: &CStr,
+    target: &[u8],
+    attributes: &Attributes,
+    next: &mut u32,
+) -> Result<(), Errno> {
+    let (temporary, ()) = temporary(next, |candidate| symlinkat(OsStr::from_bytes(target), parent, candidate))?;
+    let owner = (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)));
+    let owned = if may_chown() {
+        rustix::fs::chownat(parent, &temporary, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)
+    } else {
+        Ok(())
+    };
+    owned
+        .and_then(|()| utimensat(parent, &temporary, &times(attributes.mtime_ns), AtFlags::SYMLINK_NOFOLLOW))
+        .and_then(|()| renameat(parent, &temporary, parent, name))
+        .inspect_err(|_| {
+            // the error is what is reported; a link left behind is only untidy
+            let _ = unlinkat(parent, &temporary, AtFlags::empty());
+        })
+}
+
+fn temporary<T>(next: &mut u32, mut make: impl FnMut(&CString) -> Result<T, Errno>) -> Result<(CString, T), Errno> {
+    for _ in 0..TEMPORARY_MAX {
+        let name = CString::new(format!("{TEMPORARY_PREFIX}{}-{next}", std::process::id())).expect("no zero byte");
+        *next = next.wrapping_add(1);
         match make(&name) {
             Ok(made) => return Ok((name, made)),
             Err(Errno::EXIST) => {}
@@ -300,16 +313,16 @@ fn open_directory(parent: &OwnedFd, name: &[u8], path: &Path) -> Result<Option<O
     }
 }
 
-fn make_directory(parent: &OwnedFd, name: &[u8], path: &Path) -> Result<(), Error> {
+/// Makes a directory with mode 0700 for now; what is there already stays.
+pub(super) fn make_directory(parent: &OwnedFd, name: &[u8], path: &Path) -> Result<(), Error> {
     match mkdirat(parent, OsStr::from_bytes(name), Mode::RWXU) {
-        Ok(()) => fsync(parent).map_err(Error::io("syncing the directory of", path)),
-        Err(Errno::EXIST) => Ok(()),
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno) => Err(Error::io("making", path)(errno)),
     }
 }
 
 /// Owner before mode: a change of owner clears the set-id bits. Those are only given with the owner.
-fn apply<Fd: std::os::fd::AsFd>(file: Fd, attributes: &Attributes, path: &Path) -> Result<(), Error> {
+pub(super) fn apply<Fd: std::os::fd::AsFd>(file: Fd, attributes: &Attributes, path: &Path) -> Result<(), Error> {
     let owned = may_chown();
     if owned {
         fchown(&file, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))

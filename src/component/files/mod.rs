@@ -14,6 +14,7 @@ mod export;
 mod read;
 mod secrets_sink;
 mod secrets_source;
+mod tree;
 mod walk;
 
 pub use directory_sink::DirectorySink;

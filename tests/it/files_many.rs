@@ -1,0 +1,172 @@
+//! Thousands of small files: handed over together on the way in, made durable together on the way back.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Permissions};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+use orkvault::component::files::{DirectoryOptions, DirectorySink, DirectorySource, Error as FilesError};
+use orkvault::component::{Entry, Error as ComponentError, Sink, Source, StoredContent};
+use orkvault::ops::snapshot::{SnapshotOutcome, snapshot};
+use orkvault::ops::{Error, NoProgress, restore, select};
+use orkvault::repo::Repository;
+
+use crate::memory_store::MemoryStore;
+use crate::support::night::{Still, options};
+use crate::support::repository::{self, noise};
+
+/// More than wait for their names at once, in more directories than that.
+const FILES: u64 = 5_000;
+const DIRECTORIES: u64 = 160;
+
+/// Lengths on both sides of every limit there is: of a chunk that is whole, of what is handed over whole, of what is held.
+fn len(number: u64) -> usize {
+    match number {
+        7 => 0,
+        80 => 65_536,
+        81 => 65_537,
+        82 => 200_000,
+        1_500 => 1 << 20,
+        1_501 => (1 << 20) + 1,
+        1_502 => 2_500_000,
+        _ => usize::try_from(number % 97).unwrap() * 5,
+    }
+}
+
+fn path(root: &Path, number: u64) -> PathBuf {
+    root.join(format!("{:03}/file-{number:05}", number % DIRECTORIES))
+}
+
+fn tree() -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for number in 0..DIRECTORIES {
+        fs::create_dir(root.path().join(format!("{number:03}"))).unwrap();
+        fs::create_dir(root.path().join(format!("{number:03}-empty"))).unwrap();
+    }
+    for number in 0..FILES {
+        fs::write(path(root.path(), number), noise(number, len(number))).unwrap();
+        if number % 100 == 0 {
+            symlink(format!("to-{number}"), root.path().join(format!("{:03}/link-{number}", number % DIRECTORIES)))
+                .unwrap();
+        }
+    }
+    for number in (0..DIRECTORIES).step_by(3) {
+        fs::set_permissions(root.path().join(format!("{number:03}")), Permissions::from_mode(0o550)).unwrap();
+    }
+    root
+}
+
+type Row = (u32, i64, i64, Vec<u8>);
+
+/// Mode, time, and content or target, by path.
+fn rows(root: &Path) -> BTreeMap<PathBuf, Row> {
+    let (mut rows, mut left) = (BTreeMap::new(), vec![root.to_owned()]);
+    while let Some(directory) = left.pop() {
+        for found in fs::read_dir(&directory).unwrap() {
+            let path = found.unwrap().path();
+            let meta = fs::symlink_metadata(&path).unwrap();
+            let content = if meta.is_symlink() {
+                fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
+            } else if meta.is_file() {
+                fs::read(&path).unwrap()
+            } else {
+                left.push(path.clone());
+                Vec::new()
+            };
+            rows.insert(
+                path.strip_prefix(root).unwrap().to_owned(),
+                (meta.mode(), meta.mtime(), meta.mtime_nsec(), content),
+            );
+        }
+    }
+    rows
+}
+
+fn source(root: &Path) -> DirectorySource {
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(3600);
+    let now = later.duration_since(std::time::UNIX_EPOCH).unwrap();
+    DirectorySource::new(DirectoryOptions {
+        name: "spool".to_owned(),
+        root: root.to_owned(),
+        excluded: Vec::new(),
+        now_ns: i128::try_from(now.as_nanos()).unwrap(),
+        refresh: false,
+    })
+}
+
+async fn night(repository: &Repository, second: i64, root: &Path) -> SnapshotOutcome {
+    let sources: Vec<Box<dyn Source>> = vec![Box::new(source(root))];
+    snapshot(repository, sources, &options(), &NoProgress, &Still(second)).await.unwrap()
+}
+
+async fn planned(repository: &Repository, target: &Path) -> Result<restore::Restore, Error> {
+    let found = select::find(repository, "latest").await?;
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(DirectorySink::new("spool".to_owned(), target.to_owned()))];
+    restore::plan(repository, &found, sinks, &NoProgress).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thousands_of_files_of_every_length_come_back_as_they_were_and_only_what_changed_is_read_again() {
+    let root = tree();
+    let made = repository::make().await;
+    let writer = made.open_writer().await;
+    let first = night(&writer, 1_790_000_000, root.path()).await;
+    let bytes: u64 = (0..FILES).map(|number| len(number) as u64).sum();
+    assert_eq!(first.manifest.orkvault.stats.read_bytes, bytes);
+    let second = night(&writer, 1_790_086_400, root.path()).await;
+    let stats = &second.manifest.orkvault.stats;
+    assert_eq!((stats.read_bytes, stats.new_bytes), (0, 0));
+    // Behind and before files that are known, in one lot with them and beside a longer one.
+    for number in [3, 79, 82, 83, 4_999] {
+        fs::write(path(root.path(), number), noise(number + 100_000, len(number) + 1)).unwrap();
+    }
+    let third = night(&writer, 1_790_172_800, root.path()).await;
+    let changed: usize = [3, 79, 82, 83, 4_999].map(|number| len(number) + 1).iter().sum();
+    assert_eq!(third.manifest.orkvault.stats.read_bytes, changed as u64);
+
+    let reader = made.open_reader().await;
+    let target = tempfile::tempdir().unwrap();
+    let into = target.path().join("spool");
+    let mut planned = planned(&reader, &into).await.unwrap();
+    assert_eq!(planned.verify(&NoProgress).await.unwrap(), bytes + 5);
+    planned.apply(&NoProgress, |_, _| ()).await.unwrap();
+    assert!(rows(&into) == rows(root.path()));
+}
+
+/// A store in which every row but the last has its content.
+fn cut_short(files: usize) -> MemoryStore {
+    let mut store = MemoryStore::default();
+    let attributes: BTreeMap<String, Vec<u8>> =
+        [("kind", "file"), ("mode", "0644"), ("uid", "0"), ("gid", "0"), ("mtime_ns", "0")]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+            .collect();
+    store.contents.push(b"whole".to_vec().into());
+    for number in 0..files {
+        let key = format!("{:02}/{number:05}", number / 500).into_bytes();
+        let len = if number + 1 == files { 6 } else { 5 };
+        let entry = Entry { key, attributes: attributes.clone(), len };
+        store.rows.push((entry, Some(StoredContent(0_usize.to_le_bytes().to_vec()))));
+    }
+    store
+}
+
+#[tokio::test]
+async fn a_restore_that_fails_among_thousands_leaves_whole_files_and_nothing_unfinished() {
+    let target = tempfile::tempdir().unwrap();
+    let into = target.path().join("spool");
+    let mut sink = DirectorySink::new("spool".to_owned(), into.clone());
+    let error = sink.restore(&mut cut_short(6_000)).await.err();
+    assert!(
+        matches!(error, Some(ComponentError::Files(FilesError::ContentLen { expected: 6, got: 5, .. }))),
+        "{error:?}"
+    );
+    let found = rows(&into);
+    assert!(!found.is_empty());
+    for (path, (_, _, _, content)) in &found {
+        let is_directory = into.join(path).is_dir();
+        assert!(is_directory || content == b"whole", "{path:?} has {} bytes", content.len());
+        assert!(!path.to_string_lossy().contains("partial"), "{path:?}");
+    }
+}
