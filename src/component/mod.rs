@@ -21,7 +21,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, TryStreamExt as _};
+use futures::{Stream, StreamExt as _};
 
 /// The error of this room: one variant per component, and what crosses between rooms.
 #[derive(Debug, thiserror::Error)]
@@ -110,7 +110,7 @@ pub enum ErrorKind {
 /// Bytes of a [`Run`], at most.
 pub const RUN_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of an entry's content up to which it is better read and handed over whole than as a stream.
+/// Bytes of an entry's content up to which it is read and handed over whole: to set up a stream takes longer.
 pub const SHORT_BYTES_MAX: u64 = 64 << 10;
 
 /// A bounded run of a stream's bytes and the places in it where records end.
@@ -149,6 +149,11 @@ impl From<Bytes> for Run {
 /// Bytes on their way. An `Err` item ends the stream and makes it incomplete; only a clean end is an end:
 /// a source that must check exit status, trailer or checksum does so before it lets the stream end.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Run, Error>> + Send>>;
+
+/// Returns bytes that are at hand as a stream of them.
+pub fn in_memory(bytes: Bytes) -> ByteStream {
+    futures::stream::iter(Run::cut(bytes)).map(Ok).boxed()
+}
 
 /// How a stream is cut: the chunk sizes in the repository's config are per kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -274,20 +279,6 @@ pub trait Stored: Send {
 
     /// Opens an entry's content.
     async fn open_content(&mut self, entry: &Entry, content: &StoredContent) -> Result<ByteStream, Error>;
-
-    /// Reads all of an entry's content, which is held: for entries of up to [`SHORT_BYTES_MAX`].
-    async fn read(&mut self, entry: &Entry, content: &StoredContent) -> Result<Bytes, Error> {
-        whole(self.open_content(entry, content).await?).await
-    }
-}
-
-/// Returns all that comes of a short stream.
-async fn whole(mut body: ByteStream) -> Result<Bytes, Error> {
-    let mut whole = Bytes::new();
-    while let Some(Run { bytes, .. }) = body.try_next().await? {
-        whole = if whole.is_empty() { bytes } else { [whole, bytes].concat().into() };
-    }
-    Ok(whole)
 }
 
 /// What a restore would do, decided before anything is touched.

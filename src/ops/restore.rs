@@ -6,7 +6,7 @@ use super::snapshot::SECRETS;
 use super::stored::{DataStored, SecretsStored};
 use super::structure::check_structure;
 use super::{Error, Progress};
-use crate::component::{Captured, RestorePlan, Restored, SHORT_BYTES_MAX, Sink, Stored};
+use crate::component::{Captured, RestorePlan, Restored, Sink, Stored};
 use crate::format::manifest::{ComponentRecord, ComponentStatus};
 use crate::repo::{LoadedSnapshot, Reader, Repository};
 
@@ -137,12 +137,7 @@ impl Restore {
             }
             item.stored.rewind().await.map_err(wrap)?;
             while let Some((entry, content)) = item.stored.next_entry().await.map_err(wrap)? {
-                let Some(content) = content else { continue };
-                if entry.len <= SHORT_BYTES_MAX {
-                    let content = item.stored.read(&entry, &content).await.map_err(wrap)?;
-                    bytes += content.len() as u64;
-                    progress.advance(content.len() as u64);
-                } else {
+                if let Some(content) = content {
                     let content = item.stored.open_content(&entry, &content).await.map_err(wrap)?;
                     bytes += drain(content, progress).await.map_err(wrap)?;
                 }

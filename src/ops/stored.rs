@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::component::{self, ByteStream, Captured, CatalogueRow, Entry, Run, Stored, StoredContent, StoredStream};
+use crate::component::{
+    self, ByteStream, Captured, CatalogueRow, Entry, Run, SHORT_BYTES_MAX, Stored, StoredContent, StoredStream,
+};
 use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
 use crate::format::manifest::{CatalogueLine, ComponentRecord, TableRecord};
@@ -120,13 +122,11 @@ impl Stored for DataStored {
     async fn open_content(&mut self, entry: &Entry, content: &StoredContent) -> Result<ByteStream, component::Error> {
         let what = String::from_utf8_lossy(&entry.key);
         let content = EntryContent::decode(&content.0).map_err(|source| failed(&what, source.into()))?;
+        if entry.len <= SHORT_BYTES_MAX {
+            let whole = self.reader.read_entry(&content, entry.len).await;
+            return whole.map(component::in_memory).map_err(|source| failed(&what, source));
+        }
         Ok(runs(&what, self.reader.open_entry(&content, entry.len)))
-    }
-
-    async fn read(&mut self, entry: &Entry, content: &StoredContent) -> Result<Bytes, component::Error> {
-        let wrap = |source| failed(&String::from_utf8_lossy(&entry.key), source);
-        let content = EntryContent::decode(&content.0).map_err(|source| wrap(source.into()))?;
-        self.reader.read_entry(&content, entry.len).await.map_err(wrap)
     }
 }
 
@@ -189,7 +189,7 @@ impl Stored for SecretsStored {
         let bytes = file.filter(|file| file.key == entry.key).and_then(|file| file.content.as_ref());
         let stream = String::from_utf8_lossy(&entry.key).into_owned();
         let bytes = bytes.ok_or(component::Error::NoSuchStream { stream })?;
-        Ok(futures::stream::iter(Run::cut(Bytes::copy_from_slice(bytes))).map(Ok).boxed())
+        Ok(component::in_memory(Bytes::copy_from_slice(bytes)))
     }
 }
 

@@ -5,24 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::StreamExt;
-use tokio::task::JoinHandle;
 
 use super::attributes::{Attributes, Kind};
 use super::beneath::{self, Root};
 use super::directory_source::blocking;
-use super::tree::{Item, Tree};
+use super::lots::put_all;
+use super::tree::Tree;
 use super::{Error, ROOT_FACTS, lossy};
-use crate::component::{
-    Entry, Error as ComponentError, RestorePlan, Restored, SHORT_BYTES_MAX, Sink, Stored, StoredContent,
-};
+use crate::component::{Entry, Error as ComponentError, RestorePlan, Restored, Sink, Stored, StoredContent};
 
 /// Paths named one by one in a plan; the rest is counted.
 const LISTED_MAX: usize = 50;
-/// Files, directories and links, and bytes of them, that are written together.
-const TOGETHER_ITEMS: usize = 256;
-const TOGETHER_BYTES: usize = 1 << 20;
 
 /// A target directory. What it holds beside the stored tree stays.
 #[derive(Debug)]
@@ -100,133 +93,13 @@ impl Sink for DirectorySink {
 
     async fn restore(&mut self, stored: &mut dyn Stored) -> Result<Restored, ComponentError> {
         make_target(&self.target)?;
-        let mut putting = Putting::new(Root::open(&self.target)?, &self.target);
-        let restored = match put_all(stored, &mut putting).await {
-            Ok(restored) => restored,
-            Err(error) => {
-                putting.give_up().await;
-                return Err(error);
-            }
-        };
-        let root = putting.finish().await?;
+        let tree = Tree::new(Root::open(&self.target)?);
+        let (tree, tally) = put_all(stored, tree, self.target.clone()).await?;
+        let root = blocking(self.target.clone(), move || tree.finish()).await?;
         let warnings = finish_root(&root, stored)?.into_iter().collect();
-        let notes = vec![format!("{} files below {:?}", restored.files, self.target)];
-        Ok(Restored { bytes: restored.bytes, notes, warnings })
+        let notes = vec![format!("{} files below {:?}", tally.contents, self.target)];
+        Ok(Restored { bytes: tally.bytes, notes, warnings })
     }
-}
-
-/// What was put back.
-#[derive(Default)]
-struct Put {
-    files: u64,
-    bytes: u64,
-}
-
-async fn put_all(stored: &mut dyn Stored, putting: &mut Putting<'_>) -> Result<Put, ComponentError> {
-    let mut put = Put::default();
-    stored.rewind().await?;
-    while let Some((entry, content)) = stored.next_entry().await? {
-        let attributes = Attributes::decode(&entry)?;
-        let mut whole = Bytes::new();
-        if attributes.kind == Kind::File {
-            let content = needed(&entry, content.as_ref())?;
-            put.files += 1;
-            put.bytes += entry.len;
-            if entry.len > SHORT_BYTES_MAX {
-                putting.long(stored, &entry, content, attributes).await?;
-                continue;
-            }
-            whole = stored.read(&entry, content).await?;
-            check_len(&entry, whole.len())?;
-        }
-        putting.item(Item { key: entry.key, attributes, content: whole }).await?;
-    }
-    Ok(put)
-}
-
-/// A tree that is written while what comes next is read.
-struct Putting<'a> {
-    /// Gone once it was taken to an end.
-    tree: Option<JoinHandle<Result<Tree, Error>>>,
-    target: &'a Path,
-    gathered: Vec<Item>,
-    gathered_bytes: usize,
-}
-
-impl<'a> Putting<'a> {
-    fn new(root: Root, target: &'a Path) -> Self {
-        let mut putting = Self { tree: None, target, gathered: Vec::new(), gathered_bytes: 0 };
-        putting.go_on(move || Ok(Tree::new(root)));
-        putting
-    }
-
-    async fn item(&mut self, item: Item) -> Result<(), ComponentError> {
-        self.gathered_bytes += item.content.len();
-        self.gathered.push(item);
-        let is_full = self.gathered.len() >= TOGETHER_ITEMS || self.gathered_bytes >= TOGETHER_BYTES;
-        if is_full { self.hand_over().await } else { Ok(()) }
-    }
-
-    /// Writes a file as it comes.
-    async fn long(
-        &mut self,
-        stored: &mut dyn Stored,
-        entry: &Entry,
-        content: &StoredContent,
-        attributes: Attributes,
-    ) -> Result<(), ComponentError> {
-        self.hand_over().await?;
-        let mut tree = self.tree().await?;
-        let mut body = stored.open_content(entry, content).await?;
-        let key = entry.key.clone();
-        let (mut tree, mut file) =
-            blocking(self.target.to_owned(), move || tree.begin(&key).map(|file| (tree, file))).await?;
-        let mut got = 0;
-        while let Some(run) = body.next().await {
-            let bytes = run?.bytes;
-            got += bytes.len();
-            file = blocking(self.target.to_owned(), move || file.write(&bytes).map(|()| file)).await?;
-        }
-        check_len(entry, got)?;
-        self.go_on(move || tree.end(file, &attributes).map(|()| tree));
-        Ok(())
-    }
-
-    async fn hand_over(&mut self) -> Result<(), ComponentError> {
-        let items = std::mem::take(&mut self.gathered);
-        self.gathered_bytes = 0;
-        let mut tree = self.tree().await?;
-        self.go_on(move || tree.put(items).map(|()| tree));
-        Ok(())
-    }
-
-    async fn finish(mut self) -> Result<Arc<Root>, ComponentError> {
-        self.hand_over().await?;
-        let tree = self.tree().await?;
-        blocking(self.target.to_owned(), move || tree.finish()).await
-    }
-
-    /// Leaves nothing unfinished behind.
-    async fn give_up(mut self) {
-        // the first error is the cause
-        drop(self.tree().await);
-    }
-
-    fn go_on(&mut self, work: impl FnOnce() -> Result<Tree, Error> + Send + 'static) {
-        self.tree = Some(tokio::task::spawn_blocking(work));
-    }
-
-    /// Waits for what is being written.
-    async fn tree(&mut self) -> Result<Tree, ComponentError> {
-        let interrupted = || Error::Interrupted { path: self.target.to_owned() };
-        let Some(tree) = self.tree.take() else { return Err(interrupted().into()) };
-        Ok(tree.await.map_err(|_| interrupted())??)
-    }
-}
-
-fn check_len(entry: &Entry, got: usize) -> Result<(), Error> {
-    let got = u64::try_from(got).expect("usize fits u64");
-    if got == entry.len { Ok(()) } else { Err(Error::ContentLen { key: lossy(&entry.key), expected: entry.len, got }) }
 }
 
 /// Returns a file's content reference; a file without one is a malformed row.

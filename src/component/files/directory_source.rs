@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use futures::stream;
 use tokio::task::JoinHandle;
 
 use super::ahead::{self, Ahead, Read, WalkAhead, Wanted, read_together};
@@ -16,7 +14,8 @@ use super::read;
 use super::walk::{Found, Walk, Warnings, open_root};
 use super::{Error, ROOT_FACTS};
 use crate::component::{
-    ByteStream, Capture, Captured, CatalogueRow, Content, Entry, Error as ComponentError, Run, Source, StoredContent,
+    ByteStream, Capture, Captured, CatalogueRow, Content, Entry, Error as ComponentError, Source, StoredContent,
+    in_memory,
 };
 
 /// Batches of the walk of which files are read while the one before is stored.
@@ -153,8 +152,7 @@ impl DirectorySource {
                 tally.warnings.add(format!("{path:?} vanished while the tree was read"));
                 return Ok(());
             }
-            Read::Whole(bytes, stat) if bytes.is_empty() => (stat, Box::pin(stream::empty())),
-            Read::Whole(bytes, stat) => (stat, Box::pin(stream::iter([Ok(Run::from(Bytes::from(bytes)))]))),
+            Read::Whole(bytes, stat) => (stat, in_memory(bytes.into())),
             Read::Long(mut opened) => {
                 // a small file that outgrew the limit while it was read is read from its start
                 let io = |source| Error::Io { action: "reading", path: path.clone(), source };

@@ -8,17 +8,20 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, Write as _};
 use std::os::unix::ffi::OsStringExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
-use tokio::fs::{DirBuilder, File, OpenOptions};
-use tokio::io::{AsyncWriteExt as _, BufWriter};
 
 use super::Error;
+use super::directory_source::blocking;
+use super::lots::{Put, put_all};
 use crate::component::{ByteStream, Entry, Error as ComponentError, RestorePlan, Restored, Sink, Stored};
 
 /// Where entries lie that cannot lie at their key. No key is written so.
@@ -48,59 +51,99 @@ impl ExportSink {
     fn table(&self) -> PathBuf {
         self.parent.join(format!("{}.entries.jsonl", self.name))
     }
+}
 
-    async fn entries(&self, stored: &mut dyn Stored, restored: &mut Restored) -> Result<(), ComponentError> {
-        stored.rewind().await?;
-        let mut table: Option<BufWriter<File>> = None;
-        let (mut entries, mut conflicts) = (0_u64, 0_u64);
-        let table_path = partial(&self.table());
-        while let Some((entry, content)) = stored.next_entry().await? {
-            entries += 1;
-            let file = match content {
-                Some(content) => {
-                    let body = stored.open_content(&entry, &content).await?;
-                    let (path, file) = self.create(&entry.key, &mut conflicts).await?;
-                    restored.bytes += write(&partial(&self.target()).join(&path), file, body).await?;
-                    Some(path)
-                }
-                None => None,
-            };
-            let table = match &mut table {
-                Some(table) => table,
-                None => table.insert(BufWriter::new(create_new(&table_path).await.map_err(failed(&table_path))?)),
-            };
-            let line = format!("{}\n", row(&entry, file.as_deref()));
-            table.write_all(line.as_bytes()).await.map_err(failed(&table_path))?;
+/// What entries are written into, below a directory of its own that nobody else knows yet: made durable as a whole.
+struct Export {
+    /// Where the contents go, and the table, under the names that they have until all is whole.
+    directory: PathBuf,
+    table: PathBuf,
+    /// Made with the first row.
+    lines: Option<BufWriter<File>>,
+    /// The directory that was made last.
+    made: PathBuf,
+    conflicts: u64,
+}
+
+/// A content that is being written.
+struct Growing {
+    file: File,
+    at: PathBuf,
+    /// The same below the directory.
+    path: PathBuf,
+}
+
+impl Export {
+    fn new(directory: PathBuf, table: PathBuf) -> Self {
+        Self { directory, table, lines: None, made: PathBuf::new(), conflicts: 0 }
+    }
+
+    /// Makes the file of an entry.
+    fn create(&mut self, key: &[u8]) -> Result<Growing, Error> {
+        let path: PathBuf = key.split(|byte| *byte == b'/').map(safe_part).collect();
+        let at = self.directory.join(&path);
+        if let Some(parent) = at.parent()
+            && self.make(parent).is_ok()
+            && let Ok(file) = create_new(&at)
+        {
+            return Ok(Growing { file, at, path });
         }
-        if let Some(mut table) = table {
-            table.flush().await.map_err(failed(&table_path))?;
-            table.get_ref().sync_all().await.map_err(failed(&table_path))?;
-            rename(&table_path, &self.table()).await?;
-            restored.notes.push(format!("{entries} entries, listed in {}", self.table().display()));
-        }
-        if conflicts > 0 {
-            restored.warnings.push(format!("{conflicts} entries could not lie at their key: see the table"));
+        self.conflicts += 1;
+        let path = Path::new(CONFLICTS).join(self.conflicts.to_string());
+        let at = self.directory.join(&path);
+        self.make(at.parent().unwrap_or(&at)).map_err(failed(&at))?;
+        let file = create_new(&at).map_err(failed(&at))?;
+        Ok(Growing { file, at, path })
+    }
+
+    fn make(&mut self, directory: &Path) -> io::Result<()> {
+        if self.made != directory {
+            make_dir(directory)?;
+            directory.clone_into(&mut self.made);
         }
         Ok(())
     }
 
-    /// Makes the file of an entry and returns its path below the directory.
-    async fn create(&self, key: &[u8], conflicts: &mut u64) -> Result<(PathBuf, File), ComponentError> {
-        let path: PathBuf = key.split(|byte| *byte == b'/').map(safe_part).collect();
-        let target = partial(&self.target());
-        let at = target.join(&path);
-        if let Some(parent) = at.parent()
-            && make_dir(parent).await.is_ok()
-            && let Ok(file) = create_new(&at).await
-        {
-            return Ok((path, file));
+    fn list(&mut self, entry: &Entry, file: Option<&Path>) -> Result<(), Error> {
+        let lines = match &mut self.lines {
+            Some(lines) => lines,
+            None => self.lines.insert(BufWriter::new(create_new(&self.table).map_err(failed(&self.table))?)),
+        };
+        writeln!(lines, "{}", row(entry, file)).map_err(failed(&self.table))
+    }
+
+    /// Makes everything durable. Returns whether there is a table, and how many entries could not lie at their key.
+    fn finish(self) -> Result<(bool, u64), Error> {
+        let has_table = self.lines.is_some();
+        if let Some(mut lines) = self.lines {
+            lines.flush().map_err(failed(&self.table))?;
         }
-        *conflicts += 1;
-        let path = Path::new(CONFLICTS).join(conflicts.to_string());
-        let at = target.join(&path);
-        make_dir(at.parent().unwrap_or(&at)).await.map_err(failed(&at))?;
-        let file = create_new(&at).await.map_err(failed(&at))?;
-        Ok((path, file))
+        let directory = File::open(&self.directory).map_err(failed(&self.directory))?;
+        rustix::fs::syncfs(&directory).map_err(Error::io("syncing", &self.directory))?;
+        Ok((has_table, self.conflicts))
+    }
+}
+
+impl Put for Export {
+    type Growing = Growing;
+
+    fn put(&mut self, entry: Entry, content: Option<Bytes>) -> Result<(), Error> {
+        let Some(content) = content else { return self.list(&entry, None) };
+        let mut file = self.begin(&entry)?;
+        Self::write(&mut file, &content)?;
+        self.end(entry, file)
+    }
+
+    fn begin(&mut self, entry: &Entry) -> Result<Growing, Error> {
+        self.create(&entry.key)
+    }
+
+    fn write(growing: &mut Growing, bytes: &[u8]) -> Result<(), Error> {
+        growing.file.write_all(bytes).map_err(failed(&growing.at))
+    }
+
+    fn end(&mut self, entry: Entry, growing: Growing) -> Result<(), Error> {
+        self.list(&entry, Some(&growing.path))
     }
 }
 
@@ -138,20 +181,28 @@ impl Sink for ExportSink {
     }
 
     async fn restore(&mut self, stored: &mut dyn Stored) -> Result<Restored, ComponentError> {
-        let target = self.target();
+        let (target, table) = (self.target(), self.table());
         let unfinished = partial(&target);
-        make_dir(&unfinished).await.map_err(failed(&unfinished))?;
+        make_dir(&unfinished).map_err(failed(&unfinished))?;
         let mut restored = Restored::default();
         for stream in stored.streams() {
             let name = safe_part(stream.name.as_bytes());
-            let path = unfinished.join(&name);
             let body = stored.open(&stream.name).await?;
-            let file = create_new(&path).await.map_err(failed(&path))?;
-            restored.bytes += write(&path, file, body).await?;
+            restored.bytes += write(unfinished.join(&name), body).await?;
             restored.notes.push(target.join(name).display().to_string());
         }
-        self.entries(stored, &mut restored).await?;
-        rename(&unfinished, &target).await?;
+        let export = Export::new(unfinished.clone(), partial(&table));
+        let (export, tally) = put_all(stored, export, target.clone()).await?;
+        restored.bytes += tally.bytes;
+        let (has_table, conflicts) = blocking(target.clone(), move || export.finish()).await?;
+        if has_table {
+            rename(&partial(&table), &table)?;
+            restored.notes.push(format!("{} entries, listed in {}", tally.entries, table.display()));
+        }
+        if conflicts > 0 {
+            restored.warnings.push(format!("{conflicts} entries could not lie at their key: see the table"));
+        }
+        rename(&unfinished, &target)?;
         Ok(restored)
     }
 }
@@ -164,11 +215,10 @@ fn partial(path: &Path) -> PathBuf {
 }
 
 /// Gives something that is whole its name. Durable when it returns.
-async fn rename(from: &Path, to: &Path) -> Result<(), ComponentError> {
-    tokio::fs::rename(from, to).await.map_err(failed(to))?;
+fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+    std::fs::rename(from, to).map_err(failed(to))?;
     if let Some(parent) = to.parent() {
-        let directory = File::open(parent).await.map_err(failed(parent))?;
-        match directory.sync_all().await {
+        match File::open(parent).map_err(failed(parent))?.sync_all() {
             // File systems (FUSE, CIFS) that cannot sync a directory have nothing better to offer.
             Err(source) if matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => (),
             synced => synced.map_err(failed(parent))?,
@@ -182,22 +232,25 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Io { action: "writing", path, source }
 }
 
-async fn make_dir(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).await
+fn make_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-async fn create_new(path: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-async fn write(path: &Path, mut file: File, mut body: ByteStream) -> Result<u64, ComponentError> {
+async fn write(path: PathBuf, mut body: ByteStream) -> Result<u64, ComponentError> {
+    let at = path.clone();
+    let mut file = blocking(path.clone(), move || create_new(&at).map_err(failed(&at))).await?;
     let mut bytes = 0;
     while let Some(run) = body.try_next().await? {
-        file.write_all(&run.bytes).await.map_err(failed(path))?;
         bytes += run.bytes.len() as u64;
+        let at = path.clone();
+        file = blocking(path.clone(), move || file.write_all(&run.bytes).map(|()| file).map_err(failed(&at))).await?;
     }
-    file.flush().await.map_err(failed(path))?;
-    file.sync_all().await.map_err(failed(path))?;
+    let at = path.clone();
+    blocking(path, move || file.sync_all().map_err(failed(&at))).await?;
     Ok(bytes)
 }
 

@@ -11,6 +11,7 @@ pub(super) mod beneath;
 mod directory_sink;
 mod directory_source;
 mod export;
+mod lots;
 mod read;
 mod secrets_sink;
 mod secrets_source;

@@ -18,9 +18,11 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, fstat, renameat, statat, syncfs, unlinkat};
 use rustix::io::Errno;
 
-use super::Error;
 use super::attributes::{Attributes, Kind};
 use super::beneath::{self, Missing, Root, components};
+use super::lots::Put;
+use super::{Error, lossy};
+use crate::component::Entry;
 
 /// Files that wait for their names, with directories that wait for them, and bytes of files, until these are settled; while
 /// they are, as many again are written.
@@ -28,14 +30,6 @@ const WAITING_MAX: usize = 4096;
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 /// Directories that they are in: each is a descriptor.
 const WAITING_PARENTS_MAX: usize = 128;
-
-/// A file, directory or link that is to be put back.
-pub(super) struct Item {
-    pub(super) key: Vec<u8>,
-    pub(super) attributes: Attributes,
-    /// Of a file: all of it.
-    pub(super) content: Bytes,
-}
 
 /// See the head of this file. Blocking.
 pub(super) struct Tree {
@@ -92,35 +86,8 @@ impl Tree {
         }
     }
 
-    /// Puts items, which must come in the order of their keys.
-    pub(super) fn put(&mut self, items: Vec<Item>) -> Result<(), Error> {
-        items.into_iter().try_for_each(|item| self.put_one(item))
-    }
-
-    fn put_one(&mut self, item: Item) -> Result<(), Error> {
-        let Item { key, attributes, content } = item;
-        match &attributes.kind {
-            Kind::File => {
-                let mut file = self.begin(&key)?;
-                file.write(&content)?;
-                self.end(file, &attributes)
-            }
-            Kind::Directory => {
-                let (parent, name) = self.come_to(&key, true)?;
-                beneath::make_directory(&parent, name.to_bytes(), &self.root.path(&key))?;
-                self.open.push((key, attributes));
-                if self.waiting.is_full() { self.settle() } else { Ok(()) }
-            }
-            Kind::Symlink(target) => {
-                let (parent, name) = self.come_to(&key, false)?;
-                beneath::put_link(&parent, &name, target, &attributes, &mut self.next)
-                    .map_err(Error::io("making", self.root.path(&key)))
-            }
-        }
-    }
-
     /// Begins a file. Its mode is 0600 until it has its name.
-    pub(super) fn begin(&mut self, key: &[u8]) -> Result<Growing, Error> {
+    fn begin_file(&mut self, key: &[u8]) -> Result<Growing, Error> {
         let (parent, _) = self.come_to(key, false)?;
         let path = self.root.path(key);
         let (temporary, file) =
@@ -129,7 +96,7 @@ impl Tree {
     }
 
     /// Takes a file that is whole.
-    pub(super) fn end(&mut self, file: Growing, attributes: &Attributes) -> Result<(), Error> {
+    fn end_file(&mut self, file: Growing, attributes: &Attributes) -> Result<(), Error> {
         let Growing { file, written, len } = file;
         beneath::apply(&file, attributes, &written.path)?;
         self.waiting.files.push(written);
@@ -198,6 +165,50 @@ impl Tree {
     }
 }
 
+impl Put for Tree {
+    type Growing = Growing;
+
+    fn put(&mut self, entry: Entry, content: Option<Bytes>) -> Result<(), Error> {
+        let attributes = Attributes::decode(&entry)?;
+        match &attributes.kind {
+            Kind::File => {
+                let content = content.ok_or_else(|| Error::Attribute { key: lossy(&entry.key), name: "content" })?;
+                let mut file = self.begin_file(&entry.key)?;
+                Self::write(&mut file, &content)?;
+                return self.end_file(file, &attributes);
+            }
+            Kind::Directory => {
+                let (parent, name) = self.come_to(&entry.key, true)?;
+                beneath::make_directory(&parent, name.to_bytes(), &self.root.path(&entry.key))?;
+                self.open.push((entry.key, attributes));
+            }
+            Kind::Symlink(target) => {
+                let (parent, name) = self.come_to(&entry.key, false)?;
+                beneath::put_link(&parent, &name, target, &attributes, &mut self.next)
+                    .map_err(Error::io("making", self.root.path(&entry.key)))?;
+            }
+        }
+        if self.waiting.is_full() { self.settle() } else { Ok(()) }
+    }
+
+    fn begin(&mut self, entry: &Entry) -> Result<Growing, Error> {
+        match Attributes::decode(entry)?.kind {
+            Kind::File => self.begin_file(&entry.key),
+            _ => Err(Error::Attribute { key: lossy(&entry.key), name: "kind" }),
+        }
+    }
+
+    fn write(file: &mut Growing, bytes: &[u8]) -> Result<(), Error> {
+        let path = &file.written.path;
+        file.len += u64::try_from(bytes.len()).expect("usize fits u64");
+        file.file.write_all(bytes).map_err(|source| Error::Io { action: "writing", path: path.clone(), source })
+    }
+
+    fn end(&mut self, entry: Entry, file: Growing) -> Result<(), Error> {
+        self.end_file(file, &Attributes::decode(&entry)?)
+    }
+}
+
 impl Drop for Tree {
     fn drop(&mut self) {
         // where it was given up, another error is the cause
@@ -223,14 +234,6 @@ impl Waiting {
 
 fn sync(root: &Root, devices: &BTreeMap<u64, Arc<OwnedFd>>) -> Result<(), Error> {
     devices.values().try_for_each(|device| syncfs(device).map_err(Error::io("syncing", root.path(b""))))
-}
-
-impl Growing {
-    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        let path = &self.written.path;
-        self.len += u64::try_from(bytes.len()).expect("usize fits u64");
-        self.file.write_all(bytes).map_err(|source| Error::Io { action: "writing", path: path.clone(), source })
-    }
 }
 
 impl Written {

@@ -10,7 +10,7 @@ use super::attributes::{Attributes, Head, assemble, same_etag};
 use super::client::{Condition, Got, Server, State, Tags, innermost, place};
 use super::listing::Listed;
 use super::{Error, Place};
-use crate::component::{self, ByteStream, Run};
+use crate::component::{self, ByteStream, Run, in_memory};
 
 /// Objects up to this length are read whole, several at a time.
 pub(super) const SMALL_LEN_MAX: u64 = 1 << 20;
@@ -280,9 +280,4 @@ async fn collect(
         bytes.extend_from_slice(&run?);
     }
     Ok(bytes.freeze())
-}
-
-/// Returns a stream of bytes that are already here: of nothing, for none.
-pub(super) fn in_memory(bytes: Bytes) -> ByteStream {
-    futures::stream::iter((!bytes.is_empty()).then(|| Ok(Run::from(bytes)))).boxed()
 }

@@ -462,7 +462,7 @@ impl Pass<'_> {
         } else {
             let body = match &compared.content {
                 Some(content) => rows.stored.open_content(&compared.entry, content).await?,
-                None => super::fetch::in_memory(Bytes::new()),
+                None => component::in_memory(Bytes::new()),
             };
             self.writer.put_parts(&compared.entry, &compared.key, body, self.options.part_len).await
         };
@@ -477,7 +477,7 @@ impl Pass<'_> {
         let place = self.writer.place("PutObject", &compared.key);
         let body = match &compared.content {
             Some(content) => rows.stored.open_content(&compared.entry, content).await?,
-            None => super::fetch::in_memory(Bytes::new()),
+            None => component::in_memory(Bytes::new()),
         };
         gather(body, place, compared.entry.len).await
     }

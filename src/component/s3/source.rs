@@ -10,7 +10,7 @@ use futures::stream::FuturesOrdered;
 use futures::{FutureExt, StreamExt};
 
 use super::client::{Access, Server, place};
-use super::fetch::{Fetched, Outcome, Reader, SMALL_LEN_MAX, in_memory};
+use super::fetch::{Fetched, Outcome, Reader, SMALL_LEN_MAX};
 use super::listing::{Listed, Lister};
 use super::rows::{Decision, StoredRow, decide, row_key, sort_buckets, split_row_key};
 use super::{COMPONENT, Error, Lines, bucket};
@@ -289,7 +289,7 @@ impl Pass<'_> {
 
     fn keep(&self, reader: &Arc<Reader>, listed: Listed, entry: Entry, content: Option<StoredContent>) -> Step {
         let reader = Arc::clone(reader);
-        let content = content.map_or_else(|| Content::Bytes(in_memory(Bytes::new())), Content::Stored);
+        let content = content.map_or_else(|| Content::Bytes(component::in_memory(Bytes::new())), Content::Stored);
         match self.tags {
             TagReading::Changed => {
                 let row = Row { row: Some((entry, content)), warnings: Vec::new(), kept: true };
