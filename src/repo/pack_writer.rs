@@ -99,6 +99,11 @@ impl PackWriter {
         Ok(finished)
     }
 
+    /// Returns the bytes of the pack that is being filled.
+    pub(super) fn bytes(&self) -> usize {
+        self.open.as_ref().map_or(0, |open| open.body.len())
+    }
+
     /// Closes the pack that is being filled and returns it, `None` where there is none.
     pub(super) fn finish(&mut self) -> Result<Option<Pack>, Error> {
         self.open.take().map(|open| open.finish(&self.keyring, self.kind, &self.bodies)).transpose()

@@ -217,7 +217,7 @@ impl Packer {
     }
 
     fn put(&mut self, pack: Pack) -> Result<(), Error> {
-        self.settle(UPLOADS_MOST - 1)?;
+        self.settle(self.uploads_most() - 1)?;
         self.packed.stored_bytes += u64::from(pack.record.stored_len);
         let backend = Arc::clone(&self.backend);
         self.uploads.push_back(self.runtime.spawn(async move {
@@ -226,6 +226,12 @@ impl Packer {
             Ok(pack.record)
         }));
         Ok(())
+    }
+
+    /// Returns how many packs may be put at the same time: one less where much of one of structure is filled beside that of
+    /// content, and takes the memory.
+    fn uploads_most(&self) -> usize {
+        UPLOADS_MOST - usize::from(self.meta.bytes() > PACK_BYTES_TARGET / 4)
     }
 
     /// Waits until at most `most` packs are under way; a pack is listed only after it is durable.
