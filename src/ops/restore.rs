@@ -6,7 +6,9 @@ use super::snapshot::SECRETS;
 use super::stored::{DataStored, SecretsStored};
 use super::structure::check_structure;
 use super::{Error, Progress};
-use crate::component::{Captured, RestorePlan, Restored, Sink, Stored};
+use crate::component::{
+    self, Captured, RestorePlan, Restored, SHORT_BYTES_MAX, Sink, Stored, TOGETHER_BYTES, TOGETHER_ENTRIES,
+};
 use crate::format::manifest::{ComponentRecord, ComponentStatus};
 use crate::repo::{LoadedSnapshot, Reader, Repository};
 
@@ -135,14 +137,7 @@ impl Restore {
                 let content = item.stored.open(&stream.name).await.map_err(wrap)?;
                 bytes += drain(content, progress).await.map_err(wrap)?;
             }
-            item.stored.rewind().await.map_err(wrap)?;
-            while let Some((entry, content)) = item.stored.next_entry().await.map_err(wrap)? {
-                if let Some(content) = content {
-                    let content = item.stored.open_content(&entry, &content).await.map_err(wrap)?;
-                    bytes += drain(content, progress).await.map_err(wrap)?;
-                }
-            }
-            item.stored.rewind().await.map_err(wrap)?;
+            bytes += verify_entries(item.stored.as_mut(), progress).await.map_err(wrap)?;
         }
         Ok(bytes)
     }
@@ -165,10 +160,40 @@ impl Restore {
     }
 }
 
-async fn drain(
-    mut content: crate::component::ByteStream,
-    progress: &dyn Progress,
-) -> Result<u64, crate::component::Error> {
+async fn verify_entries(stored: &mut dyn Stored, progress: &dyn Progress) -> Result<u64, component::Error> {
+    let (mut bytes, mut short, mut short_bytes) = (0, Vec::new(), 0);
+    stored.rewind().await?;
+    loop {
+        let row = stored.next_entry().await?;
+        let is_over = row.is_none();
+        match row {
+            Some((entry, Some(content))) if entry.len > SHORT_BYTES_MAX => {
+                bytes += drain(stored.open_content(&entry, &content).await?, progress).await?;
+            }
+            Some((entry, Some(content))) => {
+                short_bytes += entry.len;
+                short.push((entry, content));
+            }
+            Some((_, None)) | None => {}
+        }
+        if is_over || short.len() >= TOGETHER_ENTRIES || short_bytes >= TOGETHER_BYTES {
+            let wanted: Vec<_> = short.iter().map(|(entry, content)| (entry, content)).collect();
+            for content in stored.read_short(&wanted).await? {
+                bytes += content.len() as u64;
+                progress.advance(content.len() as u64);
+            }
+            short.clear();
+            short_bytes = 0;
+        }
+        if is_over {
+            break;
+        }
+    }
+    stored.rewind().await?;
+    Ok(bytes)
+}
+
+async fn drain(mut content: component::ByteStream, progress: &dyn Progress) -> Result<u64, component::Error> {
     let mut bytes = 0;
     while let Some(run) = content.try_next().await? {
         bytes += run.bytes.len() as u64;

@@ -12,7 +12,7 @@ use crate::component::{
 use crate::format::bundle::SecretFile;
 use crate::format::entry::{EntryContent, EntryRow};
 use crate::format::manifest::{CatalogueLine, ComponentRecord, TableRecord};
-use crate::repo::{self, ContentStream, Reader, TableReader};
+use crate::repo::{self, ContentStream, Reader, TableReader, ToVerify};
 
 fn failed(what: &str, source: repo::Error) -> component::Error {
     component::Error::Stored { what: what.to_owned(), source: Box::new(source) }
@@ -127,6 +127,17 @@ impl Stored for DataStored {
             return whole.map(component::in_memory).map_err(|source| failed(&what, source));
         }
         Ok(runs(&what, self.reader.open_entry(&content, entry.len)))
+    }
+
+    async fn read_short(&mut self, wanted: &[(&Entry, &StoredContent)]) -> Result<Vec<Bytes>, component::Error> {
+        let named = |entry: &Entry, source| failed(&String::from_utf8_lossy(&entry.key), source);
+        let streams = wanted.iter().map(|(entry, content)| {
+            let content = EntryContent::decode(&content.0).map_err(|source| named(entry, source.into()))?;
+            Ok(ToVerify { content, len: entry.len })
+        });
+        let streams = streams.collect::<Result<Vec<_>, component::Error>>()?;
+        let read = self.reader.read_together(&streams).await;
+        read.into_iter().zip(wanted).map(|(read, (entry, _))| read.map_err(|source| named(entry, source))).collect()
     }
 }
 

@@ -5,16 +5,19 @@ use std::fs::{self, Permissions};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use orkvault::backend::{Counted, FaultBackend};
 use orkvault::component::files::{DirectoryOptions, DirectorySink, DirectorySource, Error as FilesError};
 use orkvault::component::{Entry, Error as ComponentError, Sink, Source, StoredContent};
 use orkvault::ops::snapshot::{SnapshotOutcome, snapshot};
 use orkvault::ops::{Error, NoProgress, restore, select};
-use orkvault::repo::Repository;
+use orkvault::repo::{Access, Repository};
 
 use crate::memory_store::MemoryStore;
-use crate::support::night::{Still, options};
+use crate::support::night::{Still, options, take};
 use crate::support::repository::{self, noise};
+use crate::support::sources::{MemoryContent, MemorySink};
 
 /// More than wait for their names at once, in more directories than that.
 const FILES: u64 = 5_000;
@@ -132,6 +135,37 @@ async fn thousands_of_files_of_every_length_come_back_as_they_were_and_only_what
     assert_eq!(planned.verify(&NoProgress).await.unwrap(), bytes + 5);
     planned.apply(&NoProgress, |_, _| ()).await.unwrap();
     assert!(rows(&into) == rows(root.path()));
+}
+
+/// A night's changes lie together, and in the order of keys far apart: what restores in that order comes to every night's segment
+/// again and again.
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_that_changed_on_many_nights_are_read_segment_by_segment_and_not_one_by_one() {
+    const ENTRIES: u64 = 1_000;
+    const NIGHTS: u64 = 15;
+    let made = repository::make().await;
+    let mut content = MemoryContent::default();
+    let writer = made.open_writer().await;
+    for night in 0..NIGHTS {
+        for number in (0..ENTRIES).filter(|number| night == 0 || number % NIGHTS == night) {
+            let key = format!("bucket/{number:05}").into_bytes();
+            content.entries.insert(key, (night, noise(night * ENTRIES + number, 9_000)));
+        }
+        let second = 1_790_000_000 + 86_400 * i64::try_from(night).unwrap();
+        take(&writer, second, &content).await.unwrap();
+    }
+    let counting = Arc::new(FaultBackend::counting(made.backend.clone(), Counted::All));
+    let access = vec![Access::Data(repository::passphrase(repository::DATA_PASSPHRASE))];
+    let reader = made.open_on(Arc::clone(&counting) as Arc<_>, access).await;
+    let found = select::find(&reader, "latest").await.unwrap();
+    let into = Arc::default();
+    let sinks: Vec<Box<dyn Sink>> = vec![Box::new(MemorySink { name: "memory".to_owned(), into })];
+    let mut planned = restore::plan(&reader, &found, sinks, &NoProgress).await.unwrap();
+    let before = counting.operations();
+    assert_eq!(planned.verify(&NoProgress).await.unwrap(), ENTRIES * 9_000);
+    // Three lots, of fifteen nights each, and the key of each night's pack.
+    let operations = counting.operations() - before;
+    assert!(operations <= 3 * NIGHTS + NIGHTS + 20, "{operations} operations");
 }
 
 /// A store in which every row but the last has its content.

@@ -8,11 +8,9 @@ use tokio::task::JoinHandle;
 
 use super::directory_source::blocking;
 use super::{Error, lossy};
-use crate::component::{ByteStream, Entry, Error as ComponentError, Run, SHORT_BYTES_MAX, Stored, StoredContent};
-
-/// Rows, and bytes of contents, that are written together.
-const TOGETHER_ROWS: usize = 256;
-const TOGETHER_BYTES: usize = 1 << 20;
+use crate::component::{
+    Entry, Error as ComponentError, SHORT_BYTES_MAX, Stored, StoredContent, TOGETHER_BYTES, TOGETHER_ENTRIES,
+};
 
 /// What rows are written into. Blocking.
 pub(super) trait Put: Sized + Send + 'static {
@@ -68,8 +66,10 @@ struct Lots<P: Put> {
     busy: Option<JoinHandle<Result<P, Error>>>,
     /// For messages.
     path: PathBuf,
-    rows: Vec<(Entry, Option<Bytes>)>,
-    bytes: usize,
+    /// With contents that are short, or without one.
+    rows: Vec<(Entry, Option<StoredContent>)>,
+    /// Of these contents.
+    bytes: u64,
 }
 
 impl<P: Put> Lots<P> {
@@ -78,29 +78,26 @@ impl<P: Put> Lots<P> {
         stored.rewind().await?;
         while let Some((entry, content)) = stored.next_entry().await? {
             tally.entries += 1;
-            let Some(content) = content else {
-                self.row(entry, None).await?;
-                continue;
-            };
-            tally.contents += 1;
-            tally.bytes += entry.len;
-            if entry.len > SHORT_BYTES_MAX {
-                self.long(stored, entry, &content).await?;
-            } else {
-                let content = whole(stored.open_content(&entry, &content).await?).await?;
-                check_len(&entry, content.len())?;
-                self.row(entry, Some(content)).await?;
+            if content.is_some() {
+                tally.contents += 1;
+                tally.bytes += entry.len;
+            }
+            match content {
+                Some(content) if entry.len > SHORT_BYTES_MAX => {
+                    self.hand_over(stored).await?;
+                    self.long(stored, entry, &content).await?;
+                }
+                content => {
+                    self.bytes += if content.is_some() { entry.len } else { 0 };
+                    self.rows.push((entry, content));
+                }
+            }
+            if self.rows.len() >= TOGETHER_ENTRIES || self.bytes >= TOGETHER_BYTES {
+                self.hand_over(stored).await?;
             }
         }
-        self.hand_over().await?;
+        self.hand_over(stored).await?;
         Ok(tally)
-    }
-
-    async fn row(&mut self, entry: Entry, content: Option<Bytes>) -> Result<(), ComponentError> {
-        self.bytes += content.as_ref().map_or(0, Bytes::len);
-        self.rows.push((entry, content));
-        let is_full = self.rows.len() >= TOGETHER_ROWS || self.bytes >= TOGETHER_BYTES;
-        if is_full { self.hand_over().await } else { Ok(()) }
     }
 
     /// Writes a content as it comes.
@@ -110,7 +107,6 @@ impl<P: Put> Lots<P> {
         entry: Entry,
         content: &StoredContent,
     ) -> Result<(), ComponentError> {
-        self.hand_over().await?;
         let mut into = self.idle().await?;
         let mut body = stored.open_content(&entry, content).await?;
         let begin = move || {
@@ -129,13 +125,19 @@ impl<P: Put> Lots<P> {
         Ok(())
     }
 
-    /// Writes what was gathered, while the caller goes on.
-    async fn hand_over(&mut self) -> Result<(), ComponentError> {
+    /// Reads the contents of what was gathered, and writes it while the caller goes on.
+    async fn hand_over(&mut self, stored: &mut dyn Stored) -> Result<(), ComponentError> {
         self.bytes = 0;
         let rows = std::mem::take(&mut self.rows);
+        let wanted: Vec<_> = rows.iter().filter_map(|(entry, content)| Some((entry, content.as_ref()?))).collect();
+        let contents = stored.read_short(&wanted).await?;
+        wanted.iter().zip(&contents).try_for_each(|((entry, _), content)| check_len(entry, content.len()))?;
         let mut into = self.idle().await?;
         self.go_on(move || {
-            rows.into_iter().try_for_each(|(entry, content)| into.put(entry, content))?;
+            let mut contents = contents.into_iter();
+            for (entry, content) in rows {
+                into.put(entry, content.and_then(|_| contents.next()))?;
+            }
             Ok(into)
         });
         Ok(())
@@ -151,15 +153,6 @@ impl<P: Put> Lots<P> {
         let Some(busy) = self.busy.take() else { return Err(interrupted().into()) };
         Ok(busy.await.map_err(|_| interrupted())??)
     }
-}
-
-/// Returns all that comes of a short stream.
-async fn whole(mut body: ByteStream) -> Result<Bytes, ComponentError> {
-    let mut whole = Bytes::new();
-    while let Some(Run { bytes, .. }) = body.try_next().await? {
-        whole = if whole.is_empty() { bytes } else { [whole, bytes].concat().into() };
-    }
-    Ok(whole)
 }
 
 fn check_len(entry: &Entry, got: usize) -> Result<(), Error> {

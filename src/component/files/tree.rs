@@ -29,7 +29,7 @@ use crate::component::Entry;
 const WAITING_MAX: usize = 4096;
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 /// Directories that they are in: each is a descriptor.
-const WAITING_PARENTS_MAX: usize = 128;
+const WAITING_PARENTS_MAX: usize = 256;
 
 /// See the head of this file. Blocking.
 pub(super) struct Tree {

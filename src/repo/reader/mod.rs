@@ -14,6 +14,7 @@ mod pipeline;
 mod plan;
 mod shelf;
 mod stretches;
+mod together;
 mod verification;
 mod verify;
 
@@ -116,30 +117,6 @@ impl Reader {
     #[must_use]
     pub fn open_entry(self: &Arc<Self>, content: &EntryContent, len: u64) -> ContentStream {
         self.start(ToVerify { content: content.clone(), len })
-    }
-
-    /// Reads the content of a short entry: all of it is held. For thousands of entries, of which one segment has many, much
-    /// less work than to open each.
-    pub async fn read_entry(self: &Arc<Self>, content: &EntryContent, len: u64) -> Result<Bytes, Error> {
-        let EntryContent::Extents { hash, extents } = content else {
-            let pieces = self.open_entry(content, len);
-            return Ok(pieces.try_collect::<Vec<_>>().await?.concat().into());
-        };
-        if content.content_len() != Some(len) {
-            return Err(Error::StreamDamaged);
-        }
-        let mut whole = Bytes::new();
-        for extent in extents {
-            let chunk = self.chunk(&extent.chunk, COPIES_TRIED).await?;
-            if chunk.len() != extent.chunk_len as usize {
-                let found = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
-                return Err(Error::ChunkLength { chunk: extent.chunk, expected: extent.chunk_len, found });
-            }
-            let start = extent.offset as usize;
-            let part = chunk.slice(start..start + extent.len as usize);
-            whole = if whole.is_empty() { part } else { [whole, part].concat().into() };
-        }
-        if crate::crypto::hash::content_hash(&whole) == *hash { Ok(whole) } else { Err(Error::StreamDamaged) }
     }
 
     fn start(self: &Arc<Self>, stream: ToVerify) -> ContentStream {
