@@ -149,6 +149,11 @@ impl EntryRow {
         }
         Ok(Self { key, attributes, len, content })
     }
+
+    /// Returns the key of a row, its length prefix taken off.
+    pub fn key_of(encoded: &[u8]) -> Result<&[u8], Error> {
+        Cursor::new("entry", encoded).bytes("entry key", limits::ENTRY_KEY_BYTES_MAX)
+    }
 }
 
 /// Appends attributes, sorted by name.
@@ -192,15 +197,21 @@ impl EntryRowSplitter {
 
     /// Returns the next row, `None` where more bytes are needed first.
     pub fn next_row(&mut self) -> Result<Option<EntryRow>, Error> {
+        self.next_encoded()?.map(EntryRow::decode).transpose()
+    }
+
+    /// Returns the next row as it is stored, its length prefix taken off; `None` where more bytes are needed first.
+    pub fn next_encoded(&mut self) -> Result<Option<&[u8]>, Error> {
         let rest = self.buffer.get(self.read..).unwrap_or_default();
         let mut cursor = Cursor::new("entry", rest);
-        let row = match cursor.bytes("entry", limits::ENTRY_BYTES_MAX) {
-            Ok(row) => EntryRow::decode(row)?,
-            Err(Error::Truncated { .. }) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        self.read += rest.len() - cursor.rest().len();
-        Ok(Some(row))
+        match cursor.bytes("entry", limits::ENTRY_BYTES_MAX) {
+            Ok(row) => {
+                self.read += rest.len() - cursor.rest().len();
+                Ok(Some(row))
+            }
+            Err(Error::Truncated { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Requires that no half row is left.

@@ -205,7 +205,7 @@ async fn lacking(
 async fn lacks(structures: &mut Structures, manifest: &Manifest) -> Result<Option<String>, Error> {
     for (name, record) in &manifest.orkvault.components {
         if record.status == ComponentStatus::Complete
-            && let Some((stream, _)) = structures.wrong(record).await?
+            && let Some((stream, _)) = structures.wrong(name, record).await?
         {
             return Ok(Some(format!("{name}/{stream}")));
         }

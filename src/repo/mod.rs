@@ -38,5 +38,5 @@ pub use reader::{ContentStream, Reader, ToVerify};
 pub use scan::{PackScan, ScannedPack, check_without_keys};
 pub use segment::Compression;
 pub use snapshots::{LoadedSnapshot, SecretsSnapshot};
-pub use table::{TableReader, TableWriter};
+pub use table::{ChangedRows, TableReader, TableWriter};
 pub use writer::{Finished, Marks, OpenStream, ShortStreams, StreamReport, StreamWritten, Writer, WriterOptions};

@@ -75,6 +75,18 @@ pub struct TableReader {
     splitter: EntryRowSplitter,
     is_over: bool,
     left: u64,
+    /// The last row, as it is stored: a buffer.
+    row: Vec<u8>,
+}
+
+/// Reads the rows of a table whose content another table does not have under the same key: of two nights, few. Those that both
+/// have just so are told without being decoded.
+pub struct ChangedRows {
+    rows: TableReader,
+    row: Vec<u8>,
+    other: Option<TableReader>,
+    /// The other table's first row that is not behind the last one of this.
+    other_row: Vec<u8>,
 }
 
 impl TableReader {
@@ -86,24 +98,81 @@ impl TableReader {
             splitter: EntryRowSplitter::default(),
             is_over: false,
             left: record.rows,
+            row: Vec::new(),
         }
     }
 
     /// Returns the next row, `None` after the last: exactly as many as the manifest says.
     pub async fn next_row(&mut self) -> Result<Option<EntryRow>, Error> {
+        let mut row = std::mem::take(&mut self.row);
+        let found = self.next_encoded(&mut row).await?.then(|| EntryRow::decode(&row)).transpose();
+        self.row = row;
+        Ok(found?)
+    }
+
+    /// Puts the next row into `row` as it is stored. Returns whether there was one.
+    async fn next_encoded(&mut self, row: &mut Vec<u8>) -> Result<bool, Error> {
         loop {
-            if let Some(row) = self.splitter.next_row()? {
+            if let Some(encoded) = self.splitter.next_encoded()? {
+                row.clear();
+                row.extend_from_slice(encoded);
                 self.left = self.left.checked_sub(1).ok_or(Error::StreamDamaged)?;
-                return Ok(Some(row));
+                return Ok(true);
             }
             if self.is_over {
                 self.splitter.end()?;
-                return if self.left == 0 { Ok(None) } else { Err(Error::StreamDamaged) };
+                return if self.left == 0 { Ok(false) } else { Err(Error::StreamDamaged) };
             }
             match self.content.try_next().await? {
                 Some(bytes) => self.splitter.push(&bytes),
                 None => self.is_over = true,
             }
         }
+    }
+}
+
+impl ChangedRows {
+    /// Opens a table beside another one, or by itself: then all rows are of interest. Where the other one cannot be read, those from
+    /// there on are.
+    #[must_use]
+    pub fn open(reader: &std::sync::Arc<Reader>, record: &TableRecord, other: Option<&TableRecord>) -> Self {
+        Self {
+            rows: TableReader::open(reader, record),
+            row: Vec::new(),
+            other: other.map(|other| TableReader::open(reader, other)),
+            other_row: Vec::new(),
+        }
+    }
+
+    /// Returns the next row, `None` after the last.
+    pub async fn next_row(&mut self) -> Result<Option<EntryRow>, Error> {
+        while self.rows.next_encoded(&mut self.row).await? {
+            self.come_to().await?;
+            if self.row == self.other_row {
+                continue;
+            }
+            let row = EntryRow::decode(&self.row)?;
+            let is_there = !self.other_row.is_empty()
+                && EntryRow::decode(&self.other_row)
+                    .is_ok_and(|other| (&other.key, other.len, &other.content) == (&row.key, row.len, &row.content));
+            if !is_there {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Passes over what the other table has before this row.
+    async fn come_to(&mut self) -> Result<(), Error> {
+        let key = EntryRow::key_of(&self.row)?;
+        while let Some(other) = &mut self.other
+            && (self.other_row.is_empty() || EntryRow::key_of(&self.other_row).is_ok_and(|other| other < key))
+        {
+            if !matches!(other.next_encoded(&mut self.other_row).await, Ok(true)) {
+                self.other = None;
+                self.other_row.clear();
+            }
+        }
+        Ok(())
     }
 }

@@ -13,7 +13,7 @@ use crate::format::id::SnapshotId;
 use crate::format::manifest::{ComponentRecord, ComponentStatus, StreamRecord, TableRecord};
 use crate::format::object::{Namespace, ObjectKey};
 use crate::ops::{Error, select};
-use crate::repo::{LoadedSnapshot, Reader, TableReader, ToVerify};
+use crate::repo::{ChangedRows, LoadedSnapshot, Reader, ToVerify};
 
 /// Nights of one stream, or entries with a recipe, that are put together side by side: each takes memory for a page of it.
 const RECIPES_AT_ONCE: usize = 16;
@@ -91,9 +91,7 @@ impl Check<'_> {
         table: &TableRecord,
         newer: Option<&TableRecord>,
     ) -> Result<(), Error> {
-        let mut rows = TableReader::open(reader, table);
-        let mut known = newer.map(|newer| TableReader::open(reader, newer));
-        let mut last_known: Option<EntryRow> = None;
+        let mut rows = ChangedRows::open(reader, table, newer);
         let mut waiting: Vec<EntryRow> = Vec::new();
         let mut recipes = 0;
         loop {
@@ -110,21 +108,8 @@ impl Check<'_> {
             if row.content == EntryContent::None {
                 continue;
             }
-            while let Some(table) = &mut known
-                && last_known.as_ref().is_none_or(|last| last.key < row.key)
-            {
-                match table.next_row().await {
-                    Ok(Some(next)) => last_known = Some(next),
-                    Ok(None) | Err(_) => known = None,
-                }
-            }
-            let is_known = last_known
-                .as_ref()
-                .is_some_and(|last| last.key == row.key && last.len == row.len && last.content == row.content);
-            if !is_known {
-                recipes += usize::from(matches!(row.content, EntryContent::Recipe { .. }));
-                waiting.push(row);
-            }
+            recipes += usize::from(matches!(row.content, EntryContent::Recipe { .. }));
+            waiting.push(row);
             if waiting.len() >= ENTRIES_AT_ONCE || recipes >= RECIPES_AT_ONCE {
                 recipes = 0;
                 self.prove_entries(reader, component, snapshot, &mut waiting).await?;

@@ -303,7 +303,7 @@ impl Check<'_> {
             if record.status != ComponentStatus::Complete {
                 continue;
             }
-            if let Some((stream, problem)) = structures.wrong(record).await? {
+            if let Some((stream, problem)) = structures.wrong(name, record).await? {
                 let object = ObjectKey::Snapshot(Namespace::Data, snapshot.id);
                 let affects = vec![format!("{}/{name}", snapshot.id)];
                 self.find_affecting(object, format!("{name}/{stream}: {problem}"), affects);
