@@ -94,7 +94,7 @@ impl TableReader {
     #[must_use]
     pub fn open(reader: &std::sync::Arc<Reader>, record: &TableRecord) -> Self {
         Self {
-            content: reader.open(&record.table),
+            content: reader.open_table(record),
             splitter: EntryRowSplitter::default(),
             is_over: false,
             left: record.rows,

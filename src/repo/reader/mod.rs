@@ -33,10 +33,10 @@ use crate::crypto::keys::ChunkIdKey;
 use crate::crypto::pack::DataKey;
 use crate::format::entry::EntryContent;
 use crate::format::id::{ChunkId, PackId};
-use crate::format::manifest::StreamRecord;
+use crate::format::manifest::{StreamRecord, TableRecord};
 use crate::format::pack::PackKind;
 use crate::format::recipe::{Extent, RecipeRoot};
-use pipeline::{Pipeline, Source};
+use pipeline::{Pipeline, Room, Source};
 use verify::{Expected, Outlet, Said};
 
 pub(super) use decode::Decoders;
@@ -110,19 +110,25 @@ impl Reader {
     /// Opens a stream of a manifest.
     #[must_use]
     pub fn open(self: &Arc<Self>, record: &StreamRecord) -> ContentStream {
-        self.start(ToVerify::stream(record))
+        self.start(ToVerify::stream(record), Room::CONTENT)
+    }
+
+    /// Opens the stream of a table: with less memory.
+    #[must_use]
+    pub fn open_table(self: &Arc<Self>, record: &TableRecord) -> ContentStream {
+        self.start(ToVerify::stream(&record.table), Room::TABLE)
     }
 
     /// Opens the content of an entry of `len` bytes.
     #[must_use]
     pub fn open_entry(self: &Arc<Self>, content: &EntryContent, len: u64) -> ContentStream {
-        self.start(ToVerify { content: content.clone(), len })
+        self.start(ToVerify { content: content.clone(), len }, Room::CONTENT)
     }
 
-    fn start(self: &Arc<Self>, stream: ToVerify) -> ContentStream {
+    fn start(self: &Arc<Self>, stream: ToVerify, room: Room) -> ContentStream {
         let (to, said) = mpsc::channel(BATCHES_QUEUED);
         let expected = stream.expected();
-        let source = Source { content: stream.content, expected, outlet: Outlet::new(to) };
+        let source = Source { content: stream.content, expected, outlet: Outlet::new(to), room };
         tokio::spawn(Pipeline::new(self, source).run());
         let pieces = futures::stream::unfold(Some(said), |said| async move {
             let mut said = said?;

@@ -17,16 +17,31 @@ use crate::repo::Error;
 use crate::repo::index::Segment;
 
 const MIB: u64 = 1024 * 1024;
-/// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
-/// that neighbours come in one request.
-const AHEAD_BYTES: u64 = 8 * MIB;
-/// Bytes that are or will be held for all that is planned, but for what passes by: no more is planned than that, so whoever
-/// opens a segment takes out of it what all that is planned will want.
-const HELD_BYTES: u64 = 20 * MIB;
-/// Bytes of the stream that are planned.
-const PLANNED_BYTES: u64 = 192 * MIB;
-/// Bytes of the stream that are planned before anything is fetched, and however much is held.
-const FIRST_PLANNED_BYTES: u64 = 12 * MIB;
+
+/// Memory that a stream may take on its way.
+#[derive(Clone, Copy)]
+pub(super) struct Room {
+    /// Bytes of the stream that are fetched and decoded before their turn. Asked for again when half of it is left, so
+    /// that neighbours come in one request.
+    ahead_bytes: u64,
+    /// Bytes that are or will be held for all that is planned, but for what passes by: no more is planned than that, so whoever
+    /// opens a segment takes out of it what all that is planned will want.
+    held_bytes: u64,
+    /// Bytes of the stream that are planned.
+    planned_bytes: u64,
+    /// Bytes of the stream that are planned before anything is fetched, and however much is held.
+    first_planned_bytes: u64,
+}
+
+impl Room {
+    /// For content, of which one stream is read at a time.
+    pub(super) const CONTENT: Self =
+        Self { ahead_bytes: 8 * MIB, held_bytes: 20 * MIB, planned_bytes: 192 * MIB, first_planned_bytes: 12 * MIB };
+    /// For a table, which is read beside another one, or content.
+    pub(super) const TABLE: Self =
+        Self { ahead_bytes: 2 * MIB, held_bytes: 6 * MIB, planned_bytes: 48 * MIB, first_planned_bytes: 3 * MIB };
+}
+
 /// Pieces that are planned, and segments that they lie in.
 const PLANNED_ITEMS: usize = 32 * 1024;
 const PLANNED_SEGMENTS: usize = 512;
@@ -43,6 +58,7 @@ pub(super) struct Source {
     pub(super) content: EntryContent,
     pub(super) expected: Expected,
     pub(super) outlet: Outlet,
+    pub(super) room: Room,
 }
 
 enum Content {
@@ -77,6 +93,7 @@ pub(super) struct Pipeline {
     verdict: Verdict,
     /// Gone when the stream is over, failed, or nobody listens.
     outlet: Option<Outlet>,
+    room: Room,
     small: BytesMut,
     batch: Vec<Bytes>,
     batch_bytes: u64,
@@ -84,7 +101,7 @@ pub(super) struct Pipeline {
 
 impl Pipeline {
     pub(super) fn new(reader: &Arc<Reader>, source: Source) -> Self {
-        let Source { content, expected, outlet } = source;
+        let Source { content, expected, outlet, room } = source;
         Self {
             reader: Arc::clone(reader),
             extents: ExtentSource::new(content, expected),
@@ -100,6 +117,7 @@ impl Pipeline {
             under_way: Arc::new(Semaphore::new(UNDER_WAY_KIB as usize)),
             verdict: Verdict::new(expected),
             outlet: Some(outlet),
+            room,
             small: BytesMut::new(),
             batch: Vec::new(),
             batch_bytes: 0,
@@ -129,10 +147,10 @@ impl Pipeline {
         while !self.is_planned
             && self.horizon.len() < PLANNED_ITEMS
             && self.horizon.segments() < PLANNED_SEGMENTS
-            && self.horizon.bytes() < PLANNED_BYTES
-            && (self.held_bytes + self.horizon.lasting_bytes() < HELD_BYTES
-                || self.horizon.bytes() < FIRST_PLANNED_BYTES)
-            && (step > 0 || self.horizon.bytes() < FIRST_PLANNED_BYTES)
+            && self.horizon.bytes() < self.room.planned_bytes
+            && (self.held_bytes + self.horizon.lasting_bytes() < self.room.held_bytes
+                || self.horizon.bytes() < self.room.first_planned_bytes)
+            && (step > 0 || self.horizon.bytes() < self.room.first_planned_bytes)
         {
             step = step.saturating_sub(1);
             match self.extents.next(&self.reader).await {
@@ -156,11 +174,11 @@ impl Pipeline {
     /// Sees to it that the pieces whose turn comes soon have a slot, and fetches what these want.
     fn schedule(&mut self) {
         self.scheduled = self.scheduled.max(self.horizon.front());
-        if self.ahead_bytes > AHEAD_BYTES / 2 {
+        if self.ahead_bytes > self.room.ahead_bytes / 2 {
             return;
         }
         let mut wanted = Vec::new();
-        while self.ahead_bytes < AHEAD_BYTES {
+        while self.ahead_bytes < self.room.ahead_bytes {
             let Some(item) = self.horizon.get(self.scheduled) else { break };
             if let Item::Piece(piece, slot) = item {
                 self.ahead_bytes += u64::from(piece.len);
