@@ -137,6 +137,29 @@ async fn thousands_of_files_of_every_length_come_back_as_they_were_and_only_what
     assert!(rows(&into) == rows(root.path()));
 }
 
+#[tokio::test]
+async fn what_a_killed_restore_left_unfinished_is_removed_by_the_next_one_and_nothing_else_is() {
+    let target = tempfile::tempdir().unwrap();
+    let into = target.path().join("spool");
+    let restore = async || {
+        let mut store = cut_short(3);
+        store.rows.truncate(2);
+        DirectorySink::new("spool".to_owned(), into.clone()).restore(&mut store).await.unwrap()
+    };
+    restore().await;
+    // No process has such a number (the kernel's largest is 4,194,304); the first one always lives.
+    let left: Vec<PathBuf> = (0..3).map(|number| into.join(format!("00/.orkvault-partial-9999999-{number}"))).collect();
+    let others =
+        [".orkvault-partial-1-0", ".orkvault-partial-9999999", ".orkvault-partial-x-1", ".orkvault-partial-9999999-x"];
+    for path in left.iter().cloned().chain(others.map(|name| into.join("00").join(name))) {
+        fs::write(path, "half").unwrap();
+    }
+    let restored = restore().await;
+    assert!(restored.notes.iter().any(|line| line.starts_with("3 unfinished files")), "{restored:?}");
+    assert!(left.iter().all(|path| !path.exists()));
+    assert!(others.iter().all(|name| into.join("00").join(name).exists()));
+}
+
 /// A night's changes lie together, and in the order of keys far apart: what restores in that order comes to every night's segment
 /// again and again.
 #[tokio::test(flavor = "multi_thread")]

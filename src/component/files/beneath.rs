@@ -286,6 +286,14 @@ pub(super) fn put_link(
         })
 }
 
+/// Returns whether a name is a temporary one of a process that is no more: what it wrote was never finished.
+pub(super) fn is_left_over(name: &[u8]) -> bool {
+    let numbers = name.strip_prefix(TEMPORARY_PREFIX.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
+    let Some((process, number)) = numbers.and_then(|numbers| numbers.split_once('-')) else { return false };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    is_number(process) && is_number(number) && !Path::new("/proc").join(process).exists()
+}
+
 fn temporary<T>(next: &mut u32, mut make: impl FnMut(&CString) -> Result<T, Errno>) -> Result<(CString, T), Errno> {
     for _ in 0..TEMPORARY_MAX {
         let name = CString::new(format!("{TEMPORARY_PREFIX}{}-{next}", std::process::id())).expect("no zero byte");

@@ -10,7 +10,7 @@ use super::attributes::{Attributes, Kind};
 use super::beneath::{self, Root};
 use super::directory_source::blocking;
 use super::lots::put_all;
-use super::tree::Tree;
+use super::tree::{Tree, sweep};
 use super::{Error, ROOT_FACTS, lossy};
 use crate::component::{Entry, Error as ComponentError, RestorePlan, Restored, Sink, Stored, StoredContent};
 
@@ -92,12 +92,19 @@ impl Sink for DirectorySink {
     }
 
     async fn restore(&mut self, stored: &mut dyn Stored) -> Result<Restored, ComponentError> {
-        make_target(&self.target)?;
+        let is_new = make_target(&self.target)?;
         let tree = Tree::new(Root::open(&self.target)?);
+        let target = self.target.clone();
+        let swept = blocking(target.clone(), move || Ok(if is_new { Ok(0) } else { sweep(&target) })).await?;
         let (tree, tally) = put_all(stored, tree, self.target.clone()).await?;
         let root = blocking(self.target.clone(), move || tree.finish()).await?;
-        let warnings = finish_root(&root, stored)?.into_iter().collect();
-        let notes = vec![format!("{} files below {:?}", tally.contents, self.target)];
+        let mut warnings: Vec<String> = finish_root(&root, stored)?.into_iter().collect();
+        let mut notes = vec![format!("{} files below {:?}", tally.contents, self.target)];
+        match swept {
+            Ok(0) => {}
+            Ok(removed) => notes.push(format!("{removed} unfinished files of a restore that was cut off removed")),
+            Err(error) => warnings.push(format!("not looked for unfinished files of earlier restores: {error}")),
+        }
         Ok(Restored { bytes: tally.bytes, notes, warnings })
     }
 }
@@ -120,8 +127,8 @@ fn finish_root(root: &Root, stored: &dyn Stored) -> Result<Option<String>, Error
 /// others.
 const ABOVE_MODE: u32 = 0o755;
 
-/// Makes the target, for its owner alone until all is there, and what is missing above it.
-fn make_target(target: &Path) -> Result<(), Error> {
+/// Makes the target, for its owner alone until all is there, and what is missing above it. Returns whether it was not there.
+fn make_target(target: &Path) -> Result<bool, Error> {
     let above: Vec<&Path> = target.ancestors().skip(1).take_while(|above| !above.as_os_str().is_empty()).collect();
     for above in above.into_iter().rev() {
         let io = |source| Error::Io { action: "making", path: above.to_owned(), source };
@@ -134,7 +141,8 @@ fn make_target(target: &Path) -> Result<(), Error> {
     }
     let mode = rustix::fs::Mode::RWXU;
     match rustix::fs::mkdir(target, mode) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::EXIST) => Ok(false),
         Err(errno) => Err(Error::io("making", target)(errno)),
     }
 }

@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -21,6 +21,7 @@ use rustix::io::Errno;
 use super::attributes::{Attributes, Kind};
 use super::beneath::{self, Missing, Root, components};
 use super::lots::Put;
+use super::walk::Walk;
 use super::{Error, lossy};
 use crate::component::Entry;
 
@@ -30,6 +31,8 @@ const WAITING_MAX: usize = 4096;
 const WAITING_BYTES_MAX: u64 = 64 << 20;
 /// Directories that they are in: each is a descriptor.
 const WAITING_PARENTS_MAX: usize = 256;
+/// Rows of a walk that are looked at together.
+const SWEPT_TOGETHER: usize = 64;
 
 /// See the head of this file. Blocking.
 pub(super) struct Tree {
@@ -70,6 +73,26 @@ pub(super) struct Growing {
     file: File,
     written: Written,
     len: u64,
+}
+
+/// Removes what a restore that was killed left unfinished below a target: thousands of files, perhaps, that would be in the next
+/// snapshot. Returns how many.
+pub(super) fn sweep(target: &Path) -> Result<u64, Error> {
+    let mut walk = Walk::open(target, &[])?;
+    let mut removed = 0;
+    loop {
+        let batch = walk.take(SWEPT_TOGETHER)?;
+        if batch.is_empty() {
+            return Ok(removed);
+        }
+        for found in batch.iter().filter(|found| beneath::is_left_over(found.name.to_bytes())) {
+            match unlinkat(&found.parent, &found.name, AtFlags::empty()) {
+                Ok(()) => removed += 1,
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(Error::io("removing", walk.path(&found.key))(errno)),
+            }
+        }
+    }
 }
 
 impl Tree {
