@@ -263,14 +263,8 @@ async fn a_long_file_that_shrinks_or_changes_while_it_is_read_is_an_error_and_on
 
 /// A store with one file under any key.
 fn hostile(key: &[u8]) -> MemoryStore {
-    let attributes = [("kind", "file"), ("mode", "0644"), ("uid", "0"), ("gid", "0"), ("mtime_ns", "0")]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
-        .collect();
-    let entry = Entry { key: key.to_vec(), attributes, len: 4 };
     let mut store = MemoryStore::default();
-    store.contents.push(b"evil".to_vec().into());
-    store.rows.push((entry, Some(StoredContent(0_usize.to_le_bytes().to_vec()))));
+    store.add_file(key, 4, b"evil");
     store
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use orkvault::backend::{Counted, FaultBackend};
 use orkvault::component::files::{DirectoryOptions, DirectorySink, DirectorySource, Error as FilesError};
-use orkvault::component::{Entry, Error as ComponentError, Sink, Source, StoredContent};
+use orkvault::component::{Error as ComponentError, Sink, Source};
 use orkvault::ops::snapshot::{SnapshotOutcome, snapshot};
 use orkvault::ops::{Error, NoProgress, restore, select};
 use orkvault::repo::{Access, Repository};
@@ -194,17 +194,9 @@ async fn entries_that_changed_on_many_nights_are_read_segment_by_segment_and_not
 /// A store in which every row but the last has its content.
 fn cut_short(files: usize) -> MemoryStore {
     let mut store = MemoryStore::default();
-    let attributes: BTreeMap<String, Vec<u8>> =
-        [("kind", "file"), ("mode", "0644"), ("uid", "0"), ("gid", "0"), ("mtime_ns", "0")]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
-            .collect();
-    store.contents.push(b"whole".to_vec().into());
     for number in 0..files {
-        let key = format!("{:02}/{number:05}", number / 500).into_bytes();
         let len = if number + 1 == files { 6 } else { 5 };
-        let entry = Entry { key, attributes: attributes.clone(), len };
-        store.rows.push((entry, Some(StoredContent(0_usize.to_le_bytes().to_vec()))));
+        store.add_file(format!("{:02}/{number:05}", number / 500).as_bytes(), len, b"whole");
     }
     store
 }

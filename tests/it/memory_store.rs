@@ -32,6 +32,17 @@ impl MemoryStore {
         Self { previous: self.rows.clone(), contents: self.contents.clone(), ..Self::default() }
     }
 
+    /// Adds a row of a file that says that it has so many bytes.
+    pub(crate) fn add_file(&mut self, key: &[u8], len: u64, content: &[u8]) {
+        let attributes = [("kind", "file"), ("mode", "0644"), ("uid", "0"), ("gid", "0"), ("mtime_ns", "0")]
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        let token = StoredContent(self.contents.len().to_le_bytes().to_vec());
+        self.contents.push(Arc::new(content.to_vec()));
+        self.rows.push((Entry { key: key.to_vec(), attributes, len }, Some(token)));
+    }
+
     pub(crate) fn keys(&self) -> Vec<String> {
         self.rows.iter().map(|(entry, _)| String::from_utf8_lossy(&entry.key).into_owned()).collect()
     }
