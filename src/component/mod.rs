@@ -113,10 +113,10 @@ pub const RUN_BYTES_MAX: usize = 1 << 20;
 /// Bytes of an entry's content up to which it is read and handed over whole: to set up a stream takes longer.
 pub const SHORT_BYTES_MAX: u64 = 64 << 10;
 
-/// Bytes of short contents, and entries, that are read together.
-pub const TOGETHER_BYTES: u64 = 4 << 20;
-/// See [`TOGETHER_BYTES`].
-pub const TOGETHER_ENTRIES: usize = 4096;
+/// Returns whether so many short entries of so many bytes together are what is read at once: all of it is held.
+pub const fn is_lot(entries: usize, bytes: u64) -> bool {
+    entries >= 4096 || bytes >= 4 << 20
+}
 
 /// A bounded run of a stream's bytes and the places in it where records end.
 #[derive(Debug, Clone, Default)]
@@ -285,8 +285,8 @@ pub trait Stored: Send {
     /// Opens an entry's content.
     async fn open_content(&mut self, entry: &Entry, content: &StoredContent) -> Result<ByteStream, Error>;
 
-    /// Reads the contents of entries of up to [`SHORT_BYTES_MAX`] each, in their order. All are held: give no more than
-    /// [`TOGETHER_BYTES`] and [`TOGETHER_ENTRIES`]; much less work than to open each.
+    /// Reads the contents of entries of up to [`SHORT_BYTES_MAX`] each, in their order. Much less work than to open each; all are
+    /// held, so give no more than a lot: see [`is_lot`].
     async fn read_short(&mut self, wanted: &[(&Entry, &StoredContent)]) -> Result<Vec<Bytes>, Error> {
         let mut read = Vec::with_capacity(wanted.len());
         for (entry, content) in wanted {

@@ -6,9 +6,7 @@ use super::snapshot::SECRETS;
 use super::stored::{DataStored, SecretsStored};
 use super::structure::check_structure;
 use super::{Error, Progress};
-use crate::component::{
-    self, Captured, RestorePlan, Restored, SHORT_BYTES_MAX, Sink, Stored, TOGETHER_BYTES, TOGETHER_ENTRIES,
-};
+use crate::component::{self, Captured, RestorePlan, Restored, SHORT_BYTES_MAX, Sink, Stored, is_lot};
 use crate::format::manifest::{ComponentRecord, ComponentStatus};
 use crate::repo::{LoadedSnapshot, Reader, Repository};
 
@@ -176,7 +174,7 @@ async fn verify_entries(stored: &mut dyn Stored, progress: &dyn Progress) -> Res
             }
             Some((_, None)) | None => {}
         }
-        if is_over || short.len() >= TOGETHER_ENTRIES || short_bytes >= TOGETHER_BYTES {
+        if is_over || is_lot(short.len(), short_bytes) {
             let wanted: Vec<_> = short.iter().map(|(entry, content)| (entry, content)).collect();
             for content in stored.read_short(&wanted).await? {
                 bytes += content.len() as u64;

@@ -8,9 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::directory_source::blocking;
 use super::{Error, lossy};
-use crate::component::{
-    Entry, Error as ComponentError, SHORT_BYTES_MAX, Stored, StoredContent, TOGETHER_BYTES, TOGETHER_ENTRIES,
-};
+use crate::component::{Entry, Error as ComponentError, SHORT_BYTES_MAX, Stored, StoredContent, is_lot};
 
 /// What rows are written into. Blocking.
 pub(super) trait Put: Sized + Send + 'static {
@@ -92,7 +90,7 @@ impl<P: Put> Lots<P> {
                     self.rows.push((entry, content));
                 }
             }
-            if self.rows.len() >= TOGETHER_ENTRIES || self.bytes >= TOGETHER_BYTES {
+            if is_lot(self.rows.len(), self.bytes) {
                 self.hand_over(stored).await?;
             }
         }

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use async_trait::async_trait;
 
 use crate::component::marks::marked;
-use crate::component::{Capture, Captured, Content, Entry, Error, Source, Stored as _, StoredContent};
+use crate::component::{
+    Capture, Captured, Content, Entry, Error, SHORT_BYTES_MAX, Source, Stored as _, StoredContent, in_memory, is_lot,
+};
 use crate::format::entry::EntryContent;
 use crate::format::id::ContentHash;
 use crate::ops::stored::DataStored;
@@ -22,6 +24,35 @@ impl CopySource {
     /// Reads all but the streams that are known.
     pub(super) fn new(component: &str, stored: DataStored, known: BTreeSet<String>) -> Self {
         Self { component: component.to_owned(), stored, known }
+    }
+}
+
+/// What becomes of the content of an entry.
+enum Wanted {
+    Nothing,
+    /// The other side has it.
+    Known(StoredContent),
+    /// It is read together with others.
+    Short(StoredContent),
+}
+
+impl CopySource {
+    /// Reads what is to be read of some entries, and hands them out.
+    async fn hand_over(&mut self, lot: &mut Vec<(Entry, Wanted)>, out: &mut dyn Capture) -> Result<(), Error> {
+        let short = lot.iter().filter_map(|(entry, wanted)| match wanted {
+            Wanted::Short(content) => Some((entry, content)),
+            Wanted::Nothing | Wanted::Known(_) => None,
+        });
+        let mut read = self.stored.read_short(&short.collect::<Vec<_>>()).await?.into_iter();
+        for (entry, wanted) in lot.drain(..) {
+            let content = match wanted {
+                Wanted::Nothing => Content::Nothing,
+                Wanted::Known(content) => Content::Stored(content),
+                Wanted::Short(_) => Content::Bytes(in_memory(read.next().expect("as many as were wanted"))),
+            };
+            out.entry(entry, content).await?;
+        }
+        Ok(())
     }
 }
 
@@ -56,6 +87,7 @@ impl Source for CopySource {
         }
         // Both tables ascend: an entry whose content the other side has under the same key is not read.
         let mut previous = None;
+        let (mut lot, mut lot_bytes) = (Vec::new(), 0);
         while let Some((entry, content)) = self.stored.next_entry().await? {
             let is_behind = |row: &Option<(Entry, Option<StoredContent>)>| match row {
                 Some((row, _)) => row.key < entry.key,
@@ -67,19 +99,32 @@ impl Source for CopySource {
                     break;
                 }
             }
-            let content = match content {
-                None => Content::Nothing,
+            let wanted = match content {
+                None => Wanted::Nothing,
                 Some(content) => match &previous {
                     Some((row, Some(known)))
                         if (&row.key, row.len) == (&entry.key, entry.len) && hash_of(known) == hash_of(&content) =>
                     {
-                        Content::Stored(known.clone())
+                        Wanted::Known(known.clone())
                     }
-                    _ => Content::Bytes(self.stored.open_content(&entry, &content).await?),
+                    _ if entry.len <= SHORT_BYTES_MAX => Wanted::Short(content),
+                    _ => {
+                        self.hand_over(&mut lot, out).await?;
+                        lot_bytes = 0;
+                        let body = self.stored.open_content(&entry, &content).await?;
+                        out.entry(entry, Content::Bytes(body)).await?;
+                        continue;
+                    }
                 },
             };
-            out.entry(entry, content).await?;
+            lot_bytes += if matches!(wanted, Wanted::Short(_)) { entry.len } else { 0 };
+            lot.push((entry, wanted));
+            if is_lot(lot.len(), lot_bytes) {
+                self.hand_over(&mut lot, out).await?;
+                lot_bytes = 0;
+            }
         }
+        self.hand_over(&mut lot, out).await?;
         Ok(self.stored.captured().clone())
     }
 }
