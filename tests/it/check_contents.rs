@@ -6,13 +6,13 @@ use bytes::Bytes;
 use orkvault::backend::{Counted, FaultBackend};
 use orkvault::crypto::hash::content_hash;
 use orkvault::format::config::StreamKind;
-use orkvault::format::entry::EntryContent;
+use orkvault::format::entry::{EntryContent, EntryRow};
 use orkvault::format::id::{ContentHash, SnapshotId};
 use orkvault::format::manifest::{ComponentRecord, StreamRecord, TableRecord};
 use orkvault::format::recipe::RecipeRoot;
 use orkvault::ops::NoProgress;
 use orkvault::ops::check::{CheckOptions, CheckOutcome, check};
-use orkvault::repo::{Access, Marks, Reader, Repository, TableReader, TableWriter, Writer, WriterOptions};
+use orkvault::repo::{Access, ChangedRows, Marks, Reader, Repository, TableReader, TableWriter, Writer, WriterOptions};
 
 use crate::support::night::take;
 use crate::support::repository::{self, Made, noise};
@@ -97,6 +97,42 @@ async fn table_with_another_hash(repository: &Repository, table: &TableRecord, c
     let (made, _) = made.finish(&mut writer).await.unwrap();
     writer.finish().await.unwrap();
     made
+}
+
+/// Rows of a table: key, version, and the seed of the content.
+async fn table_of(repository: &Repository, rows: &[(&str, u8, u64)]) -> TableRecord {
+    let mut writer = Writer::new(repository, WriterOptions::default()).unwrap();
+    let mut table = TableWriter::begin(&mut writer, "rows").await.unwrap();
+    for (key, version, seed) in rows {
+        let body = Bytes::from(noise(*seed, 700));
+        let streams = writer.put_short(table.stream(), vec![body], 1).await.unwrap();
+        let written = writer.short_written(streams).await.unwrap().remove(0);
+        let attributes = [("version".to_owned(), vec![*version])].into();
+        let row = EntryRow { key: key.as_bytes().to_vec(), attributes, len: 700, content: written.entry_content() };
+        table.add(&mut writer, &row).await.unwrap();
+    }
+    let (table, _) = table.finish(&mut writer).await.unwrap();
+    writer.finish().await.unwrap();
+    table
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_tables_the_rows_are_told_whose_content_the_other_has_not_under_the_same_key() {
+    let made = repository::make().await;
+    let repository = made.open_writer().await;
+    let other = table_of(&repository, &[("a", 1, 1), ("b", 1, 2), ("c", 1, 3), ("e", 1, 5), ("f", 1, 6)]).await;
+    // A change of attributes is none of content; what moved to another key is new there.
+    let rows = [("b", 1, 2), ("c", 2, 3), ("d", 1, 4), ("e", 1, 50), ("g", 1, 6)];
+    let table = table_of(&repository, &rows).await;
+    let reader = Reader::new(&repository).unwrap();
+    for (beside, expected) in [(Some(&other), "d e g"), (None, "b c d e g"), (Some(&table), "")] {
+        let mut changed = ChangedRows::open(&reader, &table, beside);
+        let mut keys = Vec::new();
+        while let Some(row) = changed.next_row().await.unwrap() {
+            keys.push(String::from_utf8(row.key).unwrap());
+        }
+        assert_eq!(keys.join(" "), expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
