@@ -137,7 +137,10 @@ impl Stored for DataStored {
         });
         let streams = streams.collect::<Result<Vec<_>, component::Error>>()?;
         let read = self.reader.read_together(&streams).await;
-        read.into_iter().zip(wanted).map(|(read, (entry, _))| read.map_err(|source| named(entry, source))).collect()
+        read.map_err(|(number, source)| match wanted.get(number) {
+            Some((entry, _)) => named(entry, source),
+            None => failed("entries", source),
+        })
     }
 }
 

@@ -43,7 +43,7 @@ fn sink(target: &Path) -> DirectorySink {
 }
 
 /// Everything that is put back of a tree: path, mode, time, length or target, content.
-fn fingerprint(root: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
+pub(crate) fn fingerprint(root: &Path) -> Vec<(PathBuf, u32, i64, i64, Vec<u8>)> {
     let mut rows = Vec::new();
     let mut left = vec![root.to_owned()];
     while let Some(path) = left.pop() {

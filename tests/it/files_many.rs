@@ -1,9 +1,7 @@
 //! Thousands of small files: handed over together on the way in, made durable together on the way back.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +12,7 @@ use orkvault::ops::snapshot::{SnapshotOutcome, snapshot};
 use orkvault::ops::{Error, NoProgress, restore, select};
 use orkvault::repo::{Access, Repository};
 
+use crate::files_directory::fingerprint;
 use crate::memory_store::MemoryStore;
 use crate::support::night::{Still, options, take};
 use crate::support::repository::{self, noise};
@@ -58,32 +57,6 @@ fn tree() -> tempfile::TempDir {
         fs::set_permissions(root.path().join(format!("{number:03}")), Permissions::from_mode(0o550)).unwrap();
     }
     root
-}
-
-type Row = (u32, i64, i64, Vec<u8>);
-
-/// Mode, time, and content or target, by path.
-fn rows(root: &Path) -> BTreeMap<PathBuf, Row> {
-    let (mut rows, mut left) = (BTreeMap::new(), vec![root.to_owned()]);
-    while let Some(directory) = left.pop() {
-        for found in fs::read_dir(&directory).unwrap() {
-            let path = found.unwrap().path();
-            let meta = fs::symlink_metadata(&path).unwrap();
-            let content = if meta.is_symlink() {
-                fs::read_link(&path).unwrap().as_os_str().as_bytes().to_vec()
-            } else if meta.is_file() {
-                fs::read(&path).unwrap()
-            } else {
-                left.push(path.clone());
-                Vec::new()
-            };
-            rows.insert(
-                path.strip_prefix(root).unwrap().to_owned(),
-                (meta.mode(), meta.mtime(), meta.mtime_nsec(), content),
-            );
-        }
-    }
-    rows
 }
 
 fn source(root: &Path) -> DirectorySource {
@@ -134,7 +107,7 @@ async fn thousands_of_files_of_every_length_come_back_as_they_were_and_only_what
     let mut planned = planned(&reader, &into).await.unwrap();
     assert_eq!(planned.verify(&NoProgress).await.unwrap(), bytes + 5);
     planned.apply(&NoProgress, |_, _| ()).await.unwrap();
-    assert!(rows(&into) == rows(root.path()));
+    assert!(fingerprint(&into) == fingerprint(root.path()));
 }
 
 #[tokio::test]
@@ -211,9 +184,9 @@ async fn a_restore_that_fails_among_thousands_leaves_whole_files_and_nothing_unf
         matches!(error, Some(ComponentError::Files(FilesError::ContentLen { expected: 6, got: 5, .. }))),
         "{error:?}"
     );
-    let found = rows(&into);
+    let found = fingerprint(&into);
     assert!(!found.is_empty());
-    for (path, (_, _, _, content)) in &found {
+    for (path, _, _, _, content) in &found {
         let is_directory = into.join(path).is_dir();
         assert!(is_directory || content == b"whole", "{path:?} has {} bytes", content.len());
         assert!(!path.to_string_lossy().contains("partial"), "{path:?}");

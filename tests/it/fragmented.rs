@@ -316,5 +316,13 @@ async fn a_store_that_does_not_answer_ends_the_verification_at_once() {
         // Two requests of 2 MiB each and the header of the pack.
         let operations = gone.operations() - opened;
         assert!(operations <= 6, "{at}: {operations} operations");
+        // The same of what is read together.
+        let gone = Arc::new(FaultBackend::new(made.backend.clone(), Counted::All, opened + at, Fault::Unreachable));
+        let repository = made.open_on(Arc::clone(&gone) as Arc<_>, access()).await;
+        let outcome = Reader::new(&repository).unwrap().read_together(&streams).await;
+        let Err((_, Error::Backend(error))) = outcome else { panic!("{at}: {outcome:?}") };
+        assert_eq!(error.kind(), ErrorKind::Transient);
+        let operations = gone.operations() - opened;
+        assert!(operations <= 6, "{at}: {operations} operations");
     }
 }

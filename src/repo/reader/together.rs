@@ -39,26 +39,28 @@ struct Needed {
 
 impl Reader {
     /// Reads the contents of entries that are short: all of them are held, so give a few MiB at a time. Each is compared with
-    /// its hash. What was read, or why not, comes in the order of `wanted`.
-    pub async fn read_together(self: &Arc<Self>, wanted: &[ToVerify]) -> Vec<Result<Bytes, Error>> {
+    /// its hash. Fails with the place in `wanted` of the first that cannot be read; a store that does not answer is asked for
+    /// nothing more.
+    pub async fn read_together(self: &Arc<Self>, wanted: &[ToVerify]) -> Result<Vec<Bytes>, (usize, Error)> {
         let mut needed = BTreeMap::new();
         let entries: Vec<Entry> = wanted.iter().map(|entry| self.locate(entry, &mut needed)).collect();
-        self.open_all(&mut needed).await;
+        self.open_all(&mut needed).await.map_err(|error| (0, error))?;
         let mut read = Vec::with_capacity(wanted.len());
-        for (entry, wanted) in entries.into_iter().zip(wanted) {
-            read.push(match (entry, &wanted.content) {
+        for (number, (entry, wanted)) in entries.into_iter().zip(wanted).enumerate() {
+            let content = match (entry, &wanted.content) {
                 (_, EntryContent::Recipe { .. }) => self.collect(wanted).await,
                 (Ok((parts, hash)), _) => self.assemble(&parts, hash, &mut needed).await,
                 (Err(error), _) => Err(error),
-            });
+            };
+            read.push(content.map_err(|error| (number, error))?);
         }
-        read
+        Ok(read)
     }
 
     /// Reads the content of one short entry: see [`Reader::read_together`].
     pub async fn read_entry(self: &Arc<Self>, content: &EntryContent, len: u64) -> Result<Bytes, Error> {
         let wanted = ToVerify { content: content.clone(), len };
-        self.read_together(&[wanted]).await.pop().unwrap_or(Err(Error::Stopped))
+        self.read_together(&[wanted]).await.map_err(|(_, error)| error)?.pop().ok_or(Error::Stopped)
     }
 
     async fn collect(self: &Arc<Self>, wanted: &ToVerify) -> Result<Bytes, Error> {
@@ -89,7 +91,8 @@ impl Reader {
         Ok((parts, *hash))
     }
 
-    async fn open_all(self: &Arc<Self>, needed: &mut BTreeMap<Place, Needed>) {
+    /// Opens segments. What is damaged is told to whoever needs it; anything else ends it.
+    async fn open_all(self: &Arc<Self>, needed: &mut BTreeMap<Place, Needed>) -> Result<(), Error> {
         let under_way = Arc::new(Semaphore::new(UNDER_WAY_KIB as usize));
         let (mut wanted, mut coming) = (Vec::new(), Vec::new());
         for needed in needed.values_mut() {
@@ -105,8 +108,12 @@ impl Reader {
         }
         self.launch(wanted, &under_way);
         for (needed, decoded) in coming {
-            needed.taken = decoded.await.unwrap_or(Err(Error::Stopped)).map_err(Some);
+            needed.taken = match decoded.await.unwrap_or(Err(Error::Stopped)) {
+                Err(error) if !error.is_damage() => return Err(error),
+                taken => taken.map_err(Some),
+            };
         }
+        Ok(())
     }
 
     async fn assemble(
@@ -120,10 +127,7 @@ impl Reader {
             let needed = needed.get_mut(&part.segment).ok_or(Error::StreamDamaged)?;
             let bytes = match &mut needed.taken {
                 Ok(taken) => taken.get(part.start, part.len).ok_or(Error::StreamDamaged)?,
-                Err(cause) => match cause.take() {
-                    Some(error) if !error.is_damage() => return Err(error),
-                    cause => self.recover(&needed.segment, part.start, part.len, cause).await?,
-                },
+                Err(cause) => self.recover(&needed.segment, part.start, part.len, cause.take()).await?,
             };
             whole = if whole.is_empty() { bytes } else { [whole, bytes].concat().into() };
         }
